@@ -1,0 +1,156 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"quire/orchestrator/internal/slab"
+)
+
+// Source yields the documents of a run in a stable order. It is read by one
+// goroutine and never further ahead than the renderers are.
+type Source interface {
+	Documents(ctx context.Context) iter.Seq[Document]
+}
+
+// Renderer draws pages. Each worker it makes is used by one goroutine at a
+// time and draws one page at a time; parallel drawing takes several workers.
+type Renderer interface {
+	// NewWorker returns a worker that draws pages width×height pixels.
+	NewWorker(ctx context.Context, width, height int) (RenderWorker, error)
+}
+
+// RenderWorker is one renderer's state: at most one open document and one
+// staging slot. A worker survives the failure of a document or a page; what it
+// needs to restart for that, it does by itself.
+type RenderWorker interface {
+	// Open makes doc the open document, in place of any other, and returns its
+	// page count. A document that will not open is a *PageError with Page 0.
+	Open(ctx context.Context, doc Document) (pages int, err error)
+	// Draw draws one page (1-based) of the open document. A page that cannot
+	// be drawn is a *PageError; any other error means the worker is of no use.
+	// Pixels are width×height×3 bytes of RGB, top row first, valid until the
+	// next call of Draw, Open or Close.
+	Draw(ctx context.Context, page int) (pixels []byte, geometry Geometry, err error)
+	// Close ends the worker. It is idempotent.
+	Close() error
+}
+
+// Slab is a batch-sized buffer: Pages images one after another, as the model's
+// input tensor wants them.
+type Slab = slab.Slab
+
+// Input is what a model wants to be fed, read from the served config.
+type Input struct {
+	// Width and Height are a page's raster in pixels; a page is
+	// Width×Height×3 bytes of RGB.
+	Width, Height int
+	// MaxBatch is the most pages the server takes in one request, at least 1.
+	MaxBatch int
+	// Batch, MaxAge and InFlight are the defaults the served config asks for;
+	// zero where it says nothing.
+	Batch    int
+	MaxAge   time.Duration
+	InFlight int
+	// Instances is how many copies of the model the server runs at once, at
+	// least 1.
+	Instances int
+	// SharedMemory tells whether slabs should be named shared memory.
+	SharedMemory bool
+}
+
+// PageBytes is the size of one page's pixels.
+func (in Input) PageBytes() int { return in.Width * in.Height * 3 }
+
+// Frame is the coordinate system that a page's regions are wanted in: the
+// raster's full width and height stand for this many points or pixels.
+type Frame struct{ Width, Height float64 }
+
+// Verdict is a model's answer for one page: regions, or the page's own error
+// (category and message; the engine fills in which page it was).
+type Verdict struct {
+	Regions []Region
+	Err     *PageError
+}
+
+// Model gives regions for batches of pages. Its methods may be called from any
+// goroutine.
+type Model interface {
+	// Info names the model.
+	Info() ModelInfo
+	// Input is what it wants now; it changes only inside Refresh.
+	Input() Input
+	// Infer runs pages [first, first+len(frames)) of the slab and returns one
+	// verdict a page, in order. When the call as a whole fails it returns a
+	// *ModelError that says what to do about it, or ctx's error. The slab may
+	// be used again once Infer has returned.
+	Infer(ctx context.Context, s *Slab, first int, frames []Frame) ([]Verdict, error)
+	// WaitReady returns when the server is there and the model can be used
+	// again, or with ctx's error.
+	WaitReady(ctx context.Context) error
+	// Refresh reads the served config again. It fails with a *ModelError whose
+	// Action is ActionStop when pages that are already drawn no longer fit.
+	Refresh(ctx context.Context) error
+	// Release tells the model that the slab is about to be unmapped.
+	Release(s *Slab)
+}
+
+// Action is what to do about a failed Infer.
+type Action int
+
+// The actions, mildest first.
+const (
+	// ActionShrink: the server's queue is full; fewer batches in flight, wait
+	// a little, again. Costs no attempt.
+	ActionShrink Action = iota + 1
+	// ActionWait: the server is away; WaitReady, then again. Costs no attempt.
+	ActionWait
+	// ActionRefresh: the model was reloaded; Refresh, then again.
+	ActionRefresh
+	// ActionRetry: again, and it costs an attempt.
+	ActionRetry
+	// ActionBisect: something in the batch; find out which page.
+	ActionBisect
+	// ActionStop: nothing will help; end the run.
+	ActionStop
+)
+
+func (a Action) String() string {
+	switch a {
+	case ActionShrink:
+		return "shrink"
+	case ActionWait:
+		return "wait"
+	case ActionRefresh:
+		return "refresh"
+	case ActionRetry:
+		return "retry"
+	case ActionBisect:
+		return "bisect"
+	case ActionStop:
+		return "stop"
+	}
+	return fmt.Sprintf("action %d", int(a))
+}
+
+// ModelError is a failed call to the model, and what to do about it.
+type ModelError struct {
+	Action Action
+	// Message is one line for people.
+	Message string
+	Err     error
+}
+
+func (e *ModelError) Error() string { return e.Message }
+func (e *ModelError) Unwrap() error { return e.Err }
+
+// Sink takes results. The engine calls it from one goroutine, so that a
+// document's calls are Begin, Page for each page in any order, End. A document
+// whose pages cannot be counted gets no Begin and no Page, only End.
+type Sink interface {
+	Begin(doc Document, pageCount int) error
+	Page(PageResult) error
+	End(DocumentResult) error
+}
