@@ -1,0 +1,93 @@
+package slab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func shmNames(t *testing.T, prefix string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(shmDir, prefix+"*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func TestPoolSharedMemory(t *testing.T) {
+	prefix := fmt.Sprintf("quire-test-%d-", os.Getpid())
+	p, err := New(Config{Slabs: 2, Pages: 3, PageBytes: 5000, Prefix: prefix})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(shmNames(t, prefix)); got != 2 {
+		t.Fatalf("%d objects in %s, want 2", got, shmDir)
+	}
+	a, _ := p.Get(context.Background())
+	b, _ := p.Get(context.Background())
+	if a.Key == b.Key || !strings.HasPrefix(a.Key, "/"+prefix) {
+		t.Fatalf("keys %q and %q", a.Key, b.Key)
+	}
+	copy(a.Page(2), "last")
+	a.Move(0, 2)
+	seen, err := os.ReadFile(filepath.Join(shmDir, a.Key[1:]))
+	if err != nil || string(seen[:4]) != "last" || len(seen) != 15000 {
+		t.Fatalf("another reader sees %q, %d bytes, %v", seen[:4], len(seen), err)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := p.Get(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Get from an empty pool: %v", err)
+	}
+	p.Put(a)
+	p.Put(b)
+	var released []string
+	p.Close(func(s *Slab) { released = append(released, s.Key) })
+	p.Close(nil)
+	if len(released) != 2 {
+		t.Fatalf("released %v", released)
+	}
+	if names := shmNames(t, prefix); len(names) != 0 {
+		t.Fatalf("left behind: %v", names)
+	}
+	if _, err := p.Get(context.Background()); !errors.Is(err, ErrClosed) {
+		t.Fatalf("Get after Close: %v", err)
+	}
+}
+
+func TestPoolTooLargeIsAnErrorAtStart(t *testing.T) {
+	prefix := fmt.Sprintf("quire-test-big-%d-", os.Getpid())
+	// 2^50 bytes: no /dev/shm has them.
+	_, err := New(Config{Slabs: 1, Pages: 1 << 25, PageBytes: 1 << 25, Prefix: prefix})
+	if err == nil || !strings.Contains(err.Error(), "too small") {
+		t.Fatalf("err = %v", err)
+	}
+	if names := shmNames(t, prefix); len(names) != 0 {
+		t.Fatalf("left behind: %v", names)
+	}
+}
+
+func TestPoolPrivateMemory(t *testing.T) {
+	p, err := New(Config{Slabs: 1, Pages: 2, PageBytes: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ := p.Get(context.Background())
+	if s.Key != "" || len(s.Bytes) != 20 || p.Bytes() != 20 {
+		t.Fatalf("slab %+v", s)
+	}
+	p.Put(s)
+	defer func() {
+		if recover() == nil {
+			t.Error("putting back twice went unnoticed")
+		}
+		p.Close(nil)
+	}()
+	p.Put(s)
+}
