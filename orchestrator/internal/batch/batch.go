@@ -226,11 +226,14 @@ func (b *Batcher[R, T]) dropWaiter(w *waiter[R, T]) {
 	}
 }
 
-// Commit says that the place is filled.
+// Commit says that the place is filled. It does nothing after Remove.
 func (s Slot[R, T]) Commit(item T) {
 	b := s.owner
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if s.entry.gone {
+		return
+	}
 	s.entry.item = item
 	s.entry.committed = true
 	s.entry.open.pending--

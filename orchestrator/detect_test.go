@@ -1,0 +1,416 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestDetectOneByOneWaitsForNothing(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = slow(30 * time.Millisecond)
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 5}}, Batch: 8, MaxAge: 10 * time.Second, Workers: 2})
+		defer d.Close()
+		start := time.Now()
+		for page := 1; page <= 5; page++ {
+			r, err := d.Detect(t.Context(), path, page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Status != StatusDone || r.Regions[0].ClassID != page || r.Regions[0].BBox != [4]float64{0, 0, 100, 200} || r.ImageWidth != 4 {
+				t.Fatalf("page %d: %+v", page, r)
+			}
+		}
+		if took := time.Since(start); took != 150*time.Millisecond {
+			t.Errorf("5 pages of 30 ms took %v; the batch waited for company that could not come", took)
+		}
+	})
+}
+
+func TestDetectManyCallersStayWithinTheBound(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = slow(10 * time.Millisecond)
+		r := &fakeRenderer{pages: map[string]int{"a.pdf": 10_000}}
+		d := newDetector(t, Config{Model: m, Renderer: r, InFlight: 2, Queue: 100, Workers: 3})
+		defer d.Close()
+		want := int64((2+1)*8*4*2*3 + 3*4*2*3)
+		if got := d.MemoryBound(); got != want {
+			t.Errorf("bound %d, want %d", got, want)
+		}
+		var wg sync.WaitGroup
+		for page := 1; page <= 10_000; page++ {
+			wg.Go(func() {
+				got, err := d.Detect(t.Context(), path, page)
+				if err != nil || got.Regions[0].ClassID != page {
+					t.Errorf("page %d: %+v, %v", page, got, err)
+				}
+			})
+		}
+		wg.Wait()
+		if m.worst > 2 {
+			t.Errorf("%d requests at once, the window is 2", m.worst)
+		}
+		s := d.Stats()
+		if s.Pages.Done != 10_000 || s.Admitted != 0 || s.Filling != 0 {
+			t.Errorf("%+v", s)
+		}
+		// The bound is held by construction: there are no more slabs than this.
+		if got := d.slabs.Bytes(); got != int64(3*8*4*2*3) {
+			t.Errorf("slabs grew to %d bytes", got)
+		}
+		if full := s.Sizes[8]; full < 1200 {
+			t.Errorf("only %d of 1250 batches were full: %v", full, s.Sizes)
+		}
+	})
+}
+
+func TestDetectCancelledFreesItsPlaceAtOnce(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = never
+		r := &fakeRenderer{pages: map[string]int{"a.pdf": 100}}
+		d := newDetector(t, Config{Model: m, Renderer: r, Batch: 1, InFlight: 1, Queue: 5, Workers: 1, InferTimeout: time.Hour, ServerWait: -1})
+		// In flight, in the open batch, waiting for a place in one, and queued.
+		ctx, cancel := context.WithCancel(t.Context())
+		errs := make(chan error, 5)
+		for page := 1; page <= 5; page++ {
+			go func() {
+				_, err := d.Detect(ctx, path, page)
+				errs <- err
+			}()
+			synctest.Wait()
+		}
+		if _, err := d.TryDetect(t.Context(), path, 6); !errors.Is(err, ErrBusy) {
+			t.Fatalf("TryDetect with a full queue: %v", err)
+		}
+		if s := d.Stats(); s.Admitted != 5 || s.InFlight != 1 || s.Filling != 1 || s.Stalled != 1 || s.Queued != 2 {
+			t.Errorf("%+v", s)
+		}
+		start := time.Now()
+		cancel()
+		for range 5 {
+			if err := <-errs; !errors.Is(err, context.Canceled) {
+				t.Errorf("cancelled call: %v", err)
+			}
+		}
+		synctest.Wait()
+		if s := d.Stats(); time.Since(start) != 0 || s.Admitted != 0 || s.InFlight != 0 || s.Filling != 0 || s.Stalled != 0 || s.Queued != 0 {
+			t.Errorf("after %v: %+v", time.Since(start), s)
+		}
+		m.mu.Lock()
+		m.ask = nil
+		m.mu.Unlock()
+		if got, err := d.TryDetect(t.Context(), path, 7); err != nil || got.Regions[0].ClassID != 7 {
+			t.Errorf("the next call: %+v, %v", got, err)
+		}
+		d.Close()
+		d.Close()
+		if _, err := d.Detect(t.Context(), path, 1); !errors.Is(err, ErrClosed) {
+			t.Errorf("Detect after Close: %v", err)
+		}
+		if r.live != 0 {
+			t.Errorf("%d workers left", r.live)
+		}
+	})
+}
+
+func TestCloseReturnsEveryCall(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = never
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 100}}, Queue: 20, Workers: 2, ServerWait: -1})
+		var wg sync.WaitGroup
+		for page := 1; page <= 40; page++ {
+			wg.Go(func() {
+				if _, err := d.Detect(t.Context(), path, page); !errors.Is(err, ErrClosed) {
+					t.Errorf("page %d: %v", page, err)
+				}
+			})
+		}
+		synctest.Wait()
+		d.Close()
+		wg.Wait()
+	})
+}
+
+func TestFailedBatchReturnsEveryCall(t *testing.T) {
+	path := file(t, "a.pdf")
+	for _, action := range []Action{ActionRetry, ActionBisect, ActionStop} {
+		t.Run(action.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newFakeModel()
+				m.ask = func(context.Context, []seenPage) error { return &ModelError{Action: action, Message: "no"} }
+				d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 100}}, Workers: 2})
+				defer d.Close()
+				var wg sync.WaitGroup
+				for page := 1; page <= 20; page++ {
+					wg.Go(func() {
+						r, err := d.Detect(t.Context(), path, page)
+						var pe *PageError
+						if !errors.As(err, &pe) || pe.Stage != StageInfer || pe.Ref.Page != page || r.Status != StatusFailed {
+							t.Errorf("page %d: %v, %v", page, r.Status, err)
+						}
+					})
+				}
+				wg.Wait()
+			})
+		})
+	}
+}
+
+func TestPoisonedPageFailsAlone(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = func(_ context.Context, pages []seenPage) error {
+			// As Triton does it: everything at the server at the same time may
+			// be merged with the culprit and fails with it.
+			time.Sleep(5 * time.Millisecond)
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if slices.ContainsFunc(pages, func(p seenPage) bool { return p.page == 13 }) || m.running > 1 && len(m.requests) < 20 {
+				return &ModelError{Action: ActionBisect, Message: "INTERNAL"}
+			}
+			return nil
+		}
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 100}}, Workers: 2, InFlight: 3})
+		defer d.Close()
+		var wg sync.WaitGroup
+		for page := 1; page <= 64; page++ {
+			wg.Go(func() {
+				_, err := d.Detect(t.Context(), path, page)
+				var pe *PageError
+				if page == 13 {
+					if !errors.As(err, &pe) || pe.Category != CategoryServer {
+						t.Errorf("the poisoned page: %v", err)
+					}
+				} else if err != nil {
+					t.Errorf("page %d: %v", page, err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestQueueFullShrinksTheWindowAndCostsNothing(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		// A server that takes two requests and refuses a third.
+		m.ask = func(ctx context.Context, pages []seenPage) error {
+			m.mu.Lock()
+			over := m.running > 2
+			m.mu.Unlock()
+			if over {
+				return &ModelError{Action: ActionShrink, Message: "Exceeds maximum queue size"}
+			}
+			return slow(20*time.Millisecond)(ctx, pages)
+		}
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1000}}, Workers: 4, InFlight: 16, Attempts: 1, Queue: 500})
+		defer d.Close()
+		var wg sync.WaitGroup
+		low := 16
+		for page := 1; page <= 1000; page++ {
+			wg.Go(func() {
+				if _, err := d.Detect(t.Context(), path, page); err != nil {
+					t.Errorf("page %d: %v", page, err)
+				}
+				m.mu.Lock()
+				low = min(low, d.Stats().Window)
+				m.mu.Unlock()
+			})
+		}
+		wg.Wait()
+		if low > 2 {
+			t.Errorf("the window never went below %d, the server takes 2", low)
+		}
+		refused := len(m.requests) - 125
+		if refused > 125 {
+			t.Errorf("%d requests were refused for 125 that were not: the window does not learn", refused)
+		}
+	})
+}
+
+func TestServerAwayPausesAndGoesOn(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		start := time.Now()
+		away := func() bool { s := time.Since(start); return s > time.Second && s < 6*time.Second }
+		m.ask = func(ctx context.Context, pages []seenPage) error {
+			if away() {
+				return &ModelError{Action: ActionWait, Message: "connection refused"}
+			}
+			return slow(10*time.Millisecond)(ctx, pages)
+		}
+		m.ready = func(ctx context.Context) error {
+			for away() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		}
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 2000}}, Workers: 2, Attempts: 1})
+		defer d.Close()
+		saw := make(chan string, 1)
+		go func() {
+			time.Sleep(3 * time.Second)
+			saw <- d.Stats().Waiting
+		}()
+		for page := 1; page <= 200; page++ {
+			if _, err := d.Detect(t.Context(), path, page); err != nil {
+				t.Errorf("page %d: %v", page, err)
+			}
+		}
+		if reason := <-saw; reason != "connection refused" {
+			t.Errorf("while waiting, Stats says %q", reason)
+		}
+		if reason := d.Stats().Waiting; reason != "" {
+			t.Errorf("still waiting: %q", reason)
+		}
+	})
+}
+
+func TestServerAwayForGood(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = func(context.Context, []seenPage) error { return &ModelError{Action: ActionWait, Message: "refused"} }
+		m.ready = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 9}}, ServerWait: 2 * time.Minute})
+		defer d.Close()
+		start := time.Now()
+		_, err := d.Detect(t.Context(), path, 1)
+		var pe *PageError
+		if !errors.As(err, &pe) || pe.Category != CategoryUnavailable || time.Since(start) != 2*time.Minute {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+func TestReloadWithSmallerBatch(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = func(ctx context.Context, pages []seenPage) error {
+			m.mu.Lock()
+			served := 8
+			if len(m.requests) > 3 {
+				served = 2
+			}
+			m.mu.Unlock()
+			if len(pages) > served {
+				return &ModelError{Action: ActionRefresh, Message: "batch-size must be <= 2"}
+			}
+			return slow(time.Millisecond)(ctx, pages)
+		}
+		m.refresh = func(in *Input) error { in.MaxBatch = 2; return nil }
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 100}}, Workers: 2})
+		defer d.Close()
+		var wg sync.WaitGroup
+		for page := 1; page <= 100; page++ {
+			wg.Go(func() {
+				if r, err := d.Detect(t.Context(), path, page); err != nil || r.Regions[0].ClassID != page {
+					t.Errorf("page %d: %v", page, err)
+				}
+			})
+		}
+		wg.Wait()
+		if last := m.sizes()[len(m.requests)-5:]; slices.Max(last) > 2 {
+			t.Errorf("the last requests had %v pages", last)
+		}
+	})
+}
+
+func TestDetectRefusals(t *testing.T) {
+	dir := t.TempDir()
+	m := newFakeModel()
+	d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 3}}})
+	defer d.Close()
+	for _, c := range []struct {
+		name string
+		page int
+		want Category
+	}{{"a.pdf", 0, CategoryNoSuchPage}, {"a.pdf", 4, CategoryNoSuchPage}, {"broken.pdf", 1, CategoryMalformed}} {
+		_, err := d.Detect(t.Context(), filepath.Join(dir, c.name), c.page)
+		var pe *PageError
+		if !errors.As(err, &pe) || pe.Category != c.want || pe.Ref.Page != c.page {
+			t.Errorf("%s page %d: %v", c.name, c.page, err)
+		}
+	}
+}
+
+func TestContradictionsNameBothValues(t *testing.T) {
+	m := newFakeModel()
+	for _, c := range []struct {
+		cfg  Config
+		want []string
+	}{
+		{Config{Model: m, Batch: 16}, []string{"batch 16", "max_batch_size 8"}},
+		{Config{Model: m, Workers: -1}, []string{"Workers", "-1"}},
+		{Config{Model: m, InferTimeout: time.Hour, ServerWait: time.Minute}, []string{"1h0m0s", "1m0s"}},
+		{Config{}, []string{"Model"}},
+	} {
+		_, err := New(c.cfg)
+		for _, w := range c.want {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%v does not name %q", err, w)
+			}
+		}
+	}
+}
+
+func TestDetectBatch(t *testing.T) {
+	m := newFakeModel()
+	d := newDetector(t, Config{Model: m, Workers: 2})
+	defer d.Close()
+	var images []image.Image
+	for i := range 20 {
+		img := image.NewNRGBA(image.Rect(5, 5, 5+40*(i+1), 5+20))
+		for j := range img.Pix {
+			img.Pix[j] = 0xff
+		}
+		// The first 8 bytes of the scaled raster are what the fake model reads:
+		// an all-white image reads as page 0xffffffff.
+		images = append(images, img)
+	}
+	images = append(images, nil, image.NewUniform(color.Black))
+	images[21] = image.NewGray(image.Rect(0, 0, 4, 2)) // black: page 0
+	results, err := d.DetectBatch(t.Context(), images)
+	var pe *PageError
+	if !errors.As(err, &pe) || pe.Category != CategoryPageSize {
+		t.Errorf("the empty image: %v", err)
+	}
+	for i, r := range results {
+		switch {
+		case i == 20:
+			if r.Status != StatusFailed {
+				t.Errorf("empty image: %+v", r)
+			}
+		case i == 21:
+			if r.Regions[0].ClassID != 0 || r.Regions[0].BBox != [4]float64{0, 0, 4, 2} {
+				t.Errorf("black image: %+v", r)
+			}
+		case r.Regions[0].ClassID != 0xffffffff || r.Regions[0].BBox != [4]float64{0, 0, float64(40 * (i + 1)), 20}:
+			t.Errorf("image %d: %+v", i, r)
+		}
+	}
+	if fmt.Sprint(d.Stats().Pages) != "{21 0 0 0 0}" {
+		t.Errorf("%+v", d.Stats().Pages)
+	}
+}

@@ -1,0 +1,322 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"quire/orchestrator/internal/batch"
+	"quire/orchestrator/internal/slab"
+)
+
+// The ways in which a page can be refused.
+var (
+	// ErrBusy is what TryDetect returns when the queue is full.
+	ErrBusy = errors.New("too many pages are waiting: try again later, or raise the queue")
+	// ErrClosed is what calls return after Close.
+	ErrClosed = errors.New("the detector is closed")
+)
+
+// Detector turns pages into regions. Pages of all callers share batches; one
+// answer never waits longer than drawing + MaxAge + inference. Its methods may
+// be called from any goroutine.
+type Detector struct {
+	cfg   Config
+	model Model
+	log   *slog.Logger
+
+	slabs   *slab.Pool
+	batches *batch.Batcher[*Slab, *page]
+	window  window
+	server  serverWait
+
+	admission chan struct{} // one token a page that Detect or DetectBatch admitted
+	scaling   chan struct{} // one token an image being scaled
+	work      *schedule
+	counts    counts
+
+	ctx     context.Context // ends at Close
+	stop    context.CancelCauseFunc
+	workers sync.WaitGroup
+	callers sync.WaitGroup // pages admitted, and runs
+
+	closeOnce sync.Once
+	closeMu   sync.RWMutex
+	closed    bool
+}
+
+// New returns a detector. It allocates its page buffers, asks nothing of the
+// server and starts the workers; Close ends them.
+func New(cfg Config) (*Detector, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	in := cfg.Model.Input()
+	prefix := ""
+	if in.SharedMemory {
+		prefix = cfg.SharedMemoryPrefix
+	}
+	slabs, err := slab.New(slab.Config{Slabs: cfg.InFlight + 1, Pages: cfg.Batch, PageBytes: in.PageBytes(), Prefix: prefix})
+	if err != nil {
+		return nil, err
+	}
+	d := &Detector{
+		cfg: cfg, model: cfg.Model, log: cfg.Logger, slabs: slabs,
+		admission: make(chan struct{}, cfg.Queue),
+		scaling:   make(chan struct{}, cfg.Workers),
+		work:      newSchedule(),
+	}
+	d.ctx, d.stop = context.WithCancelCause(context.Background())
+	d.batches = batch.New(d.ctx, batch.Config[*Slab]{
+		MaxItems: cfg.Batch, MaxAge: cfg.MaxAge, InFlight: cfg.InFlight,
+		Open: func() *Slab {
+			s, err := slabs.Get(context.Background())
+			if err != nil {
+				panic("orchestrator: a batch was opened after the slabs were closed")
+			}
+			return s
+		},
+		Discard: slabs.Put,
+		Move:    (*Slab).Move,
+	}, d.runBatch)
+	d.window.size, d.window.max, d.window.set = cfg.InFlight, cfg.InFlight, d.batches.SetWindow
+	d.server.model, d.server.limit, d.server.log, d.server.ctx = cfg.Model, cfg.ServerWait, cfg.Logger, d.ctx
+	if cfg.Renderer != nil {
+		for range cfg.Workers {
+			w := &worker{d: d}
+			d.workers.Go(w.loop)
+		}
+	}
+	return d, nil
+}
+
+// MemoryBound is the most that page buffers occupy, in bytes: one batch for
+// each request in flight and one that is being filled, and one page a worker.
+func (d *Detector) MemoryBound() int64 {
+	return d.slabs.Bytes() + int64(d.cfg.Workers)*int64(d.model.Input().PageBytes())
+}
+
+// Settings returns the configuration in force, defaults filled in.
+func (d *Detector) Settings() Config { return d.cfg }
+
+// Detect returns the regions of one page (1-based) of the document at path. It
+// blocks while the queue is full. Calls batch with each other; a call that
+// nothing can join goes to the server at once. A page that failed is a
+// *PageError beside its result; when ctx ends the page's place is free at once
+// and the error is ctx's.
+func (d *Detector) Detect(ctx context.Context, path string, pageNo int) (PageResult, error) {
+	return d.detect(ctx, path, pageNo, true)
+}
+
+// TryDetect is Detect that returns ErrBusy at once when the queue is full.
+func (d *Detector) TryDetect(ctx context.Context, path string, pageNo int) (PageResult, error) {
+	return d.detect(ctx, path, pageNo, false)
+}
+
+func (d *Detector) detect(ctx context.Context, path string, pageNo int, wait bool) (PageResult, error) {
+	if d.cfg.Renderer == nil {
+		return PageResult{}, errors.New("orchestrator: Config.Renderer is nil: nothing can draw a page")
+	}
+	ref := PageRef{Path: path, Page: pageNo}
+	if pageNo < 1 {
+		e := &PageError{Ref: ref, Stage: StageOpen, Category: CategoryNoSuchPage, Message: fmt.Sprintf("there is no page %d: the first is 1", pageNo)}
+		return PageResult{Ref: ref, Status: StatusFailed, Err: e}, e
+	}
+	leave, err := d.admit(ctx, wait)
+	if err != nil {
+		return PageResult{Ref: ref, Status: StatusCancelled}, err
+	}
+	defer leave()
+	p := newPage(d, ctx, ref)
+	t := &detectTask{page: p, doc: Document{Path: path, Open: func() (*os.File, error) { return os.Open(path) }}}
+	d.batches.Expect(1)
+	d.work.addDetect(t)
+	return p.wait(func() {
+		if d.work.removeDetect(t) {
+			d.batches.Withdraw() // no worker had taken it
+		}
+	})
+}
+
+// admit takes a place in the queue and holds Close off until leave is called.
+func (d *Detector) admit(ctx context.Context, wait bool) (leave func(), err error) {
+	if err := d.enter(); err != nil {
+		return nil, err
+	}
+	if wait {
+		select {
+		case d.admission <- struct{}{}:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-d.ctx.Done():
+			err = ErrClosed
+		}
+	} else {
+		select {
+		case d.admission <- struct{}{}:
+		default:
+			err = ErrBusy
+		}
+	}
+	if err != nil {
+		d.callers.Done()
+		return nil, err
+	}
+	return func() {
+		<-d.admission
+		d.callers.Done()
+	}, nil
+}
+
+func (d *Detector) enter() error {
+	d.closeMu.RLock()
+	defer d.closeMu.RUnlock()
+	if d.closed {
+		return ErrClosed
+	}
+	d.callers.Add(1)
+	return nil
+}
+
+// Close ends everything: calls that are waiting return ErrClosed, requests in
+// flight are cancelled, workers end. It does not close the Model or what the
+// Renderer is made of. It is idempotent, and every call returns when all has
+// ended.
+func (d *Detector) Close() error {
+	d.closeOnce.Do(func() {
+		d.closeMu.Lock()
+		d.closed = true
+		d.closeMu.Unlock()
+		d.stop(ErrClosed)
+		d.work.close()
+		d.callers.Wait()
+		d.workers.Wait()
+		d.batches.Close()
+		d.server.polls.Wait()
+		d.slabs.Close(d.model.Release)
+	})
+	return nil
+}
+
+// page is one page on its way; it ends exactly once.
+type page struct {
+	d        *Detector
+	ctx      context.Context
+	ref      PageRef
+	run      *run // nil for Detect and DetectBatch
+	frame    Frame
+	geometry Geometry
+
+	ended  atomic.Bool
+	result chan PageResult // capacity 1; unused by a run
+
+	slotMu  sync.Mutex
+	slot    batch.Slot[*Slab, *page]
+	hasSlot bool
+}
+
+func newPage(d *Detector, ctx context.Context, ref PageRef) *page {
+	return &page{d: d, ctx: ctx, ref: ref, result: make(chan PageResult, 1)}
+}
+
+// end gives the page its result. Only the first call counts.
+func (p *page) end(r PageResult) bool {
+	if !p.ended.CompareAndSwap(false, true) {
+		return false
+	}
+	r.Ref = p.ref
+	if r.Err != nil {
+		r.Err.Ref = p.ref
+	}
+	in := p.d.model.Input()
+	r.Geometry, r.ImageWidth, r.ImageHeight = p.geometry, in.Width, in.Height
+	p.d.counts.end(r.Status)
+	if p.run != nil {
+		p.run.pageEnded(p, r)
+		return true
+	}
+	p.result <- r
+	return true
+}
+
+func (p *page) fail(stage Stage, category Category, message string, err error) {
+	p.end(PageResult{Status: StatusFailed, Err: &PageError{Stage: stage, Category: category, Message: message, Err: err}})
+}
+
+// cancel ends the page and gives its place in a batch up, if it has one.
+func (p *page) cancel() {
+	if !p.end(PageResult{Status: StatusCancelled}) {
+		return
+	}
+	p.slotMu.Lock()
+	defer p.slotMu.Unlock()
+	if p.hasSlot {
+		p.slot.Remove()
+	}
+}
+
+// join puts the drawn pixels into the open batch, or ends the page. It uses up
+// the page's announcement in either case.
+func (p *page) join(ctx context.Context, fill func(dst []byte)) {
+	slot, err := p.d.batches.Reserve(ctx, int64(p.d.model.Input().PageBytes()))
+	if err != nil {
+		p.d.batches.Withdraw()
+		p.cancel()
+		return
+	}
+	fill(slot.Resource.Page(slot.Place))
+	p.slotMu.Lock()
+	p.slot, p.hasSlot = slot, true
+	p.slotMu.Unlock()
+	slot.Commit(p)
+	if p.ended.Load() {
+		// Cancelled while it was being filled: cancel may have looked before
+		// there was a slot to give up. Remove twice is harmless.
+		slot.Remove()
+	}
+}
+
+// wait returns when the page has ended, or cancels it when the caller's context
+// or the detector does. onCancel runs in that case.
+func (p *page) wait(onCancel func()) (PageResult, error) {
+	var cause error
+	select {
+	case r := <-p.result:
+		return p.outcome(r)
+	case <-p.ctx.Done():
+		cause = context.Cause(p.ctx)
+	case <-p.d.ctx.Done():
+		cause = ErrClosed
+	}
+	p.cancel()
+	onCancel()
+	r := <-p.result
+	if r.Status == StatusCancelled {
+		return r, cause
+	}
+	return p.outcome(r) // it had ended by itself
+}
+
+func (p *page) outcome(r PageResult) (PageResult, error) {
+	switch {
+	case r.Err != nil:
+		return r, r.Err
+	case r.Status == StatusCancelled:
+		return r, cmpErr(context.Cause(p.ctx), context.Cause(p.d.ctx))
+	}
+	return r, nil
+}
+
+func cmpErr(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return context.Canceled
+}

@@ -1,0 +1,204 @@
+package orchestrator
+
+import "sync"
+
+// chunk is how many pages of one document a worker draws before another worker
+// may take the next ones: long enough that opening the document twice is cheap
+// beside it, short enough that the last document of a run is shared.
+const chunk = 16
+
+// detectTask is one page that Detect wants.
+type detectTask struct {
+	page *page
+	doc  Document
+}
+
+// openTask is a document of a run that nobody has opened.
+type openTask struct {
+	run  *run
+	doc  Document
+	took chan struct{} // closed when a worker has it
+}
+
+// drawTask is a document of a run that was opened and has pages left to take.
+type drawTask struct {
+	run   *run
+	doc   Document
+	pages int
+	next  int // first page not taken, 1-based; guarded by the schedule
+	drawn int // pages whose drawing has ended; guarded by the schedule
+}
+
+// schedule hands work to the workers. It holds at most Queue pages of Detect,
+// one unopened document a run, and one opened document a worker.
+type schedule struct {
+	mu      sync.Mutex
+	ready   sync.Cond
+	detects []*detectTask
+	draws   []*drawTask
+	opens   []*openTask
+	closed  bool
+}
+
+func newSchedule() *schedule {
+	s := &schedule{}
+	s.ready.L = &s.mu
+	return s
+}
+
+// task is what a worker does next; exactly one field is set.
+type task struct {
+	detect *detectTask
+	open   *openTask
+	draw   *drawTask
+	// from and to are the pages of draw, to exclusive.
+	from, to int
+}
+
+// next waits for work. Single pages go first: somebody waits for each. Then
+// pages of the document that the worker has open, then of any other that is
+// open, so that documents finish soon; then a new document.
+func (s *schedule) next(open openDocument) (task, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if s.closed {
+			return task{}, false
+		}
+		if len(s.detects) > 0 {
+			return task{detect: s.takeDetect(open.path)}, true
+		}
+		if t, ok := s.takePages(open.draw); ok {
+			return t, true
+		}
+		if len(s.opens) > 0 {
+			t := s.opens[0]
+			s.opens = s.opens[1:]
+			close(t.took)
+			return task{open: t}, true
+		}
+		s.ready.Wait()
+	}
+}
+
+// reach is how far down the queue a worker looks for a page of the document it
+// has open; it bounds how often a page can be overtaken.
+const reach = 32
+
+func (s *schedule) takeDetect(openPath string) *detectTask {
+	i := 0
+	if openPath != "" {
+		for j := range min(reach, len(s.detects)) {
+			if s.detects[j].doc.Path == openPath {
+				i = j
+				break
+			}
+		}
+	}
+	t := s.detects[i]
+	s.detects = append(s.detects[:i], s.detects[i+1:]...)
+	return t
+}
+
+func (s *schedule) takePages(mine *drawTask) (task, bool) {
+	if len(s.draws) == 0 {
+		return task{}, false
+	}
+	i := 0
+	for j, t := range s.draws {
+		if t == mine {
+			i = j
+		}
+	}
+	t := s.draws[i]
+	from := t.next
+	t.next = min(from+chunk, t.pages+1)
+	if t.next > t.pages {
+		s.draws = append(s.draws[:i], s.draws[i+1:]...)
+	}
+	return task{draw: t, from: from, to: t.next}, true
+}
+
+func (s *schedule) addDetect(t *detectTask) {
+	s.mu.Lock()
+	s.detects = append(s.detects, t)
+	s.mu.Unlock()
+	s.ready.Signal()
+}
+
+// removeDetect takes a task back and tells whether it was still there.
+func (s *schedule) removeDetect(t *detectTask) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, x := range s.detects {
+		if x == t {
+			s.detects = append(s.detects[:i], s.detects[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+func (s *schedule) addOpen(t *openTask) {
+	s.mu.Lock()
+	s.opens = append(s.opens, t)
+	s.mu.Unlock()
+	s.ready.Signal()
+}
+
+// removeOpen takes a document back and tells whether it was still there.
+func (s *schedule) removeOpen(t *openTask) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, x := range s.opens {
+		if x == t {
+			s.opens = append(s.opens[:i], s.opens[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+func (s *schedule) addDraw(t *drawTask) {
+	s.mu.Lock()
+	s.draws = append(s.draws, t)
+	s.mu.Unlock()
+	s.ready.Broadcast()
+}
+
+// rest takes all pages of t that no worker has taken, and returns how many.
+func (s *schedule) rest(t *drawTask) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, x := range s.draws {
+		if x == t {
+			s.draws = append(s.draws[:i], s.draws[i+1:]...)
+			n := t.pages + 1 - t.next
+			t.next = t.pages + 1
+			return n
+		}
+	}
+	return 0
+}
+
+// ended counts n pages of t whose drawing has ended, in whatever way, and tells
+// whether they were the last.
+func (s *schedule) ended(t *drawTask, n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.drawn += n
+	return n > 0 && t.drawn == t.pages
+}
+
+func (s *schedule) detectsWaiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.detects)
+}
+
+func (s *schedule) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.ready.Broadcast()
+}

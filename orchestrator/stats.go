@@ -1,0 +1,85 @@
+package orchestrator
+
+import (
+	"sync/atomic"
+	"time"
+
+	"quire/orchestrator/internal/batch"
+)
+
+// counts is Counts that any goroutine may add to.
+type counts struct{ done, partial, failed, skipped, cancelled atomic.Int64 }
+
+func (c *counts) end(s Status) { c.add(s, 1) }
+
+func (c *counts) add(s Status, n int64) {
+	switch s {
+	case StatusDone:
+		c.done.Add(n)
+	case StatusPartial:
+		c.partial.Add(n)
+	case StatusFailed:
+		c.failed.Add(n)
+	case StatusSkipped:
+		c.skipped.Add(n)
+	default:
+		c.cancelled.Add(n)
+	}
+}
+
+func (c *counts) now() Counts {
+	return Counts{Done: c.done.Load(), Partial: c.partial.Load(), Failed: c.failed.Load(), Skipped: c.skipped.Load(), Cancelled: c.cancelled.Load()}
+}
+
+func add(c *Counts, s Status, n int64) {
+	switch s {
+	case StatusDone:
+		c.Done += n
+	case StatusPartial:
+		c.Partial += n
+	case StatusFailed:
+		c.Failed += n
+	case StatusSkipped:
+		c.Skipped += n
+	default:
+		c.Cancelled += n
+	}
+}
+
+// Stats is a snapshot of a Detector.
+type Stats struct {
+	// Admitted is how many pages of Detect and DetectBatch hold a place in the
+	// queue, QueueLimit how many can; Queued is how many of them no worker has
+	// taken yet.
+	Admitted, QueueLimit, Queued int
+	// Filling is how many pages the open batch has, Stalled how many drawn
+	// pages wait for a place in one.
+	Filling, Stalled int
+	// InFlight is how many requests are at the server, Window how many may be.
+	InFlight, Window int
+	// Sealed counts batches by what sealed them: "size", "bytes", "age",
+	// "idle", "close". Sizes[n] counts those of n pages.
+	Sealed map[string]int64
+	Sizes  []int64
+	// Pages counts all pages that ended.
+	Pages Counts
+	// Waiting says why everything waits for the server, since when; empty when
+	// nothing does.
+	Waiting      string
+	WaitingSince time.Time
+}
+
+// Stats returns at once, whatever the server does.
+func (d *Detector) Stats() Stats {
+	b := d.batches.Stats()
+	s := Stats{
+		Admitted: len(d.admission), QueueLimit: cap(d.admission), Queued: d.work.detectsWaiting(),
+		Filling: b.Open, Stalled: b.Waiting, InFlight: b.InFlight, Window: b.Window,
+		Sealed: map[string]int64{}, Sizes: b.Sizes, Pages: d.counts.now(),
+	}
+	for reason, n := range b.Sealed {
+		s.Sealed[batch.Reason(reason).String()] = n
+	}
+	s.Waiting, s.WaitingSince = d.server.waiting()
+	return s
+}

@@ -1,0 +1,241 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// worker is the goroutine that owns one render worker.
+type worker struct {
+	d      *Detector
+	render RenderWorker // nil until the first task, and after one broke
+	open   openDocument
+}
+
+// openDocument is what the render worker has open.
+type openDocument struct {
+	path  string
+	draw  *drawTask   // set when it belongs to a run
+	file  os.FileInfo // set when Detect asked for it
+	pages int
+}
+
+func (w *worker) loop() {
+	// Starting early hides the start of the worker process behind whatever the
+	// caller does first. A failure is met again, and told, by the first task.
+	_ = w.start(w.d.ctx)
+	for {
+		t, ok := w.d.work.next(w.open)
+		if !ok {
+			break
+		}
+		switch {
+		case t.detect != nil:
+			w.detect(t.detect)
+		case t.open != nil:
+			w.openForRun(t.open)
+		default:
+			w.drawRange(t)
+		}
+	}
+	w.drop()
+}
+
+func (w *worker) start(ctx context.Context) error {
+	if w.render != nil {
+		return nil
+	}
+	in := w.d.model.Input()
+	r, err := w.d.cfg.Renderer.NewWorker(ctx, in.Width, in.Height)
+	if err != nil {
+		return fmt.Errorf("start a render worker: %w", err)
+	}
+	w.render = r
+	return nil
+}
+
+func (w *worker) drop() {
+	w.open = openDocument{}
+	if w.render != nil {
+		if err := w.render.Close(); err != nil {
+			w.d.log.Warn("a render worker did not close", "err", err)
+		}
+		w.render = nil
+	}
+}
+
+// openDoc opens doc with a working worker; a worker that turns out broken is
+// replaced once.
+func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
+	for attempt := 0; ; attempt++ {
+		w.open = openDocument{}
+		if err := w.start(ctx); err != nil {
+			return 0, err
+		}
+		pages, err := w.render.Open(ctx, doc)
+		if err == nil {
+			w.open = openDocument{path: doc.Path, pages: pages}
+			return pages, nil
+		}
+		var pe *PageError
+		if errors.As(err, &pe) || ctx.Err() != nil {
+			return 0, err
+		}
+		w.d.log.Warn("a render worker broke", "document", doc.Path, "err", err)
+		w.drop()
+		if attempt > 0 {
+			return 0, err
+		}
+	}
+}
+
+// draw draws one page and puts it into a batch. The page has been announced to
+// the batcher; draw uses the announcement up. It reports a worker that broke.
+func (w *worker) draw(ctx context.Context, p *page, frame func(Geometry) Frame) error {
+	pixels, geometry, err := w.render.Draw(ctx, p.ref.Page)
+	p.geometry = geometry
+	if err == nil {
+		p.frame = frame(geometry)
+		p.join(ctx, func(dst []byte) { copy(dst, pixels) })
+		return nil
+	}
+	w.d.batches.Withdraw()
+	var pe *PageError
+	switch {
+	case errors.As(err, &pe):
+		p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
+	case ctx.Err() != nil:
+		p.cancel()
+	default:
+		p.fail(StageRender, CategoryInternal, "the render worker broke: "+err.Error(), err)
+		return err
+	}
+	return nil
+}
+
+func displayed(g Geometry) Frame { return Frame{Width: g.WidthPt, Height: g.HeightPt} }
+
+func (w *worker) detect(t *detectTask) {
+	p := t.page
+	ctx, cancel := context.WithCancelCause(p.ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(w.d.ctx, func() { cancel(ErrClosed) })()
+	if p.ended.Load() {
+		w.d.batches.Withdraw()
+		return
+	}
+	// The file at a path may be another one by now.
+	info, statErr := os.Stat(t.doc.Path)
+	same := statErr == nil && w.render != nil && w.open.file != nil && w.open.path == t.doc.Path &&
+		os.SameFile(info, w.open.file) && info.ModTime().Equal(w.open.file.ModTime()) && info.Size() == w.open.file.Size()
+	if !same {
+		if statErr == nil {
+			t.doc.Size = info.Size()
+		}
+		if _, err := w.openDoc(ctx, t.doc); err != nil {
+			w.d.batches.Withdraw()
+			var pe *PageError
+			switch {
+			case errors.As(err, &pe):
+				p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
+			case ctx.Err() != nil:
+				p.cancel()
+			default:
+				p.fail(StageRender, CategoryInternal, err.Error(), err)
+			}
+			return
+		}
+		w.open.file = info
+	}
+	if p.ref.Page > w.open.pages {
+		w.d.batches.Withdraw()
+		p.fail(StageOpen, CategoryNoSuchPage, fmt.Sprintf("there is no page %d: the document has %d", p.ref.Page, w.open.pages), nil)
+		return
+	}
+	if err := w.draw(ctx, p, displayed); err != nil {
+		w.drop()
+	}
+}
+
+// openForRun opens a document of a run and makes its pages work for everybody.
+func (w *worker) openForRun(t *openTask) {
+	r := t.run
+	if r.stopping() {
+		r.documentNotReached(t.doc)
+		return
+	}
+	pages, err := w.openDoc(r.ctx, t.doc)
+	if err != nil {
+		var pe *PageError
+		switch {
+		case errors.As(err, &pe):
+			r.documentFailed(t.doc, pe)
+		case r.ctx.Err() != nil:
+			r.documentNotReached(t.doc)
+		default:
+			r.documentNotReached(t.doc)
+			r.abort(err)
+		}
+		return
+	}
+	if pages == 0 {
+		r.documentFailed(t.doc, &PageError{Ref: PageRef{Path: t.doc.Path}, Stage: StageOpen, Category: CategoryNoPages, Message: "the document has no pages"})
+		return
+	}
+	dt := &drawTask{run: r, doc: t.doc, pages: pages, next: 1}
+	w.open.draw = dt
+	r.documentOpened(dt)
+	w.d.work.addDraw(dt)
+	r.documentOffered(dt)
+}
+
+// drawRange draws the pages it was given of a run's document.
+func (w *worker) drawRange(t task) {
+	r, dt := t.draw.run, t.draw
+	ctx := r.ctx
+	for page := t.from; page < t.to; page++ {
+		if r.stopping() {
+			r.pagesNotDrawn(dt, t.to-page)
+			return
+		}
+		if w.open.draw != dt {
+			if _, err := w.openDoc(ctx, dt.doc); err != nil {
+				w.reopenFailed(dt, page, t.to, err)
+				return
+			}
+			w.open.draw = dt
+		}
+		p := newPage(w.d, ctx, PageRef{Path: dt.doc.Path, Page: page})
+		p.run = r
+		w.d.batches.Expect(1)
+		r.track(p)
+		if err := w.draw(ctx, p, displayed); err != nil {
+			w.drop()
+		}
+		r.pageDrawn(dt)
+	}
+}
+
+// reopenFailed ends the pages of a document that was opened once and will not
+// open again.
+func (w *worker) reopenFailed(dt *drawTask, from, to int, err error) {
+	r := dt.run
+	var pe *PageError
+	switch {
+	case errors.As(err, &pe):
+		for page := from; page < to; page++ {
+			p := newPage(w.d, r.ctx, PageRef{Path: dt.doc.Path, Page: page})
+			p.run = r
+			r.track(p)
+			p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
+			r.pageDrawn(dt)
+		}
+	default:
+		if r.ctx.Err() == nil {
+			r.abort(err)
+		}
+		r.pagesNotDrawn(dt, to-from)
+	}
+}
