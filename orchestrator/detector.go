@@ -233,8 +233,10 @@ func (p *page) end(r PageResult) bool {
 	if r.Err != nil {
 		r.Err.Ref = p.ref
 	}
-	in := p.d.model.Input()
-	r.Geometry, r.ImageWidth, r.ImageHeight = p.geometry, in.Width, in.Height
+	if r.Status != StatusCancelled { // a worker may be setting it just now
+		in := p.d.model.Input()
+		r.Geometry, r.ImageWidth, r.ImageHeight = p.geometry, in.Width, in.Height
+	}
 	p.d.counts.end(r.Status)
 	if p.run != nil {
 		p.run.pageEnded(p, r)
