@@ -43,10 +43,9 @@ type Detector struct {
 	stop    context.CancelCauseFunc
 	workers sync.WaitGroup
 	callers sync.WaitGroup // pages admitted, and runs
-
-	closeOnce sync.Once
-	closeMu   sync.RWMutex
-	closed    bool
+	closeMu sync.RWMutex
+	closed  bool
+	ended   chan struct{} // closed when Close is done
 }
 
 // New returns a detector. It allocates its page buffers, asks nothing of the
@@ -70,6 +69,7 @@ func New(cfg Config) (*Detector, error) {
 		admission: make(chan struct{}, cfg.Queue),
 		scaling:   make(chan struct{}, cfg.Workers),
 		work:      newSchedule(),
+		ended:     make(chan struct{}),
 	}
 	d.ctx, d.stop = context.WithCancelCause(context.Background())
 	d.batches = batch.New(d.ctx, batch.Config[*Slab]{
@@ -188,18 +188,22 @@ func (d *Detector) enter() error {
 // Renderer is made of. It is idempotent, and every call returns when all has
 // ended.
 func (d *Detector) Close() error {
-	d.closeOnce.Do(func() {
-		d.closeMu.Lock()
-		d.closed = true
-		d.closeMu.Unlock()
-		d.stop(ErrClosed)
-		d.work.close()
-		d.callers.Wait()
-		d.workers.Wait()
-		d.batches.Close()
-		d.server.polls.Wait()
-		d.slabs.Close(d.model.Release)
-	})
+	d.closeMu.Lock()
+	first := !d.closed
+	d.closed = true
+	d.closeMu.Unlock()
+	if !first {
+		<-d.ended
+		return nil
+	}
+	d.stop(ErrClosed)
+	d.work.close()
+	d.callers.Wait()
+	d.workers.Wait()
+	d.batches.Close()
+	d.server.polls.Wait()
+	d.slabs.Close(d.model.Release)
+	close(d.ended)
 	return nil
 }
 

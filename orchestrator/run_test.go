@@ -297,8 +297,10 @@ func TestRunAccountsHold(t *testing.T) {
 						return &ModelError{Action: ActionBisect, Message: "poison"}
 					}
 				}
-				if chance(9) {
-					return &ModelError{Action: []Action{ActionShrink, ActionWait, ActionRefresh, ActionRetry}[rnd.IntN(4)], Message: "now and then"}
+				for _, a := range []Action{ActionShrink, ActionWait, ActionRefresh, ActionRetry} {
+					if chance(36) {
+						return &ModelError{Action: a, Message: "now and then"}
+					}
 				}
 				return slow(5*time.Millisecond)(ctx, pages)
 			}
