@@ -1,0 +1,156 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"quire/scripts"
+	"quire/tritonclient/guard"
+)
+
+// backendScript is our backend for the name onnxruntime.
+//
+//go:embed backend/onnxruntime/model.py
+var backendScript []byte
+
+// ServerEnv installs what the server needs, if it is not there.
+func ServerEnv(ctx context.Context, o Options) (*Env, error) {
+	return Install(ctx, o, Requirements{Name: "server", Lock: scripts.RequirementsServer})
+}
+
+// tritonDir is where the wheel has the server.
+func tritonDir(e *Env) string { return filepath.Join(e.SitePackages(), "pytriton", "tritonserver") }
+
+func serverPath(e *Env) string { return filepath.Join(tritonDir(e), "bin", "tritonserver") }
+
+// backends is a laid out backend directory.
+type backends struct {
+	dir string // --backend-directory
+	lib string // for LD_LIBRARY_PATH
+}
+
+// libraryPath is what server and stub need of LD_LIBRARY_PATH: the libraries in
+// the wheel, and one directory that holds nothing but libpython, because a whole
+// foreign lib directory would put its own versions of other libraries first.
+func (b backends) libraryPath(e *Env) string {
+	path := filepath.Join(e.SitePackages(), "nvidia_pytriton.libs") + ":" + b.lib
+	if user := os.Getenv("LD_LIBRARY_PATH"); user != "" {
+		path += ":" + user
+	}
+	return path
+}
+
+// layOut makes Triton's backend directory for an environment: the Python
+// backend with the stub for the environment's interpreter, and ours for
+// onnxruntime beside it. A new one is checked for libraries that it lacks.
+func layOut(ctx context.Context, o Options, e *Env) (backends, error) {
+	cache, err := o.cacheDir()
+	if err != nil {
+		return backends{}, err
+	}
+	parent := filepath.Join(cache, "backends")
+	final := filepath.Join(parent, digest(layoutVersion, e.dir, e.python.Libpython, string(backendScript)))
+	b := backends{dir: final, lib: filepath.Join(final, "lib")}
+	if _, err := os.Stat(final); err == nil {
+		return b, nil
+	}
+	tmp := ""
+	if err = os.MkdirAll(parent, 0o755); err == nil {
+		tmp, err = os.MkdirTemp(parent, ".tmp-")
+	}
+	if err != nil {
+		return b, cacheError(cache, err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := fillBackends(tmp, e); err != nil {
+		return b, cacheError(cache, err)
+	}
+	if err := checkLoads(ctx, o.Guard, e, backends{dir: tmp, lib: filepath.Join(tmp, "lib")}); err != nil {
+		return b, err
+	}
+	if err := os.Rename(tmp, final); err != nil {
+		if _, there := os.Stat(final); there != nil { // another process was faster
+			return b, cacheError(cache, err)
+		}
+	}
+	return b, nil
+}
+
+func fillBackends(dir string, e *Env) error {
+	if err := os.Chmod(dir, 0o755); err != nil { // MkdirTemp is for secrets
+		return err
+	}
+	for _, sub := range []string{"lib", "python", "onnxruntime"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	triton := tritonDir(e)
+	// Copies: Triton refuses links that lead out of a backend's directory.
+	files := map[string]string{
+		"libtriton_python.so":            filepath.Join(triton, "backends", "python", "libtriton_python.so"),
+		"triton_python_backend_utils.py": filepath.Join(triton, "backends", "python", "triton_python_backend_utils.py"),
+		"triton_python_backend_stub":     stubPath(e),
+	}
+	for name, from := range files {
+		content, err := os.ReadFile(from)
+		if err != nil {
+			return err
+		}
+		if err := replaceFile(filepath.Join(dir, "python", name), content, 0o755); err != nil {
+			return err
+		}
+	}
+	if e.python.Libpython != "" {
+		if err := os.Symlink(e.python.Libpython, filepath.Join(dir, "lib", fmt.Sprintf("libpython3.%d.so.1.0", e.python.Minor))); err != nil {
+			return err
+		}
+	}
+	return replaceFile(filepath.Join(dir, "onnxruntime", "model.py"), backendScript, 0o644)
+}
+
+func stubPath(e *Env) string {
+	return filepath.Join(tritonDir(e), "python_backend_stubs", fmt.Sprintf("3.%d", e.python.Minor), "triton_python_backend_stub")
+}
+
+var missingLibrary = regexp.MustCompile(`error while loading shared libraries: ([^\s:]+): (.*)`)
+
+// checkLoads runs server and stub for nothing but what the dynamic loader says.
+func checkLoads(ctx context.Context, g *guard.Guard, e *Env, b backends) error {
+	for _, args := range [][]string{{serverPath(e), "--help"}, {filepath.Join(b.dir, "python", "triton_python_backend_stub")}} {
+		var missing []string
+		_, err := runLines(ctx, g, guard.Command{
+			Path: args[0],
+			Args: args,
+			Env:  e.environ("LD_LIBRARY_PATH=" + b.libraryPath(e)),
+		}, func(line string) {
+			if m := missingLibrary.FindStringSubmatch(line); m != nil {
+				missing = m
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if missing == nil {
+			continue
+		}
+		packages := map[string]string{"libstdc++.so.6": "libstdc++6", "libgcc_s.so.1": "libgcc-s1", "libz.so.1": "zlib1g", "libc.so.6": "libc6"}
+		name := missing[1]
+		remedy := "install the package that has it"
+		if strings.HasPrefix(name, "libpython") {
+			remedy = libpythonRemedy(strings.HasPrefix(e.python.Path, "/usr/bin/"), e.python.Minor)
+			return &SetupError{Thing: name, Reason: "not found by the server's Python stub", Remedy: remedy}
+		}
+		if pkg := packages[name]; pkg != "" {
+			remedy = installCommand(pkg, cmp.Or(map[string]string{"zlib1g": "zlib", "libstdc++6": "libstdc++"}[pkg], "glibc libgcc"))
+		}
+		return &SetupError{Thing: name, Reason: "not found by " + filepath.Base(args[0]) + " (" + missing[2] + ")", Remedy: remedy + ", " + wayOut}
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+
+	"quire/scripts"
+)
+
+// LayoutModel is the name of the model that PrepareModel makes.
+const LayoutModel = "layout"
+
+// ModelEnv installs what prepare_model.py needs, if it is not there; packages
+// that the server has too are shared with it.
+func ModelEnv(ctx context.Context, o Options) (*Env, error) {
+	base, err := ServerEnv(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return Install(ctx, o, Requirements{Name: "model", Lock: scripts.RequirementsModel, Base: base})
+}
+
+// PrepareModel makes sure that the repository's layout model is there and is
+// what this version of quire would build, by running prepare_model.py if need
+// be. A model.onnx that did not come from that script is the user's and stays,
+// and a repository without the model is left alone. It may be called from
+// several processes at once.
+func PrepareModel(ctx context.Context, o Options, repository string) error {
+	dir, err := filepath.Abs(repository)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, LayoutModel, "config.pbtxt")); os.IsNotExist(err) {
+		return nil
+	}
+	if modelCurrent(dir) {
+		return nil
+	}
+	cache, err := o.cacheDir()
+	if err != nil {
+		return err
+	}
+	// The lock is not in the repository: that may be read-only, or a mount.
+	lock, err := lockFile(ctx, filepath.Join(cache, "locks", "model-"+digest(dir)), func() {
+		o.report(Progress{Text: "waiting for another quire that is building the same model"})
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return cacheError(cache, err)
+	}
+	defer lock.Close()
+	if modelCurrent(dir) {
+		return nil
+	}
+	env, err := ModelEnv(ctx, o)
+	if err != nil {
+		return err
+	}
+	script, err := writeScript(cache, "prepare_model.py", scripts.PrepareModel)
+	if err != nil {
+		return cacheError(cache, err)
+	}
+	o.report(Progress{Text: "building the layout model"})
+	err = env.Run(ctx, o.Guard, func(line string) {
+		o.report(Progress{Text: oneLine(line)})
+	}, script, "--repository", dir)
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return &SetupError{Thing: "layout model in " + dir, Reason: err.Error(), Remedy: "see scripts/prepare_model.py --help, " + wayOut, Err: err}
+	}
+	return nil
+}
+
+// writeScript puts a script of this binary where Python can run it.
+func writeScript(cache, name string, content []byte) (string, error) {
+	dir := filepath.Join(cache, "scripts", digest(string(content)))
+	path := filepath.Join(dir, name)
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, content) {
+		return path, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return path, replaceFile(path, content, 0o644)
+}
+
+// The metadata that prepare_model.py leaves in its models.
+const (
+	metaRecipe = "quire.recipe"
+	metaBatch  = "quire.checked_batch"
+)
+
+// modelCurrent tells whether there is nothing to do, as prepare_model.py would,
+// but without Python: at each start that would take seconds. When in doubt it
+// answers false, and the script decides.
+func modelCurrent(repository string) bool {
+	model, err := os.ReadFile(filepath.Join(repository, LayoutModel, "1", "model.onnx"))
+	if err != nil || len(model) == 0 {
+		return false
+	}
+	recipe, ours := metadata(model, metaRecipe)
+	if !ours {
+		return true
+	}
+	sum := sha256.Sum256(scripts.PrepareModel)
+	if recipe != hex.EncodeToString(sum[:]) {
+		return false
+	}
+	text, _ := metadata(model, metaBatch)
+	checked, err := strconv.Atoi(text)
+	if err != nil {
+		return false
+	}
+	largest, err := largestBatch(filepath.Join(repository, LayoutModel))
+	return err == nil && checked >= largest
+}
+
+// metadata finds a metadata_props entry of an ONNX model: in protobuf a
+// StringStringEntryProto {key = 1, value = 2}, whose strings are short here, so
+// that each length is one byte.
+func metadata(model []byte, key string) (string, bool) {
+	mark := append([]byte{1<<3 | 2, byte(len(key))}, key...)
+	i := bytes.LastIndex(model, mark) // the metadata follow the graph
+	if i < 0 {
+		return "", false
+	}
+	rest := model[i+len(mark):]
+	if len(rest) < 2 || rest[0] != 2<<3|2 || rest[1] > 127 || len(rest) < 2+int(rest[1]) {
+		return "", false
+	}
+	return string(rest[2 : 2+int(rest[1])]), true
+}
+
+var maxBatchLine = regexp.MustCompile(`(?m)^\s*max_batch_size\s*:\s*(\d+)`)
+
+// largestBatch is the largest max_batch_size that the model's configs allow.
+func largestBatch(model string) (int, error) {
+	files, err := filepath.Glob(filepath.Join(model, "configs", "*.pbtxt"))
+	if err != nil {
+		return 0, err
+	}
+	largest := 0
+	for _, file := range append(files, filepath.Join(model, "config.pbtxt")) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return 0, err
+		}
+		m := maxBatchLine.FindSubmatch(text)
+		if m == nil {
+			return 0, fmt.Errorf("%s: no max_batch_size", file)
+		}
+		n, err := strconv.Atoi(string(m[1]))
+		if err != nil {
+			return 0, err
+		}
+		largest = max(largest, n)
+	}
+	if largest < 1 {
+		return 0, errors.New("max_batch_size is 0")
+	}
+	return largest, nil
+}
