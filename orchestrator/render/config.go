@@ -1,0 +1,87 @@
+package render
+
+import (
+	"log/slog"
+	"math"
+	"time"
+
+	"quire/tritonclient/guard"
+)
+
+const (
+	defaultPageTimeout = 30 * time.Second
+	// Opening reads a file's cross-reference table; a damaged one makes MuPDF
+	// read the whole file to find its objects.
+	defaultOpenTimeout = time.Minute
+	// A page of the largest scans in use (A0, 600 dpi, colour) takes 1.6 GB
+	// decoded at once, but MuPDF reduces while it decodes; 1 GiB was not
+	// reached by any of a thousand odd files that could be drawn at all.
+	defaultMemoryLimit = 1 << 30
+	// A store of 8 MB costs 6 % of drawing time against 64 MB; 256 MB gains
+	// nothing.
+	defaultStoreBytes = 64 << 20
+
+	// answerGrace is how long after its deadline a worker may take to answer
+	// before it is killed: MuPDF is stopped between two operators, and one of
+	// them may take this long.
+	answerGrace = 2 * time.Second
+	// cancelGrace is the same where somebody waits for nothing but the end.
+	cancelGrace = 250 * time.Millisecond
+	// startTimeout is for a copy of this program to start on a busy machine.
+	startTimeout = time.Minute
+	// runtimeBytes is what the Go runtime and the C library take beside
+	// MuPDF's memory: heap, stacks of threads, and pieces too small to reuse.
+	runtimeBytes = 512 << 20
+)
+
+// Config is how pages are drawn. In every field zero means the default and a
+// negative value none.
+type Config struct {
+	// Guard starts the worker processes. It is required.
+	Guard *guard.Guard
+	// PageTimeout is how long one page may take. Default 30 s.
+	PageTimeout time.Duration
+	// OpenTimeout is how long opening one document may take. Default 1 min.
+	OpenTimeout time.Duration
+	// MemoryLimit is how many bytes MuPDF may hold in one worker, its store
+	// included. Default 1 GiB.
+	MemoryLimit int64
+	// StoreBytes is how much of that keeps decoded images and fonts of the
+	// open document. Default 64 MiB.
+	StoreBytes int64
+	// Passwords are tried in order on encrypted documents, in UTF-8.
+	Passwords []string
+	// Nice is added to the niceness of the worker processes; default 0.
+	Nice int
+	// Logger gets what MuPDF says, at debug level. Default: nowhere.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.PageTimeout = orDefault(c.PageTimeout, defaultPageTimeout)
+	c.OpenTimeout = orDefault(c.OpenTimeout, defaultOpenTimeout)
+	switch {
+	case c.MemoryLimit == 0:
+		c.MemoryLimit = defaultMemoryLimit
+	case c.MemoryLimit < 0:
+		c.MemoryLimit = math.MaxInt64
+	}
+	switch {
+	case c.StoreBytes == 0:
+		c.StoreBytes = defaultStoreBytes
+	case c.StoreBytes < 0:
+		c.StoreBytes = 1 // to MuPDF 0 is no limit
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// orDefault returns the duration to use, 0 standing for none.
+func orDefault(d, byDefault time.Duration) time.Duration {
+	if d == 0 {
+		return byDefault
+	}
+	return max(d, 0)
+}

@@ -1,0 +1,567 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <malloc.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "fitz.h"
+
+/* MuPDF reads in pieces of 4 KiB and seeks between them; this much is read
+ * ahead of it. */
+#define READ_BUFFER (64 << 10)
+
+/* Freed memory is given back to the system when a document used this much. */
+#define TRIM_ABOVE ((size_t)64 << 20)
+
+/* Page sizes that float arithmetic can still scale to pixels, in points. The
+ * largest page PDF allows is 14400 units of 75000 points. */
+#define SIDE_MIN 1e-3
+#define SIDE_MAX 1.2e9
+
+struct engine {
+	fz_context *ctx;
+	fz_document *doc;
+	FILE *file;
+	char *read_buffer;
+	int fd;
+	int64_t pos;
+	int read_errno;
+
+	/* The allocator's account. MuPDF answers a refused allocation by emptying
+	 * its store and asking again for the same size; only when that ends
+	 * without success was the page really short of memory. */
+	size_t used, limit, peak;
+	size_t pending;
+	int denied;
+
+	fz_cookie cookie;
+
+	char messages[8192];
+	size_t messages_len;
+	int messages_lost;
+};
+
+static int aborted(engine *e)
+{
+	return __atomic_load_n(&e->cookie.abort, __ATOMIC_RELAXED);
+}
+
+/* Allocation */
+
+static int grant(engine *e, size_t old, size_t size)
+{
+	/* Between two operators MuPDF looks at the cookie; in the middle of one,
+	 * the next allocation is where it can be stopped. */
+	if (!aborted(e) && size <= e->limit && e->used - old <= e->limit - size) {
+		if (e->pending && e->pending != size)
+			e->denied++;
+		e->pending = 0;
+		return 1;
+	}
+	if (e->pending && e->pending != size)
+		e->denied++;
+	e->pending = size;
+	return 0;
+}
+
+static void account(engine *e, size_t old, void *p)
+{
+	e->used += malloc_usable_size(p) - old;
+	if (e->used > e->peak)
+		e->peak = e->used;
+}
+
+static void *engine_malloc(void *user, size_t size)
+{
+	engine *e = user;
+	if (!grant(e, 0, size))
+		return NULL;
+	void *p = malloc(size);
+	if (!p) {
+		e->pending = size;
+		return NULL;
+	}
+	account(e, 0, p);
+	return p;
+}
+
+static void *engine_realloc(void *user, void *old_p, size_t size)
+{
+	engine *e = user;
+	size_t old = malloc_usable_size(old_p);
+	if (!grant(e, old, size))
+		return NULL;
+	void *p = realloc(old_p, size);
+	if (!p) {
+		e->pending = size;
+		return NULL;
+	}
+	account(e, old, p);
+	return p;
+}
+
+static void engine_free_block(void *user, void *p)
+{
+	engine *e = user;
+	e->used -= malloc_usable_size(p);
+	free(p);
+}
+
+/* Reading. The descriptor's own offset is never touched: it is shared with
+ * whoever passed it. */
+
+static ssize_t engine_read(void *cookie, char *buf, size_t size)
+{
+	engine *e = cookie;
+	if (aborted(e)) {
+		errno = ECANCELED;
+		return -1;
+	}
+	for (;;) {
+		ssize_t n = pread(e->fd, buf, size, e->pos);
+		if (n >= 0) {
+			e->pos += n;
+			return n;
+		}
+		if (errno != EINTR) {
+			e->read_errno = errno;
+			return -1;
+		}
+	}
+}
+
+static int engine_seek(void *cookie, off64_t *offset, int whence)
+{
+	engine *e = cookie;
+	int64_t base = 0;
+	if (whence == SEEK_CUR) {
+		base = e->pos;
+	} else if (whence == SEEK_END) {
+		struct stat st;
+		if (fstat(e->fd, &st) < 0)
+			return -1;
+		base = st.st_size;
+	}
+	if (base + *offset < 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	e->pos = *offset = base + *offset;
+	return 0;
+}
+
+/* Messages */
+
+static void on_message(void *user, const char *message)
+{
+	engine *e = user;
+	size_t n = strlen(message);
+	if (n + 1 > sizeof e->messages - e->messages_len) {
+		e->messages_lost++;
+		return;
+	}
+	char *to = e->messages + e->messages_len;
+	for (size_t i = 0; i < n; i++)
+		to[i] = message[i] == '\n' ? ' ' : message[i];
+	to[n] = '\n';
+	e->messages_len += n + 1;
+}
+
+const char *engine_messages(engine *e, size_t *len, int *lost)
+{
+	*len = e->messages_len;
+	*lost = e->messages_lost;
+	e->messages_len = 0;
+	e->messages_lost = 0;
+	return e->messages;
+}
+
+/* Errors */
+
+static void begin(engine *e)
+{
+	e->denied = 0;
+	e->pending = 0;
+	e->read_errno = 0;
+}
+
+/* conclude tells whether the call that began with begin went well. MuPDF goes
+ * on without a font or an image that it could not allocate or read, so the
+ * account is looked at also when nothing was thrown. */
+static int conclude(engine *e, int code, const char *message, engine_error *err)
+{
+	if (aborted(e))
+		err->code = ENGINE_ABORTED;
+	else if (e->denied || e->pending)
+		err->code = ENGINE_MEMORY;
+	else if (e->read_errno)
+		err->code = ENGINE_READ;
+	else if (code == FITZ_ERROR_NONE)
+		return 0;
+	else if (strstr(message, "compression bomb"))
+		err->code = ENGINE_MEMORY;
+	else
+		err->code = ENGINE_MALFORMED;
+	if (err->code == ENGINE_READ)
+		message = strerror(e->read_errno);
+	snprintf(err->message, sizeof err->message, "%s", message);
+	return -1;
+}
+
+/* Context */
+
+engine *engine_new(size_t memory, size_t store)
+{
+	engine *e = calloc(1, sizeof *e);
+	if (!e)
+		return NULL;
+	e->limit = memory;
+	e->fd = -1;
+	e->read_buffer = malloc(READ_BUFFER);
+	fz_alloc_context alloc = { e, engine_malloc, engine_realloc, engine_free_block };
+	/* MuPDF copies the structure, not what user points at. */
+	fz_context *ctx = e->read_buffer ? fz_new_context_imp(&alloc, NULL, store, FITZ_VERSION) : NULL;
+	if (!ctx) {
+		free(e->read_buffer);
+		free(e);
+		return NULL;
+	}
+	e->ctx = ctx;
+	fz_set_warning_callback(ctx, on_message, e);
+	fz_set_error_callback(ctx, on_message, e);
+	volatile int ok = 1;
+	fz_try(ctx) {
+		fz_disable_icc(ctx);
+		/* Only PDF: a handler that is not registered cannot be reached by
+		 * any input. */
+		fz_register_document_handler(ctx, &pdf_document_handler);
+	}
+	fz_catch(ctx) {
+		fz_convert_error(ctx, NULL);
+		ok = 0;
+	}
+	if (!ok) {
+		engine_free(e);
+		return NULL;
+	}
+	return e;
+}
+
+void engine_free(engine *e)
+{
+	if (!e)
+		return;
+	engine_close(e);
+	fz_drop_context(e->ctx);
+	free(e->read_buffer);
+	free(e);
+}
+
+void engine_abort(engine *e) { __atomic_store_n(&e->cookie.abort, 1, __ATOMIC_RELAXED); }
+void engine_resume(engine *e) { __atomic_store_n(&e->cookie.abort, 0, __ATOMIC_RELAXED); }
+size_t engine_used(engine *e) { return e->used; }
+
+/* Documents */
+
+void engine_close(engine *e)
+{
+	fz_context *ctx = e->ctx;
+	/* Dropping frees; an allocation it makes on the way must not fail because
+	 * of a flag that was meant for the page before. */
+	int flag = aborted(e);
+	engine_resume(e);
+	fz_try(ctx) {
+		fz_drop_document(ctx, e->doc);
+		fz_empty_store(ctx);
+	}
+	fz_catch(ctx)
+		fz_convert_error(ctx, NULL);
+	e->doc = NULL;
+	if (e->file)
+		fclose(e->file);
+	e->file = NULL;
+	e->fd = -1;
+	if (e->peak > TRIM_ABOVE)
+		malloc_trim(0);
+	e->peak = e->used;
+	if (flag)
+		engine_abort(e);
+}
+
+/* walk counts the pages under node as MuPDF will number them. The counts in a
+ * file may be anything; where one is wrong, or a node lacks the type that
+ * MuPDF's page map insists on, the object in memory is put right, never the
+ * file. budget bounds the walk where nodes share children. */
+static int walk(fz_context *ctx, pdf_obj *node, int depth, int *budget)
+{
+	if (--*budget < 0 || depth > 64)
+		return 0;
+	const char *type = pdf_to_name(ctx, pdf_dict_gets(ctx, node, "Type"));
+	pdf_obj *kids = pdf_dict_gets(ctx, node, "Kids");
+	int pages = !strcmp(type, "Pages")
+		|| (strcmp(type, "Page") && pdf_is_array(ctx, kids) && !pdf_dict_gets(ctx, node, "MediaBox"));
+	const char *want = pages ? "Pages" : "Page";
+	if (pdf_is_dict(ctx, node) && strcmp(type, want))
+		pdf_dict_puts_drop(ctx, node, "Type", pdf_new_name(ctx, want));
+	if (!pages)
+		return 1;
+	int n = pdf_array_len(ctx, kids), count = 0;
+	for (int i = 0; i < n && *budget > 0; i++)
+		count += walk(ctx, pdf_array_get(ctx, kids, i), depth + 1, budget);
+	if (pdf_to_int(ctx, pdf_dict_gets(ctx, node, "Count")) != count)
+		pdf_dict_puts_drop(ctx, node, "Count", pdf_new_int(ctx, count));
+	return count;
+}
+
+static int count_pages(fz_context *ctx, fz_document *doc)
+{
+	pdf_document *pdf = pdf_specifics(ctx, doc);
+	if (!pdf)
+		return fz_count_pages(ctx, doc);
+	pdf_obj *root = pdf_dict_gets(ctx, pdf_trailer(ctx, pdf), "Root");
+	pdf_obj *tree = pdf_dict_gets(ctx, root, "Pages");
+	if (!pdf_is_dict(ctx, tree))
+		return 0;
+	/* A tree whose nodes have one parent each visits an object once; kids that
+	 * are listed twice are odd but drawn by every viewer. */
+	int budget = 4 * pdf_xref_len(ctx, pdf) + 1024;
+	int n = walk(ctx, tree, 0, &budget);
+	/* A catalog may name a page where the tree should be. */
+	if (pdf_to_int(ctx, pdf_dict_gets(ctx, tree, "Count")) != n)
+		pdf_dict_puts_drop(ctx, tree, "Count", pdf_new_int(ctx, n));
+	return n;
+}
+
+int engine_open(engine *e, int fd, const char *const *passwords, int n, engine_error *err)
+{
+	fz_context *ctx = e->ctx;
+	fz_stream *stm = NULL;
+	volatile int pages = 0, locked = 0;
+	int code = FITZ_ERROR_NONE;
+	const char *message = "";
+
+	engine_close(e);
+	begin(e);
+	e->fd = fd;
+	e->pos = 0;
+	cookie_io_functions_t io = { .read = engine_read, .seek = engine_seek };
+	e->file = fopencookie(e, "r", io);
+	if (!e->file) {
+		err->code = ENGINE_MEMORY;
+		snprintf(err->message, sizeof err->message, "%s", strerror(errno));
+		return -1;
+	}
+	setvbuf(e->file, e->read_buffer, _IOFBF, READ_BUFFER);
+
+	fz_var(stm);
+	fz_try(ctx) {
+		stm = fz_open_file_ptr_no_close(ctx, e->file);
+		e->doc = fz_open_document_with_stream(ctx, "application/pdf", stm);
+		if (fz_needs_password(ctx, e->doc)) {
+			locked = 1;
+			for (int i = 0; i < n && locked; i++)
+				locked = !fz_authenticate_password(ctx, e->doc, passwords[i]);
+		}
+		if (!locked)
+			pages = count_pages(ctx, e->doc);
+		fz_flush_warnings(ctx);
+	}
+	fz_always(ctx)
+		fz_drop_stream(ctx, stm);
+	fz_catch(ctx)
+		message = fz_convert_error(ctx, &code);
+
+	if (conclude(e, code, message, err) < 0) {
+		if (err->code == ENGINE_MALFORMED && strstr(err->message, "ncryption"))
+			err->code = ENGINE_ENCRYPTED;
+		engine_close(e);
+		return -1;
+	}
+	if (locked) {
+		err->code = ENGINE_ENCRYPTED;
+		err->message[0] = 0;
+		engine_close(e);
+		return -1;
+	}
+	return pages;
+}
+
+/* Pages */
+
+/* get_box reads a rectangle of the page, its corners in any order. Fewer than
+ * four numbers, and no area, are no rectangle. */
+static int get_box(fz_context *ctx, pdf_obj *page, const char *key, fz_rect *box)
+{
+	pdf_obj *a = pdf_dict_gets_inheritable(ctx, page, key);
+	float v[4];
+	if (pdf_array_len(ctx, a) < 4)
+		return 0;
+	for (int i = 0; i < 4; i++) {
+		pdf_obj *n = pdf_array_get(ctx, a, i);
+		if (!pdf_is_number(ctx, n))
+			return 0;
+		v[i] = pdf_to_real(ctx, n);
+		if (!isfinite(v[i]))
+			return 0;
+	}
+	box->x0 = fminf(v[0], v[2]);
+	box->y0 = fminf(v[1], v[3]);
+	box->x1 = fmaxf(v[0], v[2]);
+	box->y1 = fmaxf(v[1], v[3]);
+	return box->x0 < box->x1 && box->y0 < box->y1;
+}
+
+static int same_box(fz_rect a, fz_rect b)
+{
+	return a.x0 == b.x0 && a.y0 == b.y0 && a.x1 == b.x1 && a.y1 == b.y1;
+}
+
+static void put_box(fz_context *ctx, pdf_document *pdf, pdf_obj *page, const char *key, fz_rect box)
+{
+	pdf_dict_puts_drop(ctx, page, key, pdf_new_rect(ctx, pdf, box));
+}
+
+/* measure works out what a viewer shows of the page (PDF 32000-1, 14.11.2):
+ * the CropBox cut to the MediaBox; where they do not meet, the MediaBox; where
+ * there is none, US Letter, which is what viewers take. MuPDF 1.24 takes the
+ * CropBox as it stands and a page less than one unit wide as one unit, so
+ * where the answer differs the page in memory gets the right CropBox. */
+static void measure(fz_context *ctx, pdf_document *pdf, pdf_obj *obj, engine_page *page, fz_matrix *view)
+{
+	fz_rect media, crop;
+	int has_media = get_box(ctx, obj, "MediaBox", &media);
+	if (!has_media) {
+		media = (fz_rect){ 0, 0, 612, 792 };
+		put_box(ctx, pdf, obj, "MediaBox", media);
+	}
+	int has_crop = get_box(ctx, obj, "CropBox", &crop);
+	fz_rect shown = media;
+	if (has_crop) {
+		shown.x0 = fmaxf(media.x0, crop.x0);
+		shown.y0 = fmaxf(media.y0, crop.y0);
+		shown.x1 = fminf(media.x1, crop.x1);
+		shown.y1 = fminf(media.y1, crop.y1);
+		if (shown.x0 >= shown.x1 || shown.y0 >= shown.y1)
+			shown = media;
+	}
+	if (has_crop ? !same_box(shown, crop) : pdf_dict_gets_inheritable(ctx, obj, "CropBox") != NULL)
+		put_box(ctx, pdf, obj, "CropBox", shown);
+
+	double unit = 1;
+	pdf_obj *u = pdf_dict_gets(ctx, obj, "UserUnit");
+	if (pdf_is_number(ctx, u) && pdf_to_real(ctx, u) > 0 && isfinite(pdf_to_real(ctx, u)))
+		unit = pdf_to_real(ctx, u);
+	else if (u)
+		pdf_dict_dels(ctx, obj, "UserUnit");
+
+	/* From user space to the page as displayed, y down, in points. MuPDF's own
+	 * origin may be elsewhere (its CropBox is one unit at least), its linear
+	 * part is right. */
+	fz_rect ignored;
+	fz_matrix m;
+	pdf_page_obj_transform(ctx, obj, &ignored, &m);
+	double xs[2] = { (double)m.a * shown.x0 + (double)m.c * shown.y0, (double)m.a * shown.x1 + (double)m.c * shown.y1 };
+	double ys[2] = { (double)m.b * shown.x0 + (double)m.d * shown.y0, (double)m.b * shown.x1 + (double)m.d * shown.y1 };
+	*view = (fz_matrix){ 1, 0, 0, 1, -(fmin(xs[0], xs[1]) + m.e), -(fmin(ys[0], ys[1]) + m.f) };
+
+	/* fz_scale(u,-u) after fz_rotate(-r): the first column tells r. */
+	if (fabsf(m.a) >= fabsf(m.b))
+		page->rotation = m.a > 0 ? 0 : 180;
+	else
+		page->rotation = m.b > 0 ? 90 : 270;
+	double w = (double)shown.x1 - shown.x0, h = (double)shown.y1 - shown.y0;
+	page->crop[0] = shown.x0;
+	page->crop[1] = shown.y0;
+	page->crop[2] = shown.x1;
+	page->crop[3] = shown.y1;
+	page->width = unit * (page->rotation % 180 ? h : w);
+	page->height = unit * (page->rotation % 180 ? w : h);
+}
+
+static int64_t thread_cpu_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+int engine_draw(engine *e, int number, int width, int height, unsigned char *rgb, engine_page *out, engine_error *err)
+{
+	fz_context *ctx = e->ctx;
+	fz_page *page = NULL;
+	fz_pixmap *pix = NULL;
+	fz_device *dev = NULL;
+	pdf_obj *obj = NULL;
+	volatile int bad_size = 0;
+	int code = FITZ_ERROR_NONE;
+	const char *message = "";
+	int64_t start = thread_cpu_ns();
+
+	memset(out, 0, sizeof *out);
+	begin(e);
+	e->cookie.progress = 0;
+	e->cookie.progress_max = 0;
+	e->cookie.errors = 0;
+	e->cookie.incomplete = 0;
+
+	fz_var(page);
+	fz_var(pix);
+	fz_var(dev);
+	fz_var(obj);
+	fz_try(ctx) {
+		fz_matrix view = { 1, 0, 0, 1, 0, 0 };
+		pdf_document *pdf = pdf_specifics(ctx, e->doc);
+		if (pdf) {
+			/* Kept, because changing it drops MuPDF's page map. */
+			obj = pdf_keep_obj(ctx, pdf_lookup_page_obj(ctx, pdf, number));
+			measure(ctx, pdf, obj, out, &view);
+		}
+		page = fz_load_page(ctx, e->doc, number);
+		if (!pdf) {
+			fz_rect b = fz_bound_page(ctx, page);
+			out->width = out->crop[2] = (double)b.x1 - b.x0;
+			out->height = out->crop[3] = (double)b.y1 - b.y0;
+			view.e = -b.x0;
+			view.f = -b.y0;
+		}
+		bad_size = !(out->width >= SIDE_MIN && out->width <= SIDE_MAX && out->height >= SIDE_MIN && out->height <= SIDE_MAX);
+		if (!bad_size) {
+			float sx = width / out->width, sy = height / out->height;
+			view.a *= sx;
+			view.e *= sx;
+			view.d *= sy;
+			view.f *= sy;
+			fz_irect all = { 0, 0, width, height };
+			pix = fz_new_pixmap_with_bbox_and_data(ctx, fz_device_rgb(ctx), all, NULL, 0, rgb);
+			memset(rgb, 255, (size_t)width * height * 3);
+			fz_matrix identity = { 1, 0, 0, 1, 0, 0 };
+			dev = fz_new_draw_device(ctx, identity, pix);
+			fz_run_page(ctx, page, dev, view, &e->cookie);
+			fz_close_device(ctx, dev);
+		}
+		fz_flush_warnings(ctx);
+	}
+	fz_always(ctx) {
+		fz_drop_device(ctx, dev);
+		fz_drop_pixmap(ctx, pix);
+		fz_drop_page(ctx, page);
+		pdf_drop_obj(ctx, obj);
+	}
+	fz_catch(ctx)
+		message = fz_convert_error(ctx, &code);
+
+	out->cpu_ns = thread_cpu_ns() - start;
+	if (conclude(e, code, message, err) < 0)
+		return -1;
+	if (bad_size) {
+		err->code = ENGINE_PAGE_SIZE;
+		err->message[0] = 0;
+		return -1;
+	}
+	return 0;
+}

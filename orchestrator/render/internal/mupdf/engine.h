@@ -1,0 +1,57 @@
+/* One MuPDF context with one open document, and nothing that can throw. */
+#ifndef QUIRE_ENGINE_H
+#define QUIRE_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct engine engine;
+
+/* Why a call failed; mupdf.go has the same list. */
+enum {
+	ENGINE_OK,
+	ENGINE_MALFORMED, /* MuPDF gave up on the content */
+	ENGINE_MEMORY,    /* an allocation was refused */
+	ENGINE_ABORTED,   /* engine_abort was called */
+	ENGINE_ENCRYPTED, /* no password fits, or no way to decrypt it */
+	ENGINE_READ,      /* reading the descriptor failed */
+	ENGINE_PAGE_SIZE, /* the page has no area that can be drawn */
+};
+
+typedef struct {
+	int code;
+	char message[256];
+} engine_error;
+
+/* A page as displayed: points after UserUnit, CropBox cut to the MediaBox. */
+typedef struct {
+	double width, height;
+	int rotation;
+	double crop[4];
+	int64_t cpu_ns; /* CPU time of the calling thread */
+} engine_page;
+
+engine *engine_new(size_t memory, size_t store);
+void engine_free(engine *);
+
+/* engine_open makes the file behind fd the open document and returns its page
+ * count, or -1. fd stays the caller's and must stay open until engine_close. */
+int engine_open(engine *, int fd, const char *const *passwords, int n, engine_error *);
+void engine_close(engine *);
+
+/* engine_draw draws page number (from 0) to width x height RGB. It returns 0,
+ * or -1 with the reason; page holds the geometry as soon as width is not 0. */
+int engine_draw(engine *, int number, int width, int height, unsigned char *rgb, engine_page *page, engine_error *);
+
+/* engine_abort, from any thread, makes the running call fail soon with
+ * ENGINE_ABORTED; the flag stays up until engine_resume. */
+void engine_abort(engine *);
+void engine_resume(engine *);
+
+/* engine_messages hands over what MuPDF said since the last call: lines, each
+ * ended by '\n', and how many more there were than fit. */
+const char *engine_messages(engine *, size_t *len, int *lost);
+
+size_t engine_used(engine *);
+
+#endif

@@ -1,0 +1,137 @@
+/*
+ * The part of MuPDF's C interface that quire calls, declared here so that this
+ * package builds with plain "go build": the archive comes with go-fitz, whose
+ * headers are not on the include path of other packages. Everything is as in
+ * MuPDF 1.24.9 (include/mupdf/fitz and include/mupdf/pdf); fz_new_context_imp
+ * refuses to make a context when the archive's version is another one, so a
+ * newer go-fitz cannot be linked against these declarations by accident.
+ */
+#ifndef QUIRE_FITZ_H
+#define QUIRE_FITZ_H
+
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define FITZ_VERSION "1.24.9"
+
+typedef struct fz_context fz_context;
+typedef struct fz_document fz_document;
+typedef struct fz_page fz_page;
+typedef struct fz_stream fz_stream;
+typedef struct fz_device fz_device;
+typedef struct fz_pixmap fz_pixmap;
+typedef struct fz_colorspace fz_colorspace;
+typedef struct fz_separations fz_separations;
+typedef struct fz_document_handler fz_document_handler;
+typedef struct pdf_document pdf_document;
+typedef struct pdf_obj pdf_obj;
+
+typedef struct { float x0, y0, x1, y1; } fz_rect;
+typedef struct { int x0, y0, x1, y1; } fz_irect;
+typedef struct { float a, b, c, d, e, f; } fz_matrix;
+
+typedef struct {
+	void *user;
+	void *(*malloc)(void *, size_t);
+	void *(*realloc)(void *, void *, size_t);
+	void (*free)(void *, void *);
+} fz_alloc_context;
+
+typedef struct {
+	int abort;
+	int progress;
+	size_t progress_max;
+	int errors;
+	int incomplete;
+} fz_cookie;
+
+/* enum fz_error_type */
+enum {
+	FITZ_ERROR_NONE,
+	FITZ_ERROR_GENERIC,
+	FITZ_ERROR_SYSTEM,
+	FITZ_ERROR_LIBRARY,
+	FITZ_ERROR_ARGUMENT,
+	FITZ_ERROR_LIMIT,
+	FITZ_ERROR_UNSUPPORTED,
+	FITZ_ERROR_FORMAT,
+	FITZ_ERROR_SYNTAX,
+	FITZ_ERROR_TRYLATER,
+	FITZ_ERROR_ABORT,
+};
+
+typedef void fz_message_cb(void *user, const char *message);
+
+/* Contexts and exceptions. MuPDF throws with siglongjmp; a frame between
+ * fz_try and the throw must hold nothing that needs cleaning up. */
+fz_context *fz_new_context_imp(const fz_alloc_context *, const void *locks, size_t max_store, const char *version);
+void fz_drop_context(fz_context *);
+void fz_disable_icc(fz_context *);
+void fz_empty_store(fz_context *);
+void fz_set_warning_callback(fz_context *, fz_message_cb *, void *user);
+void fz_set_error_callback(fz_context *, fz_message_cb *, void *user);
+void fz_flush_warnings(fz_context *);
+const char *fz_convert_error(fz_context *, int *code);
+sigjmp_buf *fz_push_try(fz_context *);
+int fz_do_try(fz_context *);
+int fz_do_always(fz_context *);
+int fz_do_catch(fz_context *);
+void fz_var_imp(void *);
+
+#define fz_var(v) fz_var_imp((void *)&(v))
+#define fz_try(ctx) if (!sigsetjmp(*fz_push_try(ctx), 0)) if (fz_do_try(ctx)) do
+#define fz_always(ctx) while (0); if (fz_do_always(ctx)) do
+#define fz_catch(ctx) while (0); if (fz_do_catch(ctx))
+
+/* Documents. */
+extern fz_document_handler pdf_document_handler;
+void fz_register_document_handler(fz_context *, const fz_document_handler *);
+fz_stream *fz_open_file_ptr_no_close(fz_context *, FILE *);
+void fz_drop_stream(fz_context *, fz_stream *);
+fz_document *fz_open_document_with_stream(fz_context *, const char *magic, fz_stream *);
+void fz_drop_document(fz_context *, fz_document *);
+int fz_needs_password(fz_context *, fz_document *);
+int fz_authenticate_password(fz_context *, fz_document *, const char *);
+int fz_count_pages(fz_context *, fz_document *);
+
+/* Pages. */
+fz_page *fz_load_page(fz_context *, fz_document *, int number);
+void fz_drop_page(fz_context *, fz_page *);
+fz_rect fz_bound_page(fz_context *, fz_page *);
+void fz_run_page(fz_context *, fz_page *, fz_device *, fz_matrix, fz_cookie *);
+
+/* Drawing. */
+fz_colorspace *fz_device_rgb(fz_context *);
+fz_pixmap *fz_new_pixmap_with_bbox_and_data(fz_context *, fz_colorspace *, fz_irect, fz_separations *, int alpha, unsigned char *samples);
+void fz_drop_pixmap(fz_context *, fz_pixmap *);
+fz_device *fz_new_draw_device(fz_context *, fz_matrix, fz_pixmap *);
+void fz_close_device(fz_context *, fz_device *);
+void fz_drop_device(fz_context *, fz_device *);
+
+/* PDF objects. */
+pdf_document *pdf_specifics(fz_context *, fz_document *);
+int pdf_xref_len(fz_context *, pdf_document *);
+pdf_obj *pdf_trailer(fz_context *, pdf_document *);
+pdf_obj *pdf_lookup_page_obj(fz_context *, pdf_document *, int number);
+void pdf_page_obj_transform(fz_context *, pdf_obj *page, fz_rect *box, fz_matrix *ctm);
+pdf_obj *pdf_keep_obj(fz_context *, pdf_obj *);
+void pdf_drop_obj(fz_context *, pdf_obj *);
+int pdf_is_number(fz_context *, pdf_obj *);
+float pdf_to_real(fz_context *, pdf_obj *);
+int pdf_is_dict(fz_context *, pdf_obj *);
+int pdf_to_int(fz_context *, pdf_obj *);
+const char *pdf_to_name(fz_context *, pdf_obj *);
+pdf_obj *pdf_new_name(fz_context *, const char *);
+pdf_obj *pdf_new_int(fz_context *, int64_t);
+pdf_obj *pdf_new_rect(fz_context *, pdf_document *, fz_rect);
+int pdf_is_array(fz_context *, pdf_obj *);
+int pdf_array_len(fz_context *, pdf_obj *);
+pdf_obj *pdf_array_get(fz_context *, pdf_obj *, int);
+pdf_obj *pdf_dict_gets(fz_context *, pdf_obj *, const char *key);
+pdf_obj *pdf_dict_gets_inheritable(fz_context *, pdf_obj *, const char *key);
+void pdf_dict_puts_drop(fz_context *, pdf_obj *, const char *key, pdf_obj *value);
+void pdf_dict_dels(fz_context *, pdf_obj *, const char *key);
+
+#endif

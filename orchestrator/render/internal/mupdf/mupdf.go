@@ -1,0 +1,183 @@
+// Package mupdf draws pages of PDF documents with the MuPDF that go-fitz
+// carries. It holds one context with one open document, counts its memory and
+// lets nothing of MuPDF's escape: every call is inside a try.
+//
+// MuPDF without locks is not safe for two documents in one process, so one
+// process has one Engine, used by one goroutine at a time ([Engine.Abort] and
+// [Engine.Resume] excepted). A crash in C ends the process.
+package mupdf
+
+/*
+#cgo CFLAGS: -O2 -Wall
+#include <stdlib.h>
+#include "engine.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"unsafe"
+
+	_ "github.com/gen2brain/go-fitz" // links the MuPDF archive
+)
+
+// Reason says why a call failed.
+type Reason int
+
+// The reasons; the numbers are those of engine.h.
+const (
+	Malformed Reason = C.ENGINE_MALFORMED // broken beyond repair
+	Memory    Reason = C.ENGINE_MEMORY    // over the engine's memory limit
+	Aborted   Reason = C.ENGINE_ABORTED   // stopped by Abort
+	Encrypted Reason = C.ENGINE_ENCRYPTED // no password fits
+	Read      Reason = C.ENGINE_READ      // the descriptor could not be read
+	PageSize  Reason = C.ENGINE_PAGE_SIZE // the page has no area to draw
+)
+
+// Error is a failed call; Message is MuPDF's own text and may be empty.
+type Error struct {
+	Reason  Reason
+	Message string
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("mupdf: reason %d: %s", int(e.Reason), e.Message)
+}
+
+// Page is a page as displayed; see orchestrator.Geometry for the meaning.
+type Page struct {
+	WidthPt, HeightPt float64
+	Rotation          int
+	CropBox           [4]float64
+	// CPUNanos is the CPU time that drawing took on the calling thread.
+	CPUNanos int64
+}
+
+// Engine is one MuPDF context and its open document.
+type Engine struct {
+	c    *C.engine
+	file *os.File
+	// tainted says that the open document's caches may lack what a stopped
+	// page did not get, and must not be used for the next page.
+	tainted   bool
+	passwords []string
+}
+
+// New makes an engine that allocates at most memory bytes, of which its store
+// of decoded images and fonts takes at most store.
+func New(memory, store int64) (*Engine, error) {
+	c := C.engine_new(C.size_t(memory), C.size_t(store))
+	if c == nil {
+		return nil, errors.New("MuPDF does not start: too little memory, or not the version that this build expects")
+	}
+	return &Engine{c: c}, nil
+}
+
+// Open makes file the open document, in place of any other, and returns its
+// page count. The first of passwords that fits is used when the document needs
+// one. The engine closes file when the next is opened, whatever the outcome.
+// Errors are *Error.
+func (e *Engine) Open(file *os.File, passwords []string) (int, error) {
+	e.closeDocument()
+	e.file, e.passwords = file, passwords
+	return e.open()
+}
+
+func (e *Engine) open() (int, error) {
+	e.tainted = false
+	list := C.malloc(C.size_t(len(e.passwords)+1) * C.size_t(unsafe.Sizeof((*C.char)(nil))))
+	defer C.free(list)
+	passwords := unsafe.Slice((**C.char)(list), len(e.passwords)+1)
+	for i, p := range e.passwords {
+		passwords[i] = C.CString(p)
+		defer C.free(unsafe.Pointer(passwords[i]))
+	}
+	var cerr C.engine_error
+	n := C.engine_open(e.c, C.int(e.file.Fd()), (**C.char)(list), C.int(len(e.passwords)), &cerr)
+	if n < 0 {
+		return 0, e.fail(&cerr)
+	}
+	return int(n), nil
+}
+
+// Draw draws page number (from 0) into rgb, width×height×3 bytes, white where
+// the page has nothing. The page is stretched to fill the raster. The geometry
+// is valid also with an error where its width is not 0. Errors are *Error.
+//
+// After a page that was stopped or ran out of memory the document is opened
+// again before the next one, so that no page's pixels depend on what happened
+// to the page before.
+func (e *Engine) Draw(number, width, height int, rgb []byte) (Page, error) {
+	if len(rgb) != width*height*3 {
+		return Page{}, &Error{Malformed, "the raster has the wrong size"}
+	}
+	if e.tainted {
+		if _, err := e.open(); err != nil {
+			return Page{}, err
+		}
+	}
+	var cerr C.engine_error
+	var cpage C.engine_page
+	rc := C.engine_draw(e.c, C.int(number), C.int(width), C.int(height), (*C.uchar)(unsafe.Pointer(unsafe.SliceData(rgb))), &cpage, &cerr)
+	page := Page{
+		WidthPt:  float64(cpage.width),
+		HeightPt: float64(cpage.height),
+		Rotation: int(cpage.rotation),
+		CPUNanos: int64(cpage.cpu_ns),
+	}
+	for i := range page.CropBox {
+		page.CropBox[i] = float64(cpage.crop[i])
+	}
+	if rc != 0 {
+		return page, e.fail(&cerr)
+	}
+	return page, nil
+}
+
+func (e *Engine) fail(cerr *C.engine_error) error {
+	err := &Error{Reason(cerr.code), C.GoString(&cerr.message[0])}
+	e.tainted = err.Reason == Memory || err.Reason == Aborted || err.Reason == Read
+	return err
+}
+
+// Abort makes the running call, if any, fail soon with Aborted, and every call
+// after it until Resume. Not every page can be stopped: MuPDF looks between
+// operators, at allocations and at reads. It may be called from any goroutine.
+func (e *Engine) Abort() { C.engine_abort(e.c) }
+
+// Resume ends the effect of Abort. It may be called from any goroutine.
+func (e *Engine) Resume() { C.engine_resume(e.c) }
+
+// Messages returns what MuPDF warned of since the last call, and how many
+// further messages did not fit.
+func (e *Engine) Messages() (lines []string, lost int) {
+	var n C.size_t
+	var l C.int
+	p := C.engine_messages(e.c, &n, &l)
+	if n == 0 {
+		return nil, int(l)
+	}
+	text := C.GoStringN(p, C.int(n))
+	return strings.Split(strings.TrimSuffix(text, "\n"), "\n"), int(l)
+}
+
+// Used returns the bytes that MuPDF holds at the moment.
+func (e *Engine) Used() int64 { return int64(C.engine_used(e.c)) }
+
+func (e *Engine) closeDocument() {
+	C.engine_close(e.c)
+	if e.file != nil {
+		e.file.Close()
+		e.file = nil
+	}
+}
+
+// Close frees everything. The engine must not be used afterwards.
+func (e *Engine) Close() {
+	e.closeDocument()
+	C.engine_free(e.c)
+	e.c = nil
+}

@@ -1,0 +1,69 @@
+package render
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"quire/orchestrator"
+)
+
+const (
+	logLevel = slog.LevelDebug
+	// maxSide bounds a raster so that its size cannot overflow anything.
+	maxSide = 1 << 14
+)
+
+// Pool makes workers. Its methods may be called from any goroutine.
+type Pool struct {
+	cfg Config
+
+	pages, crashes, kills atomic.Int64
+	cpu                   atomic.Int64
+}
+
+var _ orchestrator.Renderer = (*Pool)(nil)
+
+// New returns a pool. It starts nothing.
+func New(cfg Config) *Pool { return &Pool{cfg: cfg.withDefaults()} }
+
+// NewWorker starts a worker process and returns once it can draw. An error is
+// about this machine or this program, or ctx's own; ctx bounds the start only.
+func (p *Pool) NewWorker(ctx context.Context, width, height int) (orchestrator.RenderWorker, error) {
+	if p.cfg.Guard == nil {
+		return nil, errors.New("render: Config.Guard is not set")
+	}
+	if width < 1 || height < 1 || width > maxSide || height > maxSide {
+		return nil, fmt.Errorf("render: a raster of %d×%d pixels; both must be from 1 to %d", width, height, maxSide)
+	}
+	process, err := start(ctx, p.cfg, width, height)
+	if err != nil {
+		return nil, err
+	}
+	return &worker{pool: p, width: width, height: height, process: process}, nil
+}
+
+// Stats are counts since the pool was made.
+type Stats struct {
+	// Pages counts drawings that were tried, failed ones included.
+	Pages int64
+	// CPU is the time that MuPDF took for them on its thread, as far as
+	// workers lived to tell.
+	CPU time.Duration
+	// Crashes counts worker processes that died at work, Kills those that were
+	// killed because they did not answer in time.
+	Crashes, Kills int64
+}
+
+// Stats returns the counts so far.
+func (p *Pool) Stats() Stats {
+	return Stats{
+		Pages:   p.pages.Load(),
+		CPU:     time.Duration(p.cpu.Load()),
+		Crashes: p.crashes.Load(),
+		Kills:   p.kills.Load(),
+	}
+}

@@ -1,0 +1,259 @@
+package render
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quire/tritonclient/guard"
+)
+
+// errDied is a worker process that ended, or made no sense, in the middle of a
+// command; errStuck one that did not answer in time. Either is gone for good.
+var (
+	errDied  = errors.New("the render process ended")
+	errStuck = errors.New("the render process did not answer")
+)
+
+// process is one worker process. It is used by one goroutine at a time.
+type process struct {
+	guarded *guard.Process
+	conn    *conn
+	slot    *slot
+	stderr  *head
+	lastID  uint64
+}
+
+// start starts a process and waits until it can be used. Its errors, ctx's own
+// apart, are about this machine and not about any page.
+func start(ctx context.Context, cfg Config, width, height int) (*process, error) {
+	p := &process{}
+	slot, err := newSlot(width * height * 3)
+	if err != nil {
+		return nil, err
+	}
+	p.slot = slot
+	if err := p.spawn(cfg); err != nil {
+		slot.close()
+		return nil, fmt.Errorf("render: cannot start a worker process: %w", err)
+	}
+	setup := setupCommand{
+		Width: width, Height: height,
+		Memory: cfg.MemoryLimit, Store: cfg.StoreBytes,
+		Passwords: cfg.Passwords,
+		Log:       cfg.Logger.Enabled(ctx, logLevel),
+	}
+	r, err := p.call(ctx, command{Setup: &setup}, nil, startTimeout)
+	switch {
+	case err == nil && r.Reason != "":
+		err = errors.New(r.Message)
+	case errors.Is(err, errDied):
+		err = fmt.Errorf("it ended at once (%s)%s; does main (or TestMain) call render.Main first?", p.end(), p.stderr.said())
+	}
+	if err != nil {
+		p.kill()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("render: cannot start a worker process: %w", err)
+	}
+	return p, nil
+}
+
+func (p *process) spawn(cfg Config) error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "render"), os.NewFile(uintptr(pair[1]), "render")
+	defer theirs.Close()
+	c, err := newConn(ours)
+	if err != nil {
+		return err
+	}
+	said, stderr, err := os.Pipe()
+	if err != nil {
+		c.close()
+		return err
+	}
+	defer stderr.Close()
+	cmd := guard.Command{
+		// The guard is this very program, so that is what its children find.
+		Path: "/proc/self/exe",
+		Args: []string{"quire-render"},
+		Env: []string{
+			envWorker + "=1",
+			"GOMAXPROCS=1", "GOGC=50", "GOTRACEBACK=single",
+			"MALLOC_ARENA_MAX=1",
+		},
+		Dir:   "/",
+		Files: []*os.File{nil, nil, stderr, theirs, p.slot.file},
+		Nice:  cfg.Nice,
+		Rlimits: []guard.Rlimit{
+			{Resource: unix.RLIMIT_FSIZE},
+			{Resource: unix.RLIMIT_NOFILE, Cur: 64, Max: 64},
+		},
+	}
+	if limit := uint64(cfg.MemoryLimit) + runtimeBytes; cfg.MemoryLimit < 1<<62 {
+		cmd.Rlimits = append(cmd.Rlimits, guard.Rlimit{Resource: unix.RLIMIT_DATA, Cur: limit, Max: limit})
+	}
+	guarded, err := cfg.Guard.Spawn(cmd)
+	if err != nil {
+		c.close()
+		said.Close()
+		return err
+	}
+	p.guarded, p.conn = guarded, c
+	p.stderr = readHead(said)
+	return nil
+}
+
+// call sends a command and waits for its answer. At the timeout (0 is none)
+// the worker stops by itself and says so; when it does not, or when ctx has
+// ended and it does not stop, the process is killed.
+func (p *process) call(ctx context.Context, cmd command, file *os.File, timeout time.Duration) (reply, error) {
+	if ctx.Err() != nil {
+		return reply{}, context.Cause(ctx)
+	}
+	p.lastID++
+	cmd.ID = p.lastID
+	var deadline time.Time
+	if timeout > 0 {
+		deadline = time.Now().Add(timeout + answerGrace)
+	}
+	// Also for writing: a stopped process reads nothing.
+	_ = p.conn.sock.SetDeadline(deadline)
+	if err := p.conn.send(cmd, file); err != nil {
+		return reply{}, p.lost(err)
+	}
+
+	aborted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(aborted)
+		_ = p.conn.sock.SetDeadline(time.Now().Add(cancelGrace))
+		_ = p.conn.send(command{Abort: cmd.ID}, nil)
+	})
+	var r reply
+	surprise, err := p.conn.receive(&r)
+	if !stop() {
+		<-aborted // it must not touch the next command's deadline
+	}
+	if surprise != nil {
+		surprise.Close()
+	}
+	if err == nil && (surprise != nil || r.ID != cmd.ID) {
+		err = errors.New("an answer to something else")
+	}
+	if err != nil {
+		return reply{}, p.lost(err)
+	}
+	return r, nil
+}
+
+// lost ends a process that cannot be talked to any more.
+func (p *process) lost(err error) error {
+	_ = p.guarded.Kill()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errStuck
+	}
+	return fmt.Errorf("%w: %w", errDied, err)
+}
+
+// alive tells whether the process has not ended, as far as is known.
+func (p *process) alive() bool {
+	select {
+	case <-p.guarded.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+// end says how the process ended, waiting a moment for the news.
+func (p *process) end() string {
+	timer := time.NewTimer(answerGrace)
+	defer timer.Stop()
+	select {
+	case <-p.guarded.Done():
+		return p.guarded.State().String()
+	case <-timer.C:
+		return "not known how"
+	}
+}
+
+// close lets the process end by itself, which it does at once, and frees what
+// it shared.
+func (p *process) close() {
+	p.conn.close()
+	timer := time.NewTimer(answerGrace)
+	defer timer.Stop()
+	select {
+	case <-p.guarded.Done():
+	case <-timer.C:
+	}
+	p.kill()
+}
+
+// kill ends the process and frees what it shared. It waits until the process is
+// gone, but not for ever: one that hangs inside the kernel, on a network drive
+// for instance, goes later, and shares nothing that is used again.
+func (p *process) kill() {
+	p.conn.close()
+	_ = p.guarded.Kill()
+	p.end()
+	p.stderr.close()
+	p.slot.close()
+}
+
+// head keeps the first bytes that a process writes to its standard error: a
+// crash of Go's or C's says first what it is.
+type head struct {
+	file *os.File
+	done chan struct{}
+	mu   sync.Mutex
+	text []byte
+}
+
+const headBytes = 4 << 10
+
+func readHead(file *os.File) *head {
+	h := &head{file: file, done: make(chan struct{})}
+	go h.run()
+	return h
+}
+
+func (h *head) run() {
+	defer close(h.done)
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := h.file.Read(buf)
+		h.mu.Lock()
+		h.text = append(h.text, buf[:min(n, headBytes-len(h.text))]...)
+		h.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// said returns what was written so far, as the tail of a sentence.
+func (h *head) said() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	text := strings.TrimSpace(string(h.text))
+	if text == "" {
+		return ""
+	}
+	return ": " + text
+}
+
+func (h *head) close() {
+	h.file.Close()
+	<-h.done
+}

@@ -1,0 +1,182 @@
+package render
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxMessage is more than the longest message: a reply with all that MuPDF's
+// message buffer holds, each byte escaped.
+const maxMessage = 64 << 10
+
+// command is what a worker is told. Exactly one of Setup, Open, Draw and Abort
+// is set; Open comes with one descriptor. The worker answers all but Abort.
+type command struct {
+	ID    uint64
+	Setup *setupCommand `json:",omitempty"`
+	Open  *openCommand  `json:",omitempty"`
+	Draw  *drawCommand  `json:",omitempty"`
+	// Abort is the ID of the command to stop, if it still runs.
+	Abort uint64 `json:",omitempty"`
+}
+
+type setupCommand struct {
+	Width, Height int
+	Memory, Store int64
+	Passwords     []string `json:",omitempty"`
+	// Log asks for MuPDF's messages.
+	Log bool
+}
+
+type openCommand struct {
+	// Timeout is 0 for none.
+	Timeout time.Duration
+}
+
+type drawCommand struct {
+	// Page counts from 0.
+	Page    int
+	Timeout time.Duration
+}
+
+// reply is a worker's answer to the command of the same ID.
+type reply struct {
+	ID uint64
+	// Reason is empty when all went well.
+	Reason  reason `json:",omitempty"`
+	Message string `json:",omitempty"`
+	// Pages answers Open.
+	Pages int `json:",omitempty"`
+	// Page answers Draw; also with a Reason, when it came that far.
+	Page *drawnPage `json:",omitempty"`
+	// Log is what MuPDF said, and Lost how many lines more it said.
+	Log  []string `json:",omitempty"`
+	Lost int      `json:",omitempty"`
+}
+
+type drawnPage struct {
+	WidthPt, HeightPt float64
+	Rotation          int
+	CropBox           [4]float64
+	CPU               time.Duration
+}
+
+// reason is why a worker could not do as it was told.
+type reason string
+
+const (
+	reasonMalformed reason = "malformed"
+	reasonMemory    reason = "memory"
+	reasonAborted   reason = "aborted"
+	reasonEncrypted reason = "encrypted"
+	reasonRead      reason = "read"
+	reasonPageSize  reason = "page_size"
+	reasonSetup     reason = "setup"
+)
+
+// conn is one end of the connection between a worker and its parent.
+type conn struct {
+	sock *net.UnixConn
+	buf  []byte
+	oob  []byte
+}
+
+// newConn takes file over.
+func newConn(file *os.File) (*conn, error) {
+	defer file.Close()
+	c, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	sock, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, errors.New("not a Unix socket")
+	}
+	return &conn{sock: sock, buf: make([]byte, maxMessage), oob: make([]byte, unix.CmsgSpace(4))}, nil
+}
+
+// send may be called while receive waits.
+func (c *conn) send(message any, file *os.File) error {
+	data, err := json.Marshal(message)
+	if err != nil {
+		return err
+	}
+	if len(data) > maxMessage {
+		return fmt.Errorf("message of %d bytes, at most %d", len(data), maxMessage)
+	}
+	if file == nil {
+		_, err = c.sock.Write(data)
+		return err
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	// Control keeps the descriptor valid meanwhile.
+	err = raw.Control(func(fd uintptr) {
+		_, _, sendErr = c.sock.WriteMsgUnix(data, unix.UnixRights(int(fd)), nil)
+	})
+	return errors.Join(err, sendErr)
+}
+
+// receive reads one message and the descriptor that came with it, if any. It
+// fails with io.EOF when the other end is gone.
+func (c *conn) receive(message any) (*os.File, error) {
+	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.buf, c.oob)
+	if err != nil {
+		if errors.Is(err, unix.ECONNRESET) {
+			err = io.EOF // it died with a message of ours unread
+		}
+		return nil, err
+	}
+	file, err := passedFile(c.oob[:oobn])
+	if err != nil {
+		return nil, err
+	}
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		err = errors.New("message cut off")
+	} else {
+		err = json.Unmarshal(c.buf[:n], message)
+	}
+	if err != nil && file != nil {
+		file.Close()
+		file = nil
+	}
+	return file, err
+}
+
+func passedFile(oob []byte) (*os.File, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var file *os.File
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			return nil, err
+		}
+		for _, fd := range fds {
+			if file != nil {
+				unix.Close(fd)
+				continue
+			}
+			file = os.NewFile(uintptr(fd), "document")
+		}
+	}
+	return file, nil
+}
+
+func (c *conn) close() { c.sock.Close() }

@@ -1,0 +1,613 @@
+package render
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"quire/orchestrator"
+	"quire/orchestrator/render/internal/pdftest"
+	"quire/tritonclient/guard"
+)
+
+// envProgram turns the test binary into a program with a pool and a worker
+// that draws a page without end.
+const envProgram = "QUIRE_RENDER_TEST_PROGRAM"
+
+func TestMain(m *testing.M) {
+	guard.Main()
+	Main()
+	if path := os.Getenv(envProgram); path != "" {
+		program(path)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const (
+	width  = 61
+	height = 80
+)
+
+func newPool(t testing.TB, cfg Config) *Pool {
+	t.Helper()
+	g, err := guard.Start(context.Background(), guard.Config{Name: "quiretest"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	cfg.Guard = g
+	return New(cfg)
+}
+
+func newWorker(t testing.TB, p *Pool) *worker {
+	t.Helper()
+	w, err := p.NewWorker(context.Background(), width, height)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	return w.(*worker)
+}
+
+func newDocument(t testing.TB, data []byte) orchestrator.Document {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a.pdf")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fileDocument(path)
+}
+
+func fileDocument(path string) orchestrator.Document {
+	return orchestrator.Document{Path: "in/a.pdf", Open: func() (*os.File, error) { return os.Open(path) }}
+}
+
+// plainPage is a page of one colour; MuPDF rounds down.
+func plainPage(r, g, b byte) pdftest.Page {
+	return pdftest.Page{
+		Attrs:   "/MediaBox[0 0 200 100]",
+		Content: fmt.Sprintf("%g %g %g rg 0 0 200 100 re f", (float64(r)+0.25)/255, (float64(g)+0.25)/255, (float64(b)+0.25)/255),
+	}
+}
+
+func open(t testing.TB, w *worker, doc orchestrator.Document) int {
+	t.Helper()
+	n, err := w.Open(context.Background(), doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// wantColour draws a page and fails unless all of it has this colour.
+func wantColour(t testing.TB, w *worker, page int, r, g, b byte) {
+	t.Helper()
+	pixels, geometry, err := w.Draw(context.Background(), page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := orchestrator.Geometry{WidthPt: 200, HeightPt: 100, CropBox: [4]float64{0, 0, 200, 100}}
+	if geometry != want {
+		t.Errorf("geometry %+v, want %+v", geometry, want)
+	}
+	if !bytes.Equal(pixels, bytes.Repeat([]byte{r, g, b}, width*height)) {
+		t.Errorf("page %d is not of the colour %d,%d,%d; its first pixel is %v", page, r, g, b, pixels[:3])
+	}
+}
+
+func wantError(t testing.TB, err error, stage orchestrator.Stage, page int, category orchestrator.Category) *orchestrator.PageError {
+	t.Helper()
+	var e *orchestrator.PageError
+	if !errors.As(err, &e) {
+		t.Fatalf("got %v, want a page error", err)
+	}
+	if want := (orchestrator.PageRef{Path: "in/a.pdf", Page: page}); e.Ref != want || e.Stage != stage || e.Category != category {
+		t.Errorf("got %v, %s, %s (%q, %v), want %v, %s, %s", e.Ref, e.Stage, e.Category, e.Message, e.Err, want, stage, category)
+	}
+	if e.Message == "" || strings.ContainsAny(e.Message, "\n\t") {
+		t.Errorf("message %q is not one line", e.Message)
+	}
+	t.Logf("%v", e)
+	return e
+}
+
+func TestDraw(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{}))
+	if n := open(t, w, newDocument(t, pdftest.Simple("", plainPage(255, 0, 0), plainPage(0, 255, 0)).Bytes())); n != 2 {
+		t.Errorf("%d pages, want 2", n)
+	}
+	wantColour(t, w, 2, 0, 255, 0)
+	wantColour(t, w, 1, 255, 0, 0)
+	open(t, w, newDocument(t, pdftest.Simple("", plainPage(0, 0, 255)).Bytes()))
+	wantColour(t, w, 1, 0, 0, 255)
+	if s := w.pool.Stats(); s.Pages != 3 || s.CPU <= 0 || s.Crashes != 0 || s.Kills != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestCategories(t *testing.T) {
+	encrypted := pdftest.Simple("", plainPage(0, 0, 0))
+	encrypted.Encrypt("sesame")
+	one := pdftest.Simple("", plainPage(255, 0, 0)).Bytes()
+	odd := func(box string) []byte {
+		return pdftest.Simple("", pdftest.Page{Attrs: "/MediaBox" + box}).Bytes()
+	}
+	opened := func(data []byte) func(*testing.T) orchestrator.Document {
+		return func(t *testing.T) orchestrator.Document { return newDocument(t, data) }
+	}
+	w := newWorker(t, newPool(t, Config{MemoryLimit: 128 << 20}))
+	pid := w.process.guarded.Pid()
+	for _, c := range []struct {
+		name     string
+		doc      func(*testing.T) orchestrator.Document
+		page     int // 0: it is Open that fails
+		category orchestrator.Category
+	}{
+		{"text", opened([]byte("Dear reader,\n")), 0, orchestrator.CategoryNotPDF},
+		{"empty", opened(nil), 0, orchestrator.CategoryEmpty},
+		{"only a head", opened([]byte("%PDF-1.7\n")), 0, orchestrator.CategoryMalformed},
+		{"encrypted", opened(encrypted.Bytes()), 0, orchestrator.CategoryEncrypted},
+		{"no pages", opened(pdftest.Simple("").Bytes()), 0, orchestrator.CategoryNoPages},
+		{"will not open", func(*testing.T) orchestrator.Document {
+			return fileDocument("/does/not/exist.pdf")
+		}, 0, orchestrator.CategoryUnreadable},
+		{"directory", func(t *testing.T) orchestrator.Document { return fileDocument(t.TempDir()) }, 0, orchestrator.CategoryNotRegular},
+		{"device", func(*testing.T) orchestrator.Document { return fileDocument("/dev/zero") }, 0, orchestrator.CategoryNotRegular},
+		{"pipe", func(t *testing.T) orchestrator.Document {
+			path := filepath.Join(t.TempDir(), "a.pdf")
+			if err := unix.Mkfifo(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			doc := fileDocument(path)
+			doc.Open = func() (*os.File, error) { return os.OpenFile(path, os.O_RDWR, 0) }
+			return doc
+		}, 0, orchestrator.CategoryNotRegular},
+		{"page 0", opened(one), 0, orchestrator.CategoryNoSuchPage},
+		{"page 2", opened(one), 2, orchestrator.CategoryNoSuchPage},
+		{"memory", opened(pdftest.Bomb(100_000)), 1, orchestrator.CategoryMemory},
+		{"speck", opened(odd("[0 0 0.00001 0.00001]")), 1, orchestrator.CategoryPageSize},
+		{"beyond all", opened(odd("[0 0 100000000000.0 100000000000.0]")), 1, orchestrator.CategoryPageSize},
+		{"page that is none", opened([]byte(strings.Replace(string(one), "[3 0 R ]", "[9 0 R ]", 1))), 1, orchestrator.CategoryMalformed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := w.Open(t.Context(), c.doc(t))
+			stage := orchestrator.StageOpen
+			if c.page > 0 || c.category == orchestrator.CategoryNoSuchPage {
+				if err != nil {
+					t.Fatal(err)
+				}
+				stage = orchestrator.StageRender
+				_, _, err = w.Draw(t.Context(), c.page)
+			}
+			wantError(t, err, stage, c.page, c.category)
+			// The worker lives and its next document is not touched.
+			open(t, w, newDocument(t, one))
+			wantColour(t, w, 1, 255, 0, 0)
+		})
+	}
+	if got := w.process.guarded.Pid(); got != pid {
+		t.Errorf("the process was replaced")
+	}
+}
+
+func TestPasswords(t *testing.T) {
+	f := pdftest.Simple("", plainPage(0, 0, 255))
+	f.Encrypt("sésame")
+	w := newWorker(t, newPool(t, Config{Passwords: []string{"wrong"}}))
+	_, err := w.Open(t.Context(), newDocument(t, f.Bytes()))
+	wantError(t, err, orchestrator.StageOpen, 0, orchestrator.CategoryEncrypted)
+
+	g := pdftest.Simple("", plainPage(0, 0, 255))
+	g.Encrypt("sesame")
+	w = newWorker(t, newPool(t, Config{Passwords: []string{"wrong", "sesame"}}))
+	open(t, w, newDocument(t, g.Bytes()))
+	wantColour(t, w, 1, 0, 0, 255)
+}
+
+// endlessAndPlain is a document whose first page does not end.
+func endlessAndPlain() []byte {
+	f := &pdftest.File{}
+	f.Add("<</Type/Catalog/Pages 2 0 R>>")
+	f.Add("<</Type/Pages/Count 2/Kids[3 0 R 4 0 R]/MediaBox[0 0 200 100]/Resources<</XObject<</F 7 0 R>>>>>>")
+	f.Add("<</Type/Page/Parent 2 0 R/Contents 5 0 R>>")
+	f.Add("<</Type/Page/Parent 2 0 R/Contents 6 0 R>>")
+	f.Stream("", []byte("/F Do"))
+	f.Stream("", []byte(plainPage(255, 0, 0).Content))
+	for i := range 40 {
+		f.Stream(fmt.Sprintf("/Type/XObject/Subtype/Form/BBox[0 0 100 100]/Resources<</XObject<</F %d 0 R>>>>", 8+i), []byte("/F Do /F Do"))
+	}
+	f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 100 100]", []byte("0 0 1 1 re f"))
+	return f.Bytes()
+}
+
+func TestEndlessPage(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{PageTimeout: 100 * time.Millisecond}))
+	pid := w.process.guarded.Pid()
+	open(t, w, newDocument(t, endlessAndPlain()))
+	for range 2 {
+		_, geometry, err := w.Draw(t.Context(), 1)
+		wantError(t, err, orchestrator.StageRender, 1, orchestrator.CategoryTimeout)
+		if geometry.WidthPt != 200 {
+			t.Errorf("geometry %+v", geometry)
+		}
+		wantColour(t, w, 2, 255, 0, 0)
+	}
+	if w.process.guarded.Pid() != pid {
+		t.Error("the process was replaced")
+	}
+}
+
+// A process that does not answer stands for a page that MuPDF cannot be
+// stopped in.
+func TestUnstoppablePage(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{PageTimeout: 100 * time.Millisecond}))
+	open(t, w, newDocument(t, endlessAndPlain()))
+	pid := w.process.guarded.Pid()
+	if err := w.process.guarded.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := w.Draw(t.Context(), 1)
+	wantError(t, err, orchestrator.StageRender, 1, orchestrator.CategoryTimeout)
+	wantColour(t, w, 2, 255, 0, 0)
+	if w.process.guarded.Pid() == pid {
+		t.Error("the process was not replaced")
+	}
+	if s := w.pool.Stats(); s.Kills != 1 || s.Crashes != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// working returns once the process has used CPU time since it was called.
+func working(t testing.TB, pid int) {
+	t.Helper()
+	ticks := func() int {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')'):]))
+		n, err := strconv.Atoi(fields[12]) // utime, of fields that begin after the name
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := ticks()
+	deadline := time.NewTimer(time.Minute)
+	defer deadline.Stop()
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for ticks() < before+5 {
+		select {
+		case <-look.C:
+		case <-deadline.C:
+			t.Fatal("the worker does nothing")
+		}
+	}
+}
+
+func TestCrash(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{PageTimeout: -1}))
+	open(t, w, newDocument(t, endlessAndPlain()))
+	process := w.process.guarded
+	failed := make(chan error, 1)
+	go func() {
+		_, _, err := w.Draw(context.Background(), 1)
+		failed <- err
+	}()
+	working(t, process.Pid())
+	if err := process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, <-failed, orchestrator.StageRender, 1, orchestrator.CategoryCrash)
+	wantColour(t, w, 2, 255, 0, 0)
+	if s := w.pool.Stats(); s.Kills != 0 || s.Crashes != 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestDeathBetweenPagesIsNoPagesFault(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{}))
+	open(t, w, newDocument(t, endlessAndPlain()))
+	for range 3 {
+		process := w.process.guarded
+		if err := process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-process.Done()
+		wantColour(t, w, 2, 255, 0, 0)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		stopped bool // the process does not answer
+	}{{"stops", false}, {"does not stop", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorker(t, newPool(t, Config{PageTimeout: -1}))
+			open(t, w, newDocument(t, endlessAndPlain()))
+			process := w.process.guarded
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			cause := errors.New("enough")
+			failed := make(chan error, 1)
+			go func() {
+				_, _, err := w.Draw(ctx, 1)
+				failed <- err
+			}()
+			working(t, process.Pid())
+			if c.stopped {
+				if err := process.Signal(syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cancel(cause)
+			if err := <-failed; !errors.Is(err, cause) {
+				t.Errorf("got %v, want the context's cause", err)
+			}
+			if _, _, err := w.Draw(ctx, 2); !errors.Is(err, cause) {
+				t.Errorf("got %v, want the context's cause", err)
+			}
+			wantColour(t, w, 2, 255, 0, 0)
+			if same := w.process.guarded == process; same == c.stopped {
+				t.Errorf("same process: %v", same)
+			}
+		})
+	}
+}
+
+func TestChangedFile(t *testing.T) {
+	data := pdftest.Simple("", plainPage(255, 0, 0), plainPage(0, 255, 0)).Bytes()
+	for _, c := range []struct {
+		name   string
+		change func(path string) error
+	}{
+		{"longer", func(path string) error { return os.WriteFile(path, append(data, "more"...), 0o600) }},
+		{"shorter", func(path string) error { return os.Truncate(path, 10) }},
+		{"touched", func(path string) error { return os.Chtimes(path, time.Now(), time.Unix(1, 0)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorker(t, newPool(t, Config{}))
+			path := filepath.Join(t.TempDir(), "a.pdf")
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			open(t, w, fileDocument(path))
+			wantColour(t, w, 1, 255, 0, 0)
+			if err := c.change(path); err != nil {
+				t.Fatal(err)
+			}
+			for _, page := range []int{2, 1} {
+				_, _, err := w.Draw(t.Context(), page)
+				wantError(t, err, orchestrator.StageRender, page, orchestrator.CategoryChanged)
+			}
+		})
+	}
+	t.Run("replaced by another", func(t *testing.T) {
+		w := newWorker(t, newPool(t, Config{}))
+		path := filepath.Join(t.TempDir(), "a.pdf")
+		for _, p := range []string{path, path + "2"} {
+			if err := os.WriteFile(p, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		open(t, w, fileDocument(path))
+		if err := os.Rename(path+"2", path); err != nil {
+			t.Fatal(err)
+		}
+		wantColour(t, w, 2, 0, 255, 0)
+	})
+}
+
+func TestManyDocumentsInParallel(t *testing.T) {
+	pool := newPool(t, Config{})
+	const documents, pages = 40, 3
+	var docs []orchestrator.Document
+	for i := range documents {
+		var list []pdftest.Page
+		for j := range pages {
+			list = append(list, plainPage(byte(i), byte(j), 255-byte(i)))
+		}
+		docs = append(docs, newDocument(t, pdftest.Simple("", list...).Bytes()))
+	}
+	var group sync.WaitGroup
+	for k := range 2 {
+		w := newWorker(t, pool)
+		group.Go(func() {
+			for i := k; i < documents; i += 2 {
+				if _, err := w.Open(context.Background(), docs[i]); err != nil {
+					t.Error(err)
+					return
+				}
+				for j := range pages {
+					pixels, _, err := w.Draw(context.Background(), j+1)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if want := [3]byte{byte(i), byte(j), 255 - byte(i)}; [3]byte(pixels) != want {
+						t.Errorf("document %d page %d begins with %v, want %v", i, j, pixels[:3], want)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+	if s := pool.Stats(); s.Pages != documents*pages {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func countFiles(t *testing.T, pid int) int {
+	t.Helper()
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(files)
+}
+
+func TestNoDescriptorLeaks(t *testing.T) {
+	pool := newPool(t, Config{})
+	good := newDocument(t, endlessAndPlain())
+	bad := newDocument(t, []byte("%PDF-1.7\n"))
+	encrypted := pdftest.Simple("", plainPage(0, 0, 0))
+	encrypted.Encrypt("sesame")
+	locked := newDocument(t, encrypted.Bytes())
+	var before, beforeInWorker int
+	for i := range 6 {
+		w := newWorker(t, pool)
+		for j := range 20 {
+			open(t, w, good)
+			wantColour(t, w, 2, 255, 0, 0)
+			for _, doc := range []orchestrator.Document{bad, locked} {
+				if _, err := w.Open(t.Context(), doc); err == nil {
+					t.Fatal("it opened")
+				}
+			}
+			if n := countFiles(t, w.process.guarded.Pid()); j == 0 {
+				beforeInWorker = n
+			} else if n > beforeInWorker {
+				t.Fatalf("the worker has %d files open, at first %d", n, beforeInWorker)
+			}
+		}
+		open(t, w, good)
+		process := w.process.guarded
+		if err := process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-process.Done()
+		wantColour(t, w, 2, 255, 0, 0)
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := countFiles(t, os.Getpid()); i == 0 {
+			before = n
+		} else if n > before {
+			t.Fatalf("%d files open, at first %d", n, before)
+		}
+	}
+}
+
+func TestMisuse(t *testing.T) {
+	if _, err := New(Config{}).NewWorker(t.Context(), 10, 10); err == nil {
+		t.Error("a worker without a guard")
+	}
+	pool := newPool(t, Config{})
+	for _, size := range [][2]int{{0, 10}, {10, -1}, {1 << 20, 10}} {
+		if _, err := pool.NewWorker(t.Context(), size[0], size[1]); err == nil {
+			t.Errorf("a worker for %v", size)
+		}
+	}
+	w := newWorker(t, pool)
+	if _, _, err := w.Draw(t.Context(), 1); err == nil {
+		t.Error("a page of no document")
+	}
+	w.Close()
+	if _, err := w.Open(t.Context(), newDocument(t, nil)); err == nil {
+		t.Error("a closed worker opened something")
+	}
+	if _, _, err := w.Draw(t.Context(), 1); err == nil {
+		t.Error("a closed worker drew something")
+	}
+}
+
+func TestMessagesGoToTheLog(t *testing.T) {
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	w := newWorker(t, newPool(t, Config{Logger: logger}))
+	open(t, w, newDocument(t, pdftest.Simple("", pdftest.Page{Attrs: "/MediaBox[0 0 9 9]", Content: "/None Do"}).Bytes()))
+	if _, _, err := w.Draw(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := log.String(); !strings.Contains(got, "MuPDF") || !strings.Contains(got, "path=in/a.pdf page=1") {
+		t.Errorf("log:\n%s", got)
+	}
+}
+
+// program draws without end and says with which processes.
+func program(path string) {
+	err := func() error {
+		g, err := guard.Start(context.Background(), guard.Config{Name: "quiretest"})
+		if err != nil {
+			return err
+		}
+		rw, err := New(Config{Guard: g, PageTimeout: -1}).NewWorker(context.Background(), width, height)
+		if err != nil {
+			return err
+		}
+		w := rw.(*worker)
+		if _, err := w.Open(context.Background(), fileDocument(path)); err != nil {
+			return err
+		}
+		fmt.Println(w.process.guarded.Pid())
+		_, _, err = w.Draw(context.Background(), 1)
+		return err
+	}()
+	fmt.Println("ended:", err)
+	os.Exit(1)
+}
+
+func TestKilledProgramLeavesNoWorker(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.pdf")
+	if err := os.WriteFile(path, endlessAndPlain(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), envProgram+"="+path)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatalf("it said %q", line)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	working(t, pid)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 60_000)
+		if err == unix.EINTR {
+			continue
+		}
+		if n != 1 {
+			t.Fatalf("worker %d still lives (%v)", pid, err)
+		}
+		return
+	}
+}

@@ -1,0 +1,359 @@
+package render
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unicode"
+
+	"quire/orchestrator"
+)
+
+// worker is a process and what it takes to replace it.
+type worker struct {
+	pool          *Pool
+	width, height int
+	process       *process // nil after it was lost
+	doc           *document
+
+	close  sync.Once
+	closed bool
+}
+
+// document is the open document as the parent knows it.
+type document struct {
+	path  string
+	file  *os.File
+	info  os.FileInfo
+	pages int
+	// process is the one that has it open; another one must open it again.
+	process *process
+	// changed is set for good once the file was seen to change.
+	changed bool
+}
+
+func (d *document) close() { d.file.Close() }
+
+// failure returns the error of a page, or with page 0 of the document.
+func (d *document) failure(page int, category orchestrator.Category, message string, err error) *orchestrator.PageError {
+	stage := orchestrator.StageRender
+	if page == 0 {
+		stage = orchestrator.StageOpen
+	}
+	return &orchestrator.PageError{
+		Ref:   orchestrator.PageRef{Path: d.path, Page: page},
+		Stage: stage, Category: category, Message: message, Err: err,
+	}
+}
+
+// Open implements [orchestrator.RenderWorker].
+func (w *worker) Open(ctx context.Context, doc orchestrator.Document) (int, error) {
+	if w.closed {
+		return 0, errors.New("render: the worker is closed")
+	}
+	if w.doc != nil {
+		w.doc.close()
+		w.doc = nil
+	}
+	d := &document{path: doc.Path}
+	file, err := doc.Open()
+	if err != nil {
+		return 0, d.failure(0, orchestrator.CategoryUnreadable, "the file cannot be opened: "+plain(err), err)
+	}
+	d.file = file
+	if err := w.open(ctx, d); err != nil {
+		d.close()
+		return 0, err
+	}
+	w.doc = d
+	return d.pages, nil
+}
+
+func (w *worker) open(ctx context.Context, d *document) error {
+	info, err := d.file.Stat()
+	switch {
+	case err != nil:
+		return d.failure(0, orchestrator.CategoryUnreadable, "the file cannot be read: "+plain(err), err)
+	case !info.Mode().IsRegular():
+		return d.failure(0, orchestrator.CategoryNotRegular, "not a regular file but "+kind(info.Mode()), nil)
+	case info.Size() == 0:
+		return d.failure(0, orchestrator.CategoryEmpty, "the file is empty", nil)
+	}
+	d.info = info
+	pages, err := w.load(ctx, d, 0)
+	if err != nil {
+		return err
+	}
+	if pages == 0 {
+		return d.failure(0, orchestrator.CategoryNoPages, "the document has no pages", nil)
+	}
+	d.pages = pages
+	return nil
+}
+
+// load has the process open the document. page is the page that it is for, 0
+// for none in particular.
+func (w *worker) load(ctx context.Context, d *document, page int) (int, error) {
+	if err := w.ensure(ctx); err != nil {
+		return 0, err
+	}
+	timeout := w.pool.cfg.OpenTimeout
+	r, err := w.process.call(ctx, command{Open: &openCommand{Timeout: timeout}}, d.file, timeout)
+	if err != nil {
+		return 0, w.lost(ctx, d, page, err, "opening the document", timeout)
+	}
+	w.log(ctx, d, page, r)
+	if w.changed(d) {
+		return 0, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
+	}
+	if r.Reason != "" {
+		return 0, w.refused(ctx, d, page, r, "opening the document", timeout)
+	}
+	if r.Pages < 0 {
+		return 0, w.lost(ctx, d, page, fmt.Errorf("%w: %d pages", errDied, r.Pages), "opening the document", timeout)
+	}
+	d.process = w.process
+	return r.Pages, nil
+}
+
+// Draw implements [orchestrator.RenderWorker].
+func (w *worker) Draw(ctx context.Context, page int) ([]byte, orchestrator.Geometry, error) {
+	var none orchestrator.Geometry
+	d := w.doc
+	switch {
+	case w.closed:
+		return nil, none, errors.New("render: the worker is closed")
+	case d == nil:
+		return nil, none, errors.New("render: no document is open")
+	case page < 1 || page > d.pages:
+		err := d.failure(page, orchestrator.CategoryNoSuchPage, fmt.Sprintf("no such page; the document ends with page %d", d.pages), nil)
+		err.Stage = orchestrator.StageRender // page 0 does not stand for the document here
+		return nil, none, err
+	case d.changed:
+		return nil, none, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
+	}
+	// A process that died between two pages is nobody's fault.
+	if w.process == nil || !w.process.alive() || d.process != w.process {
+		pages, err := w.load(ctx, d, page)
+		if err != nil {
+			return nil, none, err
+		}
+		if pages != d.pages {
+			return nil, none, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
+		}
+	}
+	const what = "drawing the page"
+	timeout := w.pool.cfg.PageTimeout
+	w.pool.pages.Add(1)
+	r, err := w.process.call(ctx, command{Draw: &drawCommand{Page: page - 1, Timeout: timeout}}, nil, timeout)
+	if err == nil {
+		err = r.Page.check(r.Reason == "")
+	}
+	if err != nil {
+		return nil, none, w.lost(ctx, d, page, err, what, timeout)
+	}
+	geometry := none
+	if r.Page != nil {
+		w.pool.cpu.Add(int64(r.Page.CPU))
+		geometry = orchestrator.Geometry{WidthPt: r.Page.WidthPt, HeightPt: r.Page.HeightPt, Rotation: r.Page.Rotation, CropBox: r.Page.CropBox}
+	}
+	w.log(ctx, d, page, r)
+	if w.changed(d) {
+		return nil, none, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
+	}
+	if r.Reason != "" {
+		return nil, geometry, w.refused(ctx, d, page, r, what, timeout)
+	}
+	return w.process.slot.mem, geometry, nil
+}
+
+// check refuses what no sane worker says.
+func (p *drawnPage) check(drawn bool) error {
+	if p == nil {
+		if drawn {
+			return fmt.Errorf("%w: no geometry", errDied)
+		}
+		return nil
+	}
+	ok := p.Rotation == 0 || p.Rotation == 90 || p.Rotation == 180 || p.Rotation == 270
+	ok = ok && p.WidthPt >= 0 && p.HeightPt >= 0 && p.CPU >= 0
+	if drawn {
+		ok = ok && p.WidthPt > 0 && p.HeightPt > 0
+	}
+	if !ok {
+		return fmt.Errorf("%w: geometry %+v", errDied, *p)
+	}
+	return nil
+}
+
+// Close implements [orchestrator.RenderWorker].
+func (w *worker) Close() error {
+	w.close.Do(func() {
+		w.closed = true
+		if w.doc != nil {
+			w.doc.close()
+			w.doc = nil
+		}
+		if w.process != nil {
+			w.process.close()
+			w.process = nil
+		}
+	})
+	return nil
+}
+
+// ensure starts a process where there is none that lives.
+func (w *worker) ensure(ctx context.Context) error {
+	if w.process != nil && w.process.alive() {
+		return nil
+	}
+	if w.process != nil {
+		w.process.kill()
+		w.process = nil
+	}
+	p, err := start(ctx, w.pool.cfg, w.width, w.height)
+	if err != nil {
+		return err
+	}
+	w.process = p
+	return nil
+}
+
+// lost gives up the process after a call that failed, and tells why the page
+// (0: the document) did.
+func (w *worker) lost(ctx context.Context, d *document, page int, err error, what string, timeout time.Duration) error {
+	p := w.process
+	if ctx.Err() != nil && !errors.Is(err, errStuck) && !errors.Is(err, errDied) {
+		return err // ctx's own: the call was not made
+	}
+	w.process = nil
+	end := p.end()
+	said := p.stderr
+	p.kill()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if errors.Is(err, errStuck) {
+		w.pool.kills.Add(1)
+		return d.failure(page, orchestrator.CategoryTimeout, fmt.Sprintf("%s took longer than %v and could not be stopped; its process was ended", what, timeout), err)
+	}
+	w.pool.crashes.Add(1)
+	w.pool.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "a render process crashed",
+		slog.String("path", d.path), slog.Int("page", page), slog.String("end", end), slog.Any("error", err), slog.String("stderr", said.said()))
+	if w.changed(d) {
+		return d.failure(page, orchestrator.CategoryChanged, changedMessage, err)
+	}
+	return d.failure(page, orchestrator.CategoryCrash, fmt.Sprintf("%s crashed its process (%s)", what, end), err)
+}
+
+const changedMessage = "the file changed while it was being read"
+
+// changed tells whether the file is another one than when it was opened. A
+// file that another one was renamed over is still the old one.
+func (w *worker) changed(d *document) bool {
+	if d.changed {
+		return true
+	}
+	info, err := d.file.Stat()
+	d.changed = err != nil || info.Size() != d.info.Size() || !info.ModTime().Equal(d.info.ModTime())
+	return d.changed
+}
+
+// refused turns a worker's reason into the page's error.
+func (w *worker) refused(ctx context.Context, d *document, page int, r reply, what string, timeout time.Duration) error {
+	r.Message = oneLine(r.Message)
+	var cause error
+	if r.Message != "" {
+		cause = errors.New("MuPDF: " + r.Message)
+	}
+	switch r.Reason {
+	case reasonAborted:
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return d.failure(page, orchestrator.CategoryTimeout, fmt.Sprintf("%s took longer than %v", what, timeout), nil)
+	case reasonMemory:
+		return d.failure(page, orchestrator.CategoryMemory, fmt.Sprintf("%s takes more than the %d MB of memory allowed", what, w.pool.cfg.MemoryLimit>>20), cause)
+	case reasonEncrypted:
+		if r.Message != "" {
+			return d.failure(page, orchestrator.CategoryEncrypted, "encrypted in a way that MuPDF cannot open ("+r.Message+")", cause)
+		}
+		if len(w.pool.cfg.Passwords) > 0 {
+			return d.failure(page, orchestrator.CategoryEncrypted, "encrypted, and none of the passwords given opens it", nil)
+		}
+		return d.failure(page, orchestrator.CategoryEncrypted, "encrypted; it needs a password", nil)
+	case reasonRead:
+		return d.failure(page, orchestrator.CategoryUnreadable, "the file cannot be read: "+r.Message, cause)
+	case reasonPageSize:
+		return d.failure(page, orchestrator.CategoryPageSize, "the page has a size that cannot be drawn", nil)
+	}
+	if page == 0 {
+		if !looksLikePDF(d.file) {
+			return d.failure(0, orchestrator.CategoryNotPDF, "not a PDF", cause)
+		}
+		return d.failure(0, orchestrator.CategoryMalformed, "damaged beyond repair ("+r.Message+")", cause)
+	}
+	return d.failure(page, orchestrator.CategoryMalformed, "the page is damaged ("+r.Message+")", cause)
+}
+
+func (w *worker) log(ctx context.Context, d *document, page int, r reply) {
+	logger := w.pool.cfg.Logger
+	for _, line := range r.Log {
+		logger.LogAttrs(ctx, logLevel, "MuPDF: "+oneLine(line), slog.String("path", d.path), slog.Int("page", page))
+	}
+	if r.Lost > 0 {
+		logger.LogAttrs(ctx, logLevel, fmt.Sprintf("MuPDF: %d more messages", r.Lost), slog.String("path", d.path), slog.Int("page", page))
+	}
+}
+
+// looksLikePDF tells whether the file's head has the mark of a PDF, which
+// readers accept anywhere in the first kilobyte (PDF 32000-1, annex H).
+func looksLikePDF(file *os.File) bool {
+	head := make([]byte, 1<<10)
+	n, _ := file.ReadAt(head, 0)
+	return bytes.Contains(head[:n], []byte("%PDF-"))
+}
+
+// oneLine makes text that may hold pieces of a file fit to be shown.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
+}
+
+func kind(mode os.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "a directory"
+	case mode&os.ModeNamedPipe != 0:
+		return "a named pipe"
+	case mode&os.ModeSocket != 0:
+		return "a socket"
+	case mode&os.ModeDevice != 0:
+		return "a device"
+	}
+	return "something else"
+}
+
+// plain is an error without the path, which results name already.
+func plain(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	var pathErr *os.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err.Error()
+	}
+	return err.Error()
+}
