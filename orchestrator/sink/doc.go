@@ -1,0 +1,17 @@
+// Package sink keeps the results of a run in a directory tree that mirrors the
+// input: one JSON file for each document, written whole or not at all.
+//
+// # The tree
+//
+//	OUT/sub/a.pdf.json   the result of sub/a.pdf
+//	OUT/failed.jsonl     what failed: one line for each page or document, sorted
+//	OUT/run.json         what gave these results: tool, model, options
+//	OUT/.quire/          work in progress; of no interest to readers of results
+//
+// # A result
+//
+// A result is one JSON object with a line for the document and a line for each
+// page, in page order. [Document] is its shape and [ReadDocument] reads it. The
+// same input gives the same bytes: no times, no attempts, keys in a fixed order,
+// boxes and lengths with two decimals, scores with four.
+package sink

@@ -1,0 +1,95 @@
+package sink
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	// maxName is the longest file name, in bytes, that Linux file systems
+	// take (NAME_MAX).
+	maxName = 255
+
+	resultSuffix  = ".json"
+	failuresName  = "failed.jsonl"
+	runName       = "run.json"
+	workDirectory = ".quire"
+)
+
+// ResultName gives the place of a document's result, relative to the output
+// directory and with slashes: the document's own path with ".json" after it.
+//
+// No two documents have the same. In names, '%' and bytes that are not UTF-8
+// become %XX. So do single characters of names that would otherwise meet one of
+// ours: the dot of a directory "x.json", which may stand beside the result of a
+// document "x", and the first letters of OUT/run.json and OUT/.quire. A name
+// that would be too long for the file system is cut and ends in "%~" and a hash
+// of the whole name; "%~" appears in no other name.
+func ResultName(documentPath string) (string, error) {
+	parts := strings.Split(documentPath, "/")
+	for i, p := range parts {
+		if p == "" || p == "." || p == ".." || strings.ContainsRune(p, 0) {
+			return "", fmt.Errorf("document path %q does not lie below the input root", documentPath)
+		}
+		last := i == len(parts)-1
+		parts[i] = resultPart(p, last)
+		if i > 0 {
+			continue
+		}
+		if reserved := parts[0]; last && reserved == runName || !last && reserved == workDirectory {
+			parts[0] = fmt.Sprintf("%%%02X%s", reserved[0], reserved[1:])
+		}
+	}
+	return path.Join(parts...), nil
+}
+
+// resultPart makes one element of a result's name.
+func resultPart(p string, last bool) string {
+	name, suffix := escape(p), ""
+	if last {
+		suffix = resultSuffix
+	} else if dot := strings.LastIndexByte(name, '.'); dot >= 0 && (name[dot:] == ".json" || name[dot:] == ".jsonl") {
+		name = name[:dot] + "%2E" + name[dot+1:]
+	}
+	if len(name)+len(suffix) > maxName {
+		sum := sha256.Sum256([]byte(p))
+		mark := "%~" + hex.EncodeToString(sum[:16])
+		name = cut(name, maxName-len(suffix)-len(mark)) + mark
+	}
+	return name + suffix
+}
+
+// escape writes '%' and every byte that is not part of a UTF-8 character as
+// %XX. It is injective, and the identity for names without either.
+func escape(s string) string {
+	if utf8.ValidString(s) && !strings.Contains(s, "%") {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if r == '%' || r == utf8.RuneError && size == 1 {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		} else {
+			b.WriteString(s[i : i+size])
+		}
+		i += size
+	}
+	return b.String()
+}
+
+// cut shortens an escaped name to at most n bytes without splitting a
+// character or an escape.
+func cut(name string, n int) string {
+	for n > 0 && !utf8.RuneStart(name[n]) {
+		n--
+	}
+	if i := strings.LastIndexByte(name[:n], '%'); i >= 0 && i > n-3 {
+		n = i
+	}
+	return name[:n]
+}
