@@ -18,107 +18,8 @@ import json
 import os
 import sys
 
-from pdfwriter import File, RC4Encryption, Canvas, bomb, box
-
-WIDTH, HEIGHT = 612, 792
-
-# ---- text ------------------------------------------------------------------
-
-SUBJECTS = (
-    "A reader", "The printer", "An editor", "Every page", "The column", "A wide margin", "The caption",
-    "One long table", "The running head", "A careful clerk", "This chapter", "The second sheet")
-VERBS = (
-    "keeps", "measures", "follows", "separates", "repeats", "carries", "explains", "gathers", "divides",
-    "marks", "holds", "counts")
-OBJECTS = (
-    "the white space", "each line of type", "a row of figures", "the order of the parts", "two kinds of notes",
-    "the width of the block", "many small headings", "a drawing and its name", "the old proofs",
-    "several loose leaves", "the foot of the sheet", "what the eye expects")
-ENDINGS = (
-    "before the ink is dry", "from left to right", "without a ruler", "in the usual way", "near the fold",
-    "as the press allows", "under a plain rule", "once in every quire", "with great patience",
-    "on both sides of the paper", "when the light is good", "and nothing more")
-
-
-class Words:
-    """Sentences drawn with a small generator of its own (Knuth's MMIX
-    constants), so that they do not depend on the Python that draws them."""
-
-    def __init__(self, seed):
-        self.state = (seed * 2654435761 + 1) & (2**64 - 1)
-
-    def below(self, n):
-        self.state = (self.state * 6364136223846793005 + 1442695040888963407) & (2**64 - 1)
-        return (self.state >> 33) % n
-
-    def pick(self, choices):
-        return choices[self.below(len(choices))]
-
-    def sentence(self):
-        return f"{self.pick(SUBJECTS)} {self.pick(VERBS)} {self.pick(OBJECTS)} {self.pick(ENDINGS)}."
-
-    def sentences(self, count):
-        return " ".join(self.sentence() for _ in range(count))
-
-
-def sheet(seed, heading, width=WIDTH, height=HEIGHT):
-    """A page of text: a heading, four paragraphs, a page number."""
-    canvas, words = Canvas(width, height), Words(seed)
-    canvas.text(72, height - 86, heading, "B", 16)
-    top = height - 112
-    for _ in range(4):
-        top = canvas.paragraph(72, top, width - 144, words.sentences(5 + words.below(6)), 11, 14) - 16
-    canvas.centred(width / 2, 40, str(seed), "R", 9)
-    return canvas
-
-
-def twin():
-    """The page that all twins show: two columns, a chart, a table, captions."""
-    canvas, words = Canvas(WIDTH, HEIGHT), Words(7)
-    canvas.text(54, 756, "Proceedings of the Bindery, volume 3", "R", 8)
-    canvas.text(510, 756, "twin page", "R", 8)
-    canvas.line(54, 750, 558, 750, 0.4)
-    canvas.note("page_header", 54, 762, 546, 754)
-    canvas.centred(306, 706, "One Page, Put Down in Many Ways", "B", 18)
-    canvas.note("section_header", 140, 720, 472, 702)
-    left, right, column = 54, 315, 243
-    top = 676
-    for heading, count in (("1  The sheet", 7), ("2  The turn", 8), ("3  The fold", 8)):
-        canvas.text(left, top - 9, heading, "B", 11)
-        canvas.note("section_header", left, top, left + 70, top - 11)
-        top = canvas.paragraph(left, top - 20, column, words.sentences(count), 10, 12) - 18
-    # A bar chart with its axes.
-    for i, value in enumerate((40, 75, 58, 110, 92, 130, 66)):
-        canvas.rect(right + 26 + i * 30, 530, 20, value, "f", 0.25 + 0.08 * i)
-        canvas.centred(right + 36 + i * 30, 519, f"B{i + 1}", "R", 7)
-    canvas.line(right + 18, 530, right + 238, 530)
-    canvas.line(right + 18, 530, right + 18, 672)
-    for tick in range(0, 141, 35):
-        canvas.line(right + 15, 530 + tick, right + 18, 530 + tick)
-        canvas.text(right, 527 + tick, str(tick), "R", 7)
-    canvas.note("picture", right, 676, right + 238, 517)
-    bottom = canvas.paragraph(
-        right, 506, column, "Figure 1. Height of the stack after each fold, in sheets.", 9, 11, label="caption")
-    # A ruled table under its caption.
-    bottom = canvas.paragraph(
-        right, bottom - 20, column, "Table 1. Leaves and pages for common folds.", 9, 11, label="caption")
-    rows = (("Fold", "Leaves", "Pages", "Cuts"), ("Folio", "2", "4", "0"), ("Quarto", "4", "8", "1"),
-            ("Octavo", "8", "16", "3"), ("Duodecimo", "12", "24", "5"), ("Sextodecimo", "16", "32", "7"))
-    top = bottom - 8
-    canvas.line(right, top, right + column, top, 1)
-    for i, row in enumerate(rows):
-        for x, cell in zip((8, 92, 146, 200), row):
-            canvas.text(right + x, top - 12 - 15 * i, cell, "B" if i == 0 else "R", 9)
-        if i == 0:
-            canvas.line(right, top - 17, right + column, top - 17, 0.5)
-    end = top - 15 * len(rows) - 3
-    canvas.line(right, end, right + column, end, 1)
-    canvas.note("table", right, top, right + column, end)
-    canvas.paragraph(right, end - 20, column, words.sentences(9), 10, 12)
-    canvas.centred(306, 36, "17", "R", 9)
-    canvas.note("page_footer", 301, 44, 311, 35)
-    return canvas
-
+from oddpages import HEIGHT, OBJECTS, WIDTH, Words, sheet, twin
+from pdfwriter import Canvas, File, RC4Encryption, bomb, box
 
 # ---- the documents ---------------------------------------------------------
 
@@ -127,19 +28,31 @@ KINDS = {}  # name -> (what it is, expectation, maker)
 
 def done(count=1, **more):
     """The document is done and has count pages; more describes every page."""
-    return {"status": "done", "page_count": count, "pages": [{"status": "done", **more}] * count}
+    return pages(*[{"ends": ["done"], **more}] * count)
 
 
-def page_fails(*categories):
-    """One page, which fails in rendering with one of the categories."""
-    error = {"stage": "render", "categories": list(categories)}
-    return {"status": "partial", "page_count": 1, "pages": [{"status": "failed", "error": error}]}
+def page(*ends):
+    """A page that ends in one of these ways."""
+    return {"ends": list(ends)}
+
+
+def pages(*each):
+    """A document that opens, and how each of its pages ends."""
+    can_fail = [any(end.startswith("failed") for end in one["ends"]) for one in each]
+    ends = ["done"] if all("done" in one["ends"] for one in each) else []
+    ends += ["partial"] if any(can_fail) else []
+    ends += ["failed"] if all(can_fail) else []
+    return {"ends": ends, "page_count": len(each), "pages": list(each)}
 
 
 def document_fails(*categories):
-    """The document as a whole fails when it is opened."""
-    return {"status": "failed", "page_count": None, "pages": [],
-            "error": {"stage": "open", "categories": list(categories)}}
+    """The document as a whole fails for one of these reasons."""
+    return {"ends": [f"failed:{category}" for category in categories], "page_count": None, "pages": []}
+
+
+def page_fails(*categories):
+    """A document of one page, which fails for one of these reasons."""
+    return pages(page(*[f"failed:{category}" for category in categories]))
 
 
 def kind(name, what, expect):
@@ -207,8 +120,7 @@ def unstoppable():
 
 
 @kind("mixed.pdf", "5 pages of text, of which page 3 never finishes",
-      {"status": "partial", "page_count": 5,
-       "pages": [page_fails("timeout")["pages"][0] if n == 3 else {"status": "done"} for n in range(1, 6)]})
+      pages(page("done"), page("done"), page("failed:timeout"), page("done"), page("done")))
 def mixed():
     file = File()
     return file.dump(file.tree([
@@ -222,9 +134,9 @@ def content_bomb(unit, size):
         f"/MediaBox [0 0 612 792] /Resources {file.fonts()} /Contents {content} 0 R"]))
 
 
-@kind("bomb.pdf", "content that inflates to 64 GB: one path without end", page_fails("memory", "timeout"))
-def path_bomb():
-    return content_bomb(b"9 9 l 8 8 l 9 8 l 8 9 l\n", 64 << 30)
+@kind("bomb.pdf", "content that inflates to 64 GB: a string that is never closed", page_fails("memory", "timeout"))
+def string_bomb():
+    return content_bomb(b"(", 64 << 30)
 
 
 @kind("bomb_states.pdf", "content that inflates to 8 GB: graphics states saved and never restored",
@@ -284,7 +196,7 @@ def truncated():
     return whole[:len(whole) * 2 // 5]
 
 
-@kind("no_pages.pdf", "a page tree without a page", {**document_fails("no_pages"), "page_count": 0})
+@kind("no_pages.pdf", "a page tree without a page", document_fails("no_pages"))
 def no_pages():
     file = File()
     return file.dump(file.tree([]))
@@ -331,8 +243,7 @@ def junk_before():
 
 
 @kind("missing_page.pdf", "3 pages, of which the second is not in the file",
-      {"status": "partial", "page_count": 3,
-       "pages": [{"status": "done"}, page_fails("malformed", "no_such_page")["pages"][0], {"status": "done"}]})
+      pages(page("done"), page("failed:malformed", "failed:no_such_page", "done"), page("done")))
 def missing_page():
     file = File()
     data = file.dump(file.tree([file.page(sheet(60 + n, f"Leaf {n}")) for n in range(1, 4)]))
@@ -343,15 +254,16 @@ def missing_page():
 
 
 @kind("count_lies.pdf", "a page tree that promises 50 pages and holds 2",
-      {"status": "partial", "page_count": 50,
-       "pages": [{"status": "done"}] * 2 + page_fails("malformed", "no_such_page")["pages"] * 48})
+      pages(*[page("done")] * 2 + [page("failed:malformed", "failed:no_such_page")] * 48))
 def count_lies():
     file = File()
     data = file.dump(file.tree([file.page(sheet(70 + n, f"Leaf {n} of fifty")) for n in (1, 2)]))
     return data.replace(b"/Count 2 ", b"/Count 50")
 
 
-@kind("page_tree_loop.pdf", "a page tree whose only branch is its root", document_fails("malformed", "no_pages"))
+@kind("page_tree_loop.pdf", "a page tree whose only branch is its root",
+      {**document_fails("malformed", "no_pages"), **page_fails("malformed", "no_such_page"), "page_count": None,
+       "ends": ["partial", "failed", "failed:malformed", "failed:no_pages"]})
 def page_tree_loop():
     file = File()
     root = file.reserve()
@@ -359,13 +271,25 @@ def page_tree_loop():
     return file.dump(file.put(f"<< /Type /Catalog /Pages {root} 0 R >>"))
 
 
-@kind("page_tree_wide.pdf", "a page tree that leads to its one page by 8**12 ways", document_fails("timeout", "malformed"))
+@kind("page_tree_wide.pdf", "a page tree that leads to its one page by 8**12 ways", pages(page("done", "failed:malformed", "failed:timeout")))
 def page_tree_wide():
     file = File()
     node = file.put("<< /Type /Page /MediaBox [0 0 612 792] >>")
     for _ in range(12):
         node = file.put(f"<< /Type /Pages /Count 1 /Kids [{f'{node} 0 R ' * 8}] >>")
     return file.dump(file.put(f"<< /Type /Catalog /Pages {node} 0 R >>"))
+
+
+@kind("slow_open.pdf", "a cross-reference stream of 5,000,000,000 entries, which inflates from a small file",
+      document_fails("timeout", "memory", "malformed"))
+def slow_open():
+    head = b"%PDF-1.7\n"
+    sections = " ".join(["0 1000000"] * 5000)
+    data = bomb(b"\0", 3 * 5 * 10**9)
+    entries = (f"/Type /XRef /Size 1000000 /W [1 1 1] /Index [{sections}] /Root 2 0 R "
+               f"/Filter [/FlateDecode /FlateDecode] /Length {len(data)}")
+    return (head + f"1 0 obj\n<< {entries} >>\nstream\n".encode() + data +
+            b"\nendstream\nendobj\nstartxref\n" + str(len(head)).encode() + b"\n%%EOF\n")
 
 
 @kind("recursive_form.pdf", "a form that shows itself", done())
@@ -378,25 +302,26 @@ def recursive_form():
     return file.dump(file.tree([f"/MediaBox [0 0 612 792] {resources} /Contents {content} 0 R"]))
 
 
-@kind("deep_arrays.pdf", "a page with an array in an array, 200,000 deep", page_fails("malformed", "crash", "memory"))
+@kind("deep_arrays.pdf", "a page with an array in an array, 200,000 deep",
+      pages(page("done", "failed:malformed", "failed:memory", "failed:crash")))
 def deep_arrays():
     file = File()
     deep = file.put("[" * 200000 + "]" * 200000)
     return file.dump(file.tree([f"/MediaBox {deep} 0 R"]))
 
 
-@kind("deep_outline.pdf", "an outline 20,000 levels deep over one page of text", done())
+@kind("deep_outline.pdf", "an outline 5,000 levels deep over one page of text", done())
 def deep_outline():
     file = File()
     top = file.reserve()
     parent = top
-    for n in range(20000):
+    for n in range(5000):
         item = file.reserve()
-        link = f"/First {item} 0 R /Last {item} 0 R /Count {20000 - n}"
+        link = f"/First {item} 0 R /Last {item} 0 R /Count {5000 - n}"
         file.put(f"<< /Type /Outlines {link} >>" if parent == top else
                  f"<< /Title (Level {n}) /Parent {parent - 1 if n > 1 else top} 0 R {link} >>", parent)
         parent = item
-    file.put(f"<< /Title (Level 20000) /Parent {parent - 1} 0 R >>", parent)
+    file.put(f"<< /Title (Level 5000) /Parent {parent - 1} 0 R >>", parent)
     return file.dump(file.tree([file.page(sheet(80, "Under a deep outline"))], f"/Outlines {top} 0 R"))
 
 
@@ -444,9 +369,10 @@ def tiny_page():
     return placed("0.00163399 0 0 0.00126263 0 0", "/MediaBox [0 0 1 1]")
 
 
-@kind("flat_page.pdf", "a page without height", page_fails("page_size"))
+@kind("flat_page.pdf", "a MediaBox without height, taken for Letter; the page is the twins'",
+      done(**geometry(WIDTH, HEIGHT, [0, 0, WIDTH, HEIGHT], same_as="twin_plain.pdf")))
 def flat_page():
-    return single(twin(), "/MediaBox [0 0 612 0] /CropBox [0 0 612 0]")
+    return single(twin(), "/MediaBox [0 0 612 0]")
 
 
 @kind("huge_page.pdf", "200 inches square, the largest that many programs allow",
@@ -465,12 +391,12 @@ def strip_page():
     return single(twin(), "/MediaBox [0 0 14400 10]")
 
 
-@kind("absurd_page.pdf", "a page of 10**15 points square", page_fails("page_size"))
+@kind("absurd_page.pdf", "a page of 10**30 points square", pages(page("failed:page_size", "done")))
 def absurd_page():
-    return single(twin(), "/MediaBox [0 0 1000000000000000 1000000000000000]")
+    return single(twin(), f"/MediaBox [0 0 {10**30} {10**30}]")
 
 
-@kind("cropbox_outside.pdf", "a CropBox that does not meet the MediaBox", page_fails("page_size"))
+@kind("cropbox_outside.pdf", "a CropBox that does not meet the MediaBox", pages(page("failed:page_size", "done")))
 def cropbox_outside():
     return single(twin(), "/MediaBox [0 0 612 792] /CropBox [1000 1000 1200 1300]")
 
@@ -547,13 +473,14 @@ def twin_inherited():
 # ---- the command -----------------------------------------------------------
 
 def describe(names):
-    """The manifest: for each name what it is, and how it should end.
+    """The manifest: for each name what it is and how it should end.
 
-    status and page_count are the document's (page_count null when it cannot be
-    known); error, where there is one, has the stage and the categories of which
-    any will do; pages has one record a page with status, perhaps error, and the
-    geometry where it matters: width_pt, height_pt, rotation, crop_box. same_as
-    names a document whose first page shows the same picture at the same place.
+    ends lists the ways that are right, any one of them: a status, or
+    failed:CATEGORY; for a document with pages, failed alone means that all of
+    them failed. page_count is null when the document does not open. pages has
+    one record a page: its ends and, where it matters, its geometry (width_pt,
+    height_pt, rotation, crop_box) and same_as, a document whose first page shows
+    the same picture at the same place.
     """
     return {name: {"what": KINDS[name][0], **KINDS[name][1]} for name in names}
 
