@@ -1,0 +1,36 @@
+# The two commands that matter need no make:
+#   go run ./cmd/quire run examples -o out
+#   go test ./...
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# Packages without cgo, and without a server of their own, under the race detector.
+RACE = ./orchestrator ./orchestrator/internal/batch ./orchestrator/internal/slab ./orchestrator/layout \
+       ./orchestrator/sink ./orchestrator/walk ./tritonclient ./tritonclient/guard ./tritonclient/tritontest
+
+.PHONY: help build test race lint gen check clean
+
+help:   ## this list
+	@grep -E '^[a-z]+: *## ' $(MAKEFILE_LIST) | sed 's/: *## /\t/' | expand -t 10
+
+build:  ## build ./quire
+	go build -o quire ./cmd/quire
+
+test:   ## all tests, against a real Triton
+	go test ./...
+
+race:   ## the packages without cgo under the race detector
+	go test -race $(RACE)
+
+lint:   ## gofmt, vet, staticcheck, and the generated code is what the generator makes
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	scripts/genproto --check
+
+gen:    ## make the generated code anew
+	scripts/genproto
+
+check: lint test race ## what CI runs
+
+clean:  ## remove what building left
+	rm -rf quire out model_repository/layout/1

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+// stops are the two ways in which a person ends a command.
+type stops struct {
+	soft <-chan struct{} // closed at the first signal
+	hard <-chan struct{} // closed at the second
+}
+
+// watchSignals turns the first SIGINT or SIGTERM into a soft stop and the second
+// into a hard one.
+func watchSignals() stops {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	soft, hard := make(chan struct{}), make(chan struct{})
+	go func() {
+		<-signals
+		close(soft)
+		<-signals
+		close(hard)
+	}()
+	return stops{soft: soft, hard: hard}
+}
+
+// execute runs the program with args (the program's name first) and returns its
+// exit code. It is the whole program but for what belongs to the process.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop stops) int {
+	app := newApp(stop)
+	app.Writer, app.ErrWriter = stdout, stderr
+	err := app.RunContext(ctx, flagsFirst(app, args))
+	code := exitCode(err)
+	var quiet quietError
+	if err != nil && !errors.As(err, &quiet) {
+		fmt.Fprintln(stderr, "quire: "+oneLine(err.Error()))
+	}
+	return code
+}
+
+func newApp(stop stops) *cli.App {
+	app := &cli.App{
+		Name:  "quire",
+		Usage: "directories of PDFs to page layout, with a Triton Inference Server",
+		Description: "quire renders pages, batches them across documents and sends them to a Triton\n" +
+			"Inference Server. Without --triton it starts a Triton of its own on the CPU.\n\n" + exitCodesHelp,
+		Commands:             []*cli.Command{runCommand(stop), versionCommand()},
+		HideVersion:          true,
+		EnableBashCompletion: true,
+		// Errors come back from RunContext, and only execute ends the program.
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
+			return usageError{err}
+		},
+		CommandNotFound: func(*cli.Context, string) {},
+		Action: func(c *cli.Context) error {
+			if name := c.Args().First(); name != "" {
+				return usageError{fmt.Errorf("there is no command %q: see quire help", name)}
+			}
+			return cli.ShowAppHelp(c)
+		},
+	}
+	for _, cmd := range app.Commands {
+		cmd.OnUsageError = app.OnUsageError
+		cmd.Description += "\n\n" + exitCodesHelp
+	}
+	return app
+}
+
+// flagsFirst puts a command's flags before its arguments, since urfave/cli takes
+// everything after the first argument for an argument. "--" ends the flags.
+func flagsFirst(app *cli.App, args []string) []string {
+	if len(args) < 2 {
+		return args
+	}
+	cmd := app.Command(args[1])
+	if cmd == nil {
+		return args
+	}
+	takesValue := func(name string) bool {
+		for _, f := range cmd.Flags {
+			if slices.Contains(f.Names(), name) {
+				_, isBool := f.(*cli.BoolFlag)
+				return !isBool
+			}
+		}
+		return false
+	}
+	var flags, rest []string
+	for i := 2; i < len(args); i++ {
+		a := args[i]
+		if a == "--" {
+			rest = append(rest, args[i+1:]...)
+			break
+		}
+		if len(a) < 2 || a[0] != '-' {
+			rest = append(rest, a)
+			continue
+		}
+		flags = append(flags, a)
+		if !strings.Contains(a, "=") && takesValue(strings.TrimLeft(a, "-")) && i+1 < len(args) {
+			i++
+			flags = append(flags, args[i])
+		}
+	}
+	return slices.Concat(args[:2], flags, []string{"--"}, rest)
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"quire/orchestrator"
+)
+
+// The exit codes. 2 is left to Go's own panic.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitSomeFailed  = 3
+	exitServer      = 4
+	exitUsage       = 5
+	exitInterrupted = 130
+)
+
+const exitCodesHelp = `Exit codes: 0 all done; 1 failed; 3 finished, some pages or documents failed
+(or all); 4 the server is not ready or its model does not fit; 5 wrong usage, or
+no PDF found; 130 interrupted, run again to go on.`
+
+// usageError is the user's mistake.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// serverError is a server that is not there or not usable.
+type serverError struct{ error }
+
+func (e serverError) Unwrap() error { return e.error }
+
+// quietError ends the program with a code and has been told already.
+type quietError struct{ code int }
+
+func (e quietError) Error() string { return "" }
+
+// exitCode is the one place that turns errors into exit codes.
+func exitCode(err error) int {
+	var (
+		quiet  quietError
+		usage  usageError
+		server serverError
+		away   *orchestrator.ServerError
+	)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &quiet):
+		return quiet.code
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, orchestrator.ErrInterrupted), errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.As(err, &server), errors.As(err, &away):
+		return exitServer
+	}
+	return exitFailed
+}
