@@ -1,3 +1,5 @@
+//go:build linux
+
 #define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
@@ -139,7 +141,7 @@ static ssize_t engine_read(void *cookie, char *buf, size_t size)
 	}
 }
 
-static int engine_seek(void *cookie, off64_t *offset, int whence)
+static int engine_seek(void *cookie, off_t *offset, int whence)
 {
 	engine *e = cookie;
 	int64_t base = 0;
