@@ -1,19 +1,17 @@
+//go:build linux
+
 package render
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -219,159 +217,6 @@ func TestPasswords(t *testing.T) {
 	wantColour(t, w, 1, 0, 0, 255)
 }
 
-// endlessAndPlain is a document whose first page does not end.
-func endlessAndPlain() []byte {
-	f := &pdftest.File{}
-	f.Add("<</Type/Catalog/Pages 2 0 R>>")
-	f.Add("<</Type/Pages/Count 2/Kids[3 0 R 4 0 R]/MediaBox[0 0 200 100]/Resources<</XObject<</F 7 0 R>>>>>>")
-	f.Add("<</Type/Page/Parent 2 0 R/Contents 5 0 R>>")
-	f.Add("<</Type/Page/Parent 2 0 R/Contents 6 0 R>>")
-	f.Stream("", []byte("/F Do"))
-	f.Stream("", []byte(plainPage(255, 0, 0).Content))
-	for i := range 40 {
-		f.Stream(fmt.Sprintf("/Type/XObject/Subtype/Form/BBox[0 0 100 100]/Resources<</XObject<</F %d 0 R>>>>", 8+i), []byte("/F Do /F Do"))
-	}
-	f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 100 100]", []byte("0 0 1 1 re f"))
-	return f.Bytes()
-}
-
-func TestEndlessPage(t *testing.T) {
-	w := newWorker(t, newPool(t, Config{PageTimeout: 100 * time.Millisecond}))
-	pid := w.process.guarded.Pid()
-	open(t, w, newDocument(t, endlessAndPlain()))
-	for range 2 {
-		_, geometry, err := w.Draw(t.Context(), 1)
-		wantError(t, err, orchestrator.StageRender, 1, orchestrator.CategoryTimeout)
-		if geometry.WidthPt != 200 {
-			t.Errorf("geometry %+v", geometry)
-		}
-		wantColour(t, w, 2, 255, 0, 0)
-	}
-	if w.process.guarded.Pid() != pid {
-		t.Error("the process was replaced")
-	}
-}
-
-// A process that does not answer stands for a page that MuPDF cannot be
-// stopped in.
-func TestUnstoppablePage(t *testing.T) {
-	w := newWorker(t, newPool(t, Config{PageTimeout: 100 * time.Millisecond}))
-	open(t, w, newDocument(t, endlessAndPlain()))
-	pid := w.process.guarded.Pid()
-	if err := w.process.guarded.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	_, _, err := w.Draw(t.Context(), 1)
-	wantError(t, err, orchestrator.StageRender, 1, orchestrator.CategoryTimeout)
-	wantColour(t, w, 2, 255, 0, 0)
-	if w.process.guarded.Pid() == pid {
-		t.Error("the process was not replaced")
-	}
-	if s := w.pool.Stats(); s.Kills != 1 || s.Crashes != 0 {
-		t.Errorf("stats %+v", s)
-	}
-}
-
-// working returns once the process has used CPU time since it was called.
-func working(t testing.TB, pid int) {
-	t.Helper()
-	ticks := func() int {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')'):]))
-		n, err := strconv.Atoi(fields[12]) // utime, of fields that begin after the name
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	before := ticks()
-	deadline := time.NewTimer(time.Minute)
-	defer deadline.Stop()
-	look := time.NewTicker(5 * time.Millisecond)
-	defer look.Stop()
-	for ticks() < before+5 {
-		select {
-		case <-look.C:
-		case <-deadline.C:
-			t.Fatal("the worker does nothing")
-		}
-	}
-}
-
-func TestCrash(t *testing.T) {
-	w := newWorker(t, newPool(t, Config{PageTimeout: -1}))
-	open(t, w, newDocument(t, endlessAndPlain()))
-	process := w.process.guarded
-	failed := make(chan error, 1)
-	go func() {
-		_, _, err := w.Draw(context.Background(), 1)
-		failed <- err
-	}()
-	working(t, process.Pid())
-	if err := process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	wantError(t, <-failed, orchestrator.StageRender, 1, orchestrator.CategoryCrash)
-	wantColour(t, w, 2, 255, 0, 0)
-	if s := w.pool.Stats(); s.Kills != 0 || s.Crashes != 1 {
-		t.Errorf("stats %+v", s)
-	}
-}
-
-func TestDeathBetweenPagesIsNoPagesFault(t *testing.T) {
-	w := newWorker(t, newPool(t, Config{}))
-	open(t, w, newDocument(t, endlessAndPlain()))
-	for range 3 {
-		process := w.process.guarded
-		if err := process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		<-process.Done()
-		wantColour(t, w, 2, 255, 0, 0)
-	}
-}
-
-func TestCancel(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		stopped bool // the process does not answer
-	}{{"stops", false}, {"does not stop", true}} {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWorker(t, newPool(t, Config{PageTimeout: -1}))
-			open(t, w, newDocument(t, endlessAndPlain()))
-			process := w.process.guarded
-			ctx, cancel := context.WithCancelCause(t.Context())
-			defer cancel(nil)
-			cause := errors.New("enough")
-			failed := make(chan error, 1)
-			go func() {
-				_, _, err := w.Draw(ctx, 1)
-				failed <- err
-			}()
-			working(t, process.Pid())
-			if c.stopped {
-				if err := process.Signal(syscall.SIGSTOP); err != nil {
-					t.Fatal(err)
-				}
-			}
-			cancel(cause)
-			if err := <-failed; !errors.Is(err, cause) {
-				t.Errorf("got %v, want the context's cause", err)
-			}
-			if _, _, err := w.Draw(ctx, 2); !errors.Is(err, cause) {
-				t.Errorf("got %v, want the context's cause", err)
-			}
-			wantColour(t, w, 2, 255, 0, 0)
-			if same := w.process.guarded == process; same == c.stopped {
-				t.Errorf("same process: %v", same)
-			}
-		})
-	}
-}
-
 func TestChangedFile(t *testing.T) {
 	data := pdftest.Simple("", plainPage(255, 0, 0), plainPage(0, 255, 0)).Bytes()
 	for _, c := range []struct {
@@ -454,60 +299,6 @@ func TestManyDocumentsInParallel(t *testing.T) {
 	}
 }
 
-func countFiles(t *testing.T, pid int) int {
-	t.Helper()
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(files)
-}
-
-func TestNoDescriptorLeaks(t *testing.T) {
-	pool := newPool(t, Config{})
-	good := newDocument(t, endlessAndPlain())
-	bad := newDocument(t, []byte("%PDF-1.7\n"))
-	encrypted := pdftest.Simple("", plainPage(0, 0, 0))
-	encrypted.Encrypt("sesame")
-	locked := newDocument(t, encrypted.Bytes())
-	var before, beforeInWorker int
-	for i := range 6 {
-		w := newWorker(t, pool)
-		for j := range 20 {
-			open(t, w, good)
-			wantColour(t, w, 2, 255, 0, 0)
-			for _, doc := range []orchestrator.Document{bad, locked} {
-				if _, err := w.Open(t.Context(), doc); err == nil {
-					t.Fatal("it opened")
-				}
-			}
-			if n := countFiles(t, w.process.guarded.Pid()); j == 0 {
-				beforeInWorker = n
-			} else if n > beforeInWorker {
-				t.Fatalf("the worker has %d files open, at first %d", n, beforeInWorker)
-			}
-		}
-		open(t, w, good)
-		process := w.process.guarded
-		if err := process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		<-process.Done()
-		wantColour(t, w, 2, 255, 0, 0)
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if n := countFiles(t, os.Getpid()); i == 0 {
-			before = n
-		} else if n > before {
-			t.Fatalf("%d files open, at first %d", n, before)
-		}
-	}
-}
-
 func TestMisuse(t *testing.T) {
 	if _, err := New(Config{}).NewWorker(t.Context(), 10, 10); err == nil {
 		t.Error("a worker without a guard")
@@ -541,73 +332,5 @@ func TestMessagesGoToTheLog(t *testing.T) {
 	}
 	if got := log.String(); !strings.Contains(got, "MuPDF") || !strings.Contains(got, "path=in/a.pdf page=1") {
 		t.Errorf("log:\n%s", got)
-	}
-}
-
-// program draws without end and says with which processes.
-func program(path string) {
-	err := func() error {
-		g, err := guard.Start(context.Background(), guard.Config{Name: "quiretest"})
-		if err != nil {
-			return err
-		}
-		rw, err := New(Config{Guard: g, PageTimeout: -1}).NewWorker(context.Background(), width, height)
-		if err != nil {
-			return err
-		}
-		w := rw.(*worker)
-		if _, err := w.Open(context.Background(), fileDocument(path)); err != nil {
-			return err
-		}
-		fmt.Println(w.process.guarded.Pid())
-		_, _, err = w.Draw(context.Background(), 1)
-		return err
-	}()
-	fmt.Println("ended:", err)
-	os.Exit(1)
-}
-
-func TestKilledProgramLeavesNoWorker(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.pdf")
-	if err := os.WriteFile(path, endlessAndPlain(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), envProgram+"="+path)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		t.Fatalf("it said %q", line)
-	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	working(t, pid)
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 60_000)
-		if err == unix.EINTR {
-			continue
-		}
-		if n != 1 {
-			t.Fatalf("worker %d still lives (%v)", pid, err)
-		}
-		return
 	}
 }

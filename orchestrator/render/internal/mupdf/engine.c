@@ -1,3 +1,5 @@
+//go:build linux
+
 #define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
@@ -13,10 +15,14 @@
 
 /* MuPDF reads in pieces of 4 KiB and seeks between them; this much is read
  * ahead of it. */
-#define READ_BUFFER (64 << 10)
+#define READ_BUFFER (32 << 10)
 
-/* Freed memory is given back to the system when a document used this much. */
-#define TRIM_ABOVE ((size_t)64 << 20)
+/* MuPDF takes and frees the same large pieces for page after page. Left to
+ * itself the C library gets them from the system each time and has them
+ * cleared; instead up to so much of what is free is kept, until a document is
+ * closed that used more. */
+#define KEEP_FREE ((size_t)64 << 20)
+#define MAP_ABOVE (32 << 20)
 
 /* Page sizes that float arithmetic can still scale to pixels, in points. The
  * largest page PDF allows is 14400 units of 75000 points. */
@@ -135,7 +141,7 @@ static ssize_t engine_read(void *cookie, char *buf, size_t size)
 	}
 }
 
-static int engine_seek(void *cookie, off64_t *offset, int whence)
+static int engine_seek(void *cookie, off_t *offset, int whence)
 {
 	engine *e = cookie;
 	int64_t base = 0;
@@ -215,11 +221,27 @@ static int conclude(engine *e, int code, const char *message, engine_error *err)
 
 /* Context */
 
+static void keep_free(void)
+{
+#ifdef __GLIBC__
+	mallopt(M_MMAP_THRESHOLD, MAP_ABOVE);
+	mallopt(M_TRIM_THRESHOLD, KEEP_FREE);
+#endif
+}
+
+static void give_back(void)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
+}
+
 engine *engine_new(size_t memory, size_t store)
 {
 	engine *e = calloc(1, sizeof *e);
 	if (!e)
 		return NULL;
+	keep_free();
 	e->limit = memory;
 	e->fd = -1;
 	e->read_buffer = malloc(READ_BUFFER);
@@ -286,8 +308,8 @@ void engine_close(engine *e)
 		fclose(e->file);
 	e->file = NULL;
 	e->fd = -1;
-	if (e->peak > TRIM_ABOVE)
-		malloc_trim(0);
+	if (e->peak > KEEP_FREE)
+		give_back();
 	e->peak = e->used;
 	if (flag)
 		engine_abort(e);

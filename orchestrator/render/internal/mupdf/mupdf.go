@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package mupdf draws pages of PDF documents with the MuPDF that go-fitz
 // carries. It holds one context with one open document, counts its memory and
 // lets nothing of MuPDF's escape: every call is inside a try.

@@ -1,0 +1,37 @@
+//go:build !linux
+
+package render
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"quire/orchestrator"
+)
+
+// Pool makes workers; there are none on this system.
+type Pool struct{}
+
+// New returns a pool that makes nothing.
+func New(Config) *Pool { return &Pool{} }
+
+// NewWorker fails: sealed memory and the guard need Linux.
+func (*Pool) NewWorker(context.Context, int, int) (orchestrator.RenderWorker, error) {
+	return nil, fmt.Errorf("render: needs Linux, not %s: %w", runtime.GOOS, errors.ErrUnsupported)
+}
+
+// Stats are counts since the pool was made.
+type Stats struct {
+	Pages          int64
+	CPU            time.Duration
+	Crashes, Kills int64
+}
+
+// Stats returns zeros.
+func (*Pool) Stats() Stats { return Stats{} }
+
+// Main does nothing on this system.
+func Main() {}
