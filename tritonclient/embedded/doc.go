@@ -23,6 +23,8 @@
 //	env/NAME-KEY/install.log what pip said
 //	env/NAME-KEY.lock        held while one process installs and others wait
 //	backends/KEY/            Triton's backend directory: its Python backend, and ours
+//	repositories/KEY/        the model repository of this binary
+//	locks/                   held while one process builds a model
 //	scripts/KEY/             scripts of this binary, for Python to run
 //	logs/                    the log of a server that failed
 //

@@ -55,15 +55,29 @@ func layOut(ctx context.Context, o Options, e *Env) (backends, error) {
 		return backends{}, err
 	}
 	parent := filepath.Join(cache, "backends")
+	const unfinished = ".tmp-"
 	final := filepath.Join(parent, digest(layoutVersion, e.dir, e.python.Libpython, string(backendScript)))
 	b := backends{dir: final, lib: filepath.Join(final, "lib")}
 	if _, err := os.Stat(final); err == nil {
 		return b, nil
 	}
-	tmp := ""
-	if err = os.MkdirAll(parent, 0o755); err == nil {
-		tmp, err = os.MkdirTemp(parent, ".tmp-")
+	lock, err := lockFile(ctx, filepath.Join(parent, ".lock"), nil)
+	if err != nil {
+		if ctx.Err() != nil {
+			return b, err
+		}
+		return b, cacheError(cache, err)
 	}
+	defer lock.Close()
+	if _, err := os.Stat(final); err == nil { // another process was faster
+		return b, nil
+	}
+	if killed, err := filepath.Glob(filepath.Join(parent, unfinished+"*")); err == nil {
+		for _, dir := range killed {
+			_ = os.RemoveAll(dir)
+		}
+	}
+	tmp, err := os.MkdirTemp(parent, unfinished)
 	if err != nil {
 		return b, cacheError(cache, err)
 	}
@@ -75,9 +89,7 @@ func layOut(ctx context.Context, o Options, e *Env) (backends, error) {
 		return b, err
 	}
 	if err := os.Rename(tmp, final); err != nil {
-		if _, there := os.Stat(final); there != nil { // another process was faster
-			return b, cacheError(cache, err)
-		}
+		return b, cacheError(cache, err)
 	}
 	return b, nil
 }

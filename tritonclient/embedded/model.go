@@ -7,11 +7,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 
+	modelrepository "quire/model_repository"
 	"quire/scripts"
 )
 
@@ -81,6 +83,44 @@ func PrepareModel(ctx context.Context, o Options, repository string) error {
 		return &SetupError{Thing: "layout model in " + dir, Reason: err.Error(), Remedy: "see scripts/prepare_model.py --help, " + wayOut, Err: err}
 	}
 	return nil
+}
+
+// BundledRepository lays out the model repository that this binary carries,
+// without a model, and returns its directory. What is there already stays: it
+// may have been tuned.
+func BundledRepository(o Options) (string, error) {
+	cache, err := o.cacheDir()
+	if err != nil {
+		return "", err
+	}
+	parts := []string{layoutVersion}
+	files := map[string][]byte{}
+	err = fs.WalkDir(modelrepository.Files, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := fs.ReadFile(modelrepository.Files, name)
+		files[name] = content
+		parts = append(parts, name, string(content))
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "repositories", digest(parts...))
+	for name, content := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if _, err := os.Stat(path); err == nil {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return "", cacheError(cache, err)
+		}
+		if err := replaceFile(path, content, 0o644); err != nil {
+			return "", cacheError(cache, err)
+		}
+	}
+	return dir, nil
 }
 
 // writeScript puts a script of this binary where Python can run it.

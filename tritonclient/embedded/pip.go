@@ -221,6 +221,9 @@ func diagnose(lines []string) (reason, remedy string) {
 		if reason == "" {
 			reason = "the package index lacks a pinned package"
 		}
+		if has("(from versions: none)") {
+			reason += " (the package index is unreachable, or has nothing of that name)"
+		}
 		return reason, index
 	}
 	return reason, ""

@@ -3,6 +3,7 @@ package embedded
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,10 @@ type Config struct {
 	// ReadyTimeout is how long models may take to load. Default 3 minutes;
 	// negative: for ever.
 	ReadyTimeout time.Duration
+	// AutoComplete has Triton fill in what a model's config leaves out. It costs
+	// more than a second a Python model, since Triton starts an interpreter just
+	// to ask; the layout model needs it not.
+	AutoComplete bool
 	// Metrics has the server offer Prometheus metrics; see MetricsAddr.
 	Metrics bool
 	// Log, when set, gets every line of the server's log.
@@ -72,7 +77,7 @@ type Server struct {
 	cache    string
 	grpcPort int
 	metrics  int
-	starts   int
+	life     string // of the current or last start; no two are alike
 
 	mu  sync.Mutex // held around run and log
 	run *running
@@ -144,8 +149,8 @@ func (s *Server) pickPorts() error {
 
 // start runs the server on the chosen ports until it is ready.
 func (s *Server) start(ctx context.Context) error {
-	s.starts++
-	prefix := fmt.Sprintf("%st%d-%d-", s.cfg.Guard.ShmPrefix(), s.grpcPort, s.starts)
+	s.life = s.cfg.Guard.ShmPrefix() + "t" + strings.ToLower(rand.Text()[:8])
+	prefix := s.life + "-"
 	s.mu.Lock()
 	s.log = newTail(logLines)
 	s.mu.Unlock()
@@ -180,7 +185,7 @@ func (s *Server) start(ctx context.Context) error {
 		wait, cancel = context.WithTimeoutCause(ctx, s.cfg.ReadyTimeout, fmt.Errorf("not ready within %v", s.cfg.ReadyTimeout))
 		defer cancel()
 	}
-	err = waitReady(wait, s.Addr(), s.id(), s.cfg.Models, process.Done())
+	err = waitReady(wait, s.Addr(), s.life, s.cfg.Models, process.Done())
 	if err == nil {
 		return nil
 	}
@@ -195,13 +200,9 @@ func (s *Server) start(ctx context.Context) error {
 	return s.explain(err, process.State())
 }
 
-func (s *Server) id() string {
-	return s.cfg.Guard.ShmPrefix() + strconv.Itoa(s.grpcPort)
-}
-
 func (s *Server) args(prefix string) []string {
 	args := []string{
-		"--id=" + s.id(),
+		"--id=" + s.life,
 		"--model-repository=" + s.cfg.ModelRepository,
 		"--model-control-mode=explicit",
 		"--backend-directory=" + s.backends.dir,
@@ -209,6 +210,9 @@ func (s *Server) args(prefix string) []string {
 		"--grpc-address=127.0.0.1", "--grpc-port=" + strconv.Itoa(s.grpcPort),
 		"--allow-http=false", "--allow-sagemaker=false", "--allow-vertex-ai=false",
 		"--exit-timeout-secs=5",
+	}
+	if !s.cfg.AutoComplete {
+		args = append(args, "--disable-auto-complete-config")
 	}
 	if s.cfg.ModelConfigName != "-" {
 		args = append(args, "--model-config-name="+s.cfg.ModelConfigName)
@@ -353,8 +357,10 @@ func startReason(lines []string) string {
 			continue
 		case isLog && strings.HasPrefix(message, "failed to load '") && strings.Contains(message, "' version "):
 			load = message
-		case strings.HasPrefix(trimmed, "error: ") || strings.Contains(trimmed, "already in use"):
+		case strings.HasPrefix(trimmed, "error: ") || strings.HasPrefix(trimmed, "tritonserver: ") || strings.Contains(trimmed, "already in use"):
 			fatal = strings.TrimPrefix(trimmed, "error: ")
+		case isLog && strings.HasPrefix(message, "failed to poll model '"):
+			load = message
 		case isLog && strings.HasPrefix(trimmed, "E"):
 			severe = message
 		}

@@ -1,0 +1,192 @@
+package embedded
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// An installation killed at any stage is made whole by the next.
+func TestKilledInstall(t *testing.T) {
+	for _, stage := range []string{"making a virtual environment", "installing"} {
+		t.Run(stage, func(t *testing.T) {
+			cache := t.TempDir()
+			h := startHelper(t, "install", cache)
+			h.until(t, stage)
+			if err := h.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = h.Wait()
+			o := options(t)
+			o.Cache = cache
+			env, err := Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantImport(t, o, env)
+		})
+	}
+}
+
+func wantImport(t *testing.T, o Options, env *Env) {
+	t.Helper()
+	var said []string
+	err := env.Run(t.Context(), o.Guard, func(line string) { said = append(said, line) },
+		"-c", "import typing_extensions, sys; print(typing_extensions.__file__, sys.prefix)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := filepath.Join(env.SitePackages(), "typing_extensions.py") + " " + filepath.Join(env.Dir(), "venv")
+	if len(said) != 1 || said[0] != want {
+		t.Errorf("Python said %q, want %q", said, want)
+	}
+	if err := env.Run(t.Context(), o.Guard, nil, "-c", "raise SystemExit('the reason')"); err == nil || err.Error() != "the reason" {
+		t.Errorf("a failing script gave %v", err)
+	}
+}
+
+// Of two processes that want the same at once, one installs and both have it;
+// afterwards nothing is left to do, and an environment on top shares it.
+func TestInstallsAtOnce(t *testing.T) {
+	cache := t.TempDir()
+	var said [2][]string
+	var wg sync.WaitGroup
+	for i := range said {
+		h := startHelper(t, "install", cache)
+		wg.Go(func() { said[i] = h.rest(t) })
+	}
+	wg.Wait()
+	made := 0
+	for _, lines := range said {
+		if lines[len(lines)-1] != "installed" {
+			t.Fatalf("an installer said %q", lines)
+		}
+		if slices.ContainsFunc(lines, func(s string) bool { return strings.HasPrefix(s, "making") }) {
+			made++
+		}
+	}
+	if made != 1 {
+		t.Errorf("%d processes installed, want 1: %q", made, said)
+	}
+
+	o := options(t)
+	o.Cache = cache
+	progress := o.Progress
+	o.Progress = func(p Progress) { t.Errorf("something was left to do: %s", p.Text) }
+	env, err := Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantImport(t, o, env)
+
+	o.Progress = progress
+	top, err := Install(t.Context(), o, Requirements{Name: "top", Lock: []byte("# a comment\n" + tinyLock), Base: env})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said1 string
+	if err := top.Run(t.Context(), o.Guard, func(line string) { said1 = line }, "-c", "import typing_extensions as t; print(t.__file__)"); err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(env.SitePackages(), "typing_extensions.py"); said1 != want {
+		t.Errorf("the environment on top uses %s, want %s", said1, want)
+	}
+}
+
+// What goes wrong with pip is one line with the reason, and the log's name.
+func TestInstallErrors(t *testing.T) {
+	o := options(t)
+	o.Cache = t.TempDir()
+	wrong := strings.Replace(tinyLock, "sha256:4", "sha256:5", 1)
+	_, err := Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(wrong)})
+	wantSetupError(t, err, "does not match its pinned hash", "install.log", "--triton ADDR")
+
+	t.Setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+	t.Setenv("PIP_RETRIES", "1")
+	t.Setenv("PIP_FIND_LINKS", "")
+	t.Setenv("PIP_NO_CACHE_DIR", "1")
+	_, err = Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+	wantSetupError(t, err, "cannot reach the package index", "install.log", "HTTPS_PROXY")
+
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.Cache = file
+	_, err = Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+	wantSetupError(t, err, "cache directory "+file, EnvCache)
+	t.Setenv("HOME", "")
+	t.Setenv("XDG_CACHE_HOME", "")
+	t.Setenv(EnvCache, "")
+	o.Cache = ""
+	_, err = Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+	wantSetupError(t, err, "cache directory", EnvCache)
+}
+
+func TestDiagnose(t *testing.T) {
+	for _, test := range []struct {
+		text, reason, remedy string
+	}{
+		{"ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "no space left", "make room"},
+		{"WARNING: Retrying … SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] …\nERROR: No matching distribution found for numpy==2.2.6", "certificate", "PIP_CERT"},
+		{"WARNING: … NewConnectionError('… Temporary failure in name resolution')\nERROR: No matching distribution found for x", "cannot reach", "HTTPS_PROXY"},
+		{"ERROR: Could not find a version\nERROR: No matching distribution found for numpy==2.2.6", "No matching distribution found for numpy==2.2.6", "PIP_INDEX_URL"},
+		{"ERROR: Could not find a version that satisfies the requirement x==1 (from versions: none)\nERROR: No matching distribution found for x==1", "unreachable", "HTTPS_PROXY"},
+		{"ERROR: something\n  new", "something", ""},
+		{"nothing said", "", ""},
+	} {
+		reason, remedy := diagnose(strings.Split(test.text, "\n"))
+		if !strings.Contains(reason, test.reason) || !strings.Contains(remedy, test.remedy) || (test.reason == "") != (reason == "") {
+			t.Errorf("%q: %q, %q", test.text, reason, remedy)
+		}
+	}
+}
+
+func TestDownloadLine(t *testing.T) {
+	for line, want := range map[string]Progress{
+		"  Downloading nvidia_pytriton-0.7.0-py3-none-manylinux_2_35_x86_64.whl (55.4 MB)":                      {Text: "downloading nvidia-pytriton 0.7.0 (55.4 MB)", Total: 55_400_000},
+		"Downloading https://index/a/b/numpy-2.2.6-cp311-cp311-manylinux_2_17_x86_64.whl (16.8 MB)":             {Text: "downloading numpy 2.2.6 (16.8 MB)", Total: 16_800_000},
+		"  Downloading typing_extensions-4.16.0-py3-none-any.whl (45 kB)":                                       {Text: "downloading typing-extensions 4.16.0 (45 kB)", Total: 45_000},
+		"Downloading openvino-2026.4.1-22982-cp313-cp313-manylinux_2_28_x86_64.whl (59.1 MB)":                   {Text: "downloading openvino 2026.4.1 (59.1 MB)", Total: 59_100_000},
+		"  Downloading numpy-2.2.6-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl.metadata (62 kB)": {},
+		"Requirement already satisfied: numpy":                                                                  {},
+	} {
+		var got Progress
+		p := &pip{recent: newTail(1), options: Options{Progress: func(p Progress) { got = p }}}
+		log, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.log = log
+		p.line(line)
+		log.Close()
+		if got != want {
+			t.Errorf("%q: %+v, want %+v", line, got, want)
+		}
+	}
+}
+
+func TestWithoutLocked(t *testing.T) {
+	const a, b, b2, c = "a==1 \\\n    --hash=sha256:11 \\\n    --hash=sha256:12\n", "b==2 \\\n    --hash=sha256:21\n", "b==3 \\\n    --hash=sha256:31\n", "c==4 --hash=sha256:41\n"
+	got := string(withoutLocked([]byte("# head\n"+a+b+c), []byte("# other\n\n"+b2+a)))
+	if got != b+c {
+		t.Errorf("got %q, want %q", got, b+c)
+	}
+}
+
+func TestTail(t *testing.T) {
+	tail := newTail(3)
+	for i := range 5 {
+		if got, want := len(tail.all()), min(i, 3); got != want {
+			t.Errorf("%d lines of %d, want %d", got, i, want)
+		}
+		tail.add(fmt.Sprint(i))
+	}
+	if got := strings.Join(tail.all(), " "); got != "2 3 4" {
+		t.Errorf("got %s", got)
+	}
+}

@@ -1,0 +1,87 @@
+package embedded
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"quire/scripts"
+)
+
+// onnx is what is looked at of a model: bytes, and metadata at their end.
+func onnx(recipe, batch string) string {
+	entry := func(key, value string) string {
+		return "\x0a" + string(rune(len(key))) + key + "\x12" + string(rune(len(value))) + value
+	}
+	return "graph with the words quire.recipe in it" + entry("quire.recipe", recipe) + entry("quire.checked_batch", batch)
+}
+
+func TestModelCurrent(t *testing.T) {
+	sum := sha256.Sum256(scripts.PrepareModel)
+	recipe := hex.EncodeToString(sum[:])
+	for name, test := range map[string]struct {
+		model string
+		want  bool
+	}{
+		"missing":       {"", false},
+		"current":       {onnx(recipe, "16"), true},
+		"larger batch":  {onnx(recipe, "32"), true},
+		"smaller batch": {onnx(recipe, "8"), false},
+		"other recipe":  {onnx(strings.Repeat("0", 64), "16"), false},
+		"no batch":      {onnx(recipe, ""), false},
+		"a user's own":  {"some other model", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			writeFiles(t, dir, map[string]string{
+				"layout/config.pbtxt":      "max_batch_size: 16\n",
+				"layout/configs/cpu.pbtxt": "  max_batch_size : 4\n",
+			})
+			if test.model != "" {
+				writeFiles(t, dir, map[string]string{"layout/1/model.onnx": test.model})
+			}
+			if got := modelCurrent(dir); got != test.want {
+				t.Fatalf("current: %v, want %v", got, test.want)
+			}
+			if test.want {
+				// Then nothing is needed, no Python and no guard either.
+				t.Setenv("PATH", "")
+				if err := PrepareModel(t.Context(), Options{Cache: t.TempDir()}, dir); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	if err := PrepareModel(t.Context(), Options{}, t.TempDir()); err != nil {
+		t.Errorf("a repository without the model: %v", err)
+	}
+}
+
+func TestBundledRepository(t *testing.T) {
+	o := Options{Cache: t.TempDir()}
+	dir, err := BundledRepository(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := largestBatch(filepath.Join(dir, LayoutModel)); err != nil || n < 1 {
+		t.Errorf("largest batch %d, %v", n, err)
+	}
+	tuned := filepath.Join(dir, LayoutModel, "config.pbtxt")
+	writeFiles(t, "/", map[string]string{tuned: "tuned"})
+	if err := os.Remove(filepath.Join(dir, LayoutModel, "labels.txt")); err != nil {
+		t.Fatal(err)
+	}
+	again, err := BundledRepository(o)
+	if err != nil || again != dir {
+		t.Fatalf("%s, %v; want %s", again, err, dir)
+	}
+	if b, err := os.ReadFile(tuned); err != nil || string(b) != "tuned" {
+		t.Errorf("%s: %.20q, %v", tuned, b, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, LayoutModel, "labels.txt")); err != nil {
+		t.Error(err)
+	}
+}

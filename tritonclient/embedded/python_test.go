@@ -1,0 +1,125 @@
+package embedded
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// fakePython is a program that answers the probe with good, changed.
+func fakePython(t *testing.T, change map[string]any) string {
+	t.Helper()
+	answer := map[string]any{
+		"Version": "3.11.2", "Implementation": "cpython", "Executable": "/usr/bin/python3", "Machine": "x86_64",
+		"Libc": "glibc 2.36", "Venv": true, "Ensure": true, "Libpython": "/usr/lib/libpython3.11.so.1.0", "Prefix": "/usr",
+	}
+	maps.Copy(answer, change)
+	b, err := json.Marshal(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "#!/bin/sh\nprintf '%s' '" + string(b) + "'\n"
+}
+
+// Each thing that can be missing is named in one line, with what mends it.
+func TestMissing(t *testing.T) {
+	for name, test := range map[string]struct {
+		program string
+		want    []string
+	}{
+		"version":   {fakePython(t, map[string]any{"Version": "3.9.2"}), []string{"Python 3.9.2", "3.10 to 3.13", "QUIRE_PYTHON"}},
+		"too new":   {fakePython(t, map[string]any{"Version": "3.14.0"}), []string{"Python 3.14.0", "3.10 to 3.13"}},
+		"python 2":  {fakePython(t, map[string]any{"Version": "2.7.18"}), []string{"Python 2.7.18", "3.10 to 3.13"}},
+		"pypy":      {fakePython(t, map[string]any{"Implementation": "pypy"}), []string{"pypy", "CPython"}},
+		"machine":   {fakePython(t, map[string]any{"Machine": "aarch64"}), []string{"aarch64"}},
+		"musl":      {fakePython(t, map[string]any{"Libc": ""}), []string{"not glibc"}},
+		"old glibc": {fakePython(t, map[string]any{"Libc": "glibc 2.31"}), []string{"glibc 2.31", "2.35"}},
+		"venv":      {fakePython(t, map[string]any{"Venv": false}), []string{"module venv", "apt-get install python3.11-venv"}},
+		"ensurepip": {fakePython(t, map[string]any{"Ensure": false}), []string{"ensurepip", "apt-get install python3.11-venv"}},
+		"libpython": {fakePython(t, map[string]any{"Libpython": ""}), []string{"libpython3.11.so.1.0", "apt-get install libpython3.11"}},
+		"own static build": {fakePython(t, map[string]any{"Libpython": "", "Prefix": "/opt/python"}),
+			[]string{"libpython3.11.so.1.0", "--enable-shared"}},
+		"no Python at all":  {"#!/bin/sh\necho hello\n", []string{"does not answer like Python"}},
+		"a shim that fails": {"#!/bin/sh\necho 'shim: python3: command not found' >&2\nexit 127\n", []string{"command not found", "does not run"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			writeFiles(t, dir, map[string]string{"python3": test.program})
+			path := filepath.Join(dir, "python3")
+			t.Setenv("PATH", dir)
+			_, err := FindPython(t.Context(), path)
+			wantSetupError(t, err, append(test.want, path, "--triton ADDR")...)
+		})
+	}
+}
+
+func wantSetupError(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	var setup *SetupError
+	if !errors.As(err, &setup) {
+		t.Fatalf("error %v, want a *SetupError", err)
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q does not contain %q", err, part)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("%q is more than one line", err)
+	}
+}
+
+func TestNoPython(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	_, err := FindPython(t.Context(), "python3")
+	wantSetupError(t, err, "python3: no such program", "--triton ADDR")
+}
+
+// The first interpreter that has everything is taken; when none has, the line
+// is about the one that lacks least, and a named one is not replaced.
+func TestNextPython(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	t.Setenv(EnvPython, "")
+	writeFiles(t, dir, map[string]string{
+		"python3":    fakePython(t, map[string]any{"Version": "3.9.2"}),
+		"python3.12": fakePython(t, map[string]any{"Version": "3.12.1", "Executable": "/twelve", "Libpython": "/twelve.so"}),
+		"python3.13": fakePython(t, map[string]any{"Version": "3.13.0", "Venv": false}),
+	})
+	got, err := FindPython(t.Context(), "")
+	if want := (Python{Path: "/twelve", Version: "3.12.1", Minor: 12, Libpython: "/twelve.so"}); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	_, err = FindPython(t.Context(), "python3.13")
+	wantSetupError(t, err, "3.13.0", "module venv")
+	t.Setenv(EnvPython, "python3")
+	_, err = FindPython(t.Context(), "")
+	wantSetupError(t, err, "3.9.2")
+
+	// The wheel brings a libpython for 3.13.
+	writeFiles(t, dir, map[string]string{"python3": fakePython(t, map[string]any{"Version": "3.13.0", "Libpython": ""})})
+	if _, err := FindPython(t.Context(), ""); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCleanEnv(t *testing.T) {
+	t.Setenv("PYTHONPATH", "/elsewhere")
+	t.Setenv("PIP_TARGET", "/elsewhere")
+	t.Setenv("PIP_INDEX_URL", "mirror")
+	t.Setenv("TMPDIR", "/old")
+	env := strings.Join(cleanEnv("TMPDIR=/new"), "\n") + "\n"
+	for _, unwanted := range []string{"PYTHONPATH=", "PIP_TARGET=", "TMPDIR=/old"} {
+		if strings.Contains(env, unwanted) {
+			t.Errorf("%s is still there", unwanted)
+		}
+	}
+	for _, wanted := range []string{"PIP_INDEX_URL=mirror\n", "TMPDIR=/new\n"} {
+		if !strings.Contains(env, wanted) {
+			t.Errorf("%s is missing", wanted)
+		}
+	}
+}
