@@ -1,0 +1,1 @@
+"""The sample documents of examples/, and the typesetting that they share."""
