@@ -63,6 +63,11 @@ type Output struct {
 	Datatype string
 	// Shape is what it must be, -1 for a dimension that is free; nil: anything.
 	Shape []int64
+	// Classes, when positive, asks for the largest so many elements instead of
+	// the tensor, as BYTES "value:index:label", where label is that line of the
+	// model's label_filename, and missing beyond its end (the classification
+	// extension).
+	Classes int
 }
 
 // InferResponse is an answer. It owns its memory.
@@ -147,7 +152,11 @@ func (c *Client) encodeRequest(req *InferRequest) (*inferencepb.ModelInferReques
 		m.Inputs = append(m.Inputs, tensor)
 	}
 	for _, out := range req.Outputs {
-		m.Outputs = append(m.Outputs, &inferencepb.ModelInferRequest_InferRequestedOutputTensor{Name: out.Name})
+		wanted := &inferencepb.ModelInferRequest_InferRequestedOutputTensor{Name: out.Name}
+		if out.Classes > 0 {
+			wanted.Parameters = map[string]*inferencepb.InferParameter{"classification": intParameter(int64(out.Classes))}
+		}
+		m.Outputs = append(m.Outputs, wanted)
 	}
 	if req.QueueTimeout > 0 {
 		m.Parameters = map[string]*inferencepb.InferParameter{
