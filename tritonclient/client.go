@@ -20,6 +20,7 @@ type Client struct {
 	config Config
 	conn   *grpc.ClientConn
 	stub   inferencepb.GRPCInferenceServiceClient
+	codec  borrowCodec
 }
 
 // New makes a client of the server at target: "host:port", "dns:///name:port" or
@@ -47,6 +48,7 @@ func New(target string, config Config) (*Client, error) {
 		config: config,
 		conn:   conn,
 		stub:   inferencepb.NewGRPCInferenceServiceClient(conn),
+		codec:  newBorrowCodec(),
 	}, nil
 }
 

@@ -358,6 +358,7 @@ func TestHeaders(t *testing.T) {
 	s, c := start(t, tritontest.Config{RestrictedKey: "secret", RestrictedValue: "abc"}, tritonclient.Config{
 		Headers:   map[string]string{"triton-grpc-protocol-secret": "abc", "Authorization": "Bearer xyz"},
 		UserAgent: "test/1",
+		Keepalive: time.Minute,
 	})
 	if _, err := c.Infer(ctx, request(1)); err != nil {
 		t.Error(err)

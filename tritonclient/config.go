@@ -227,7 +227,7 @@ func (c Config) dialOptions() ([]grpc.DialOption, error) {
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
-		grpc.WithContextDialer(dial),
+		grpc.WithContextDialer(trackConns(dial)),
 		grpc.WithUserAgent(c.UserAgent),
 		// One connection per target, no idling: a gap between documents must
 		// not cost a reconnect.
@@ -274,7 +274,7 @@ func dialer(peerTimeout time.Duration) func(context.Context, string) (net.Conn, 
 		d.KeepAliveConfig = net.KeepAliveConfig{
 			Enable:   true,
 			Idle:     max(peerTimeout/2, time.Second),
-			Interval: max(peerTimeout/8, time.Second),
+			Interval: max(peerTimeout/10, time.Second),
 			Count:    4,
 		}
 		d.Control = func(network, _ string, raw syscall.RawConn) error {

@@ -3,12 +3,16 @@ package tritonclient_test
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
 	"quire/tritonclient"
@@ -170,13 +174,31 @@ func TestManyCallers(t *testing.T) {
 	}
 }
 
-// TestInputsAreTheCallersAgain overwrites the input as soon as Infer is back,
-// with calls that end in every way; the race detector and the answers tell
-// whether something still reads it.
+// mapped gives memory that is gone after unmap: a read of it then is a SIGSEGV,
+// which ends the test binary.
+func mapped(t *testing.T, size int) (data []byte, unmap func()) {
+	t.Helper()
+	data, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data, func() {
+		if err := unix.Munmap(data); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestInputsAreTheCallersAgain takes the input's memory away as soon as Infer is
+// back, with calls that end in every way.
 func TestInputsAreTheCallersAgain(t *testing.T) {
 	const h, w = 800, 608
-	s, c := start(t, tritontest.Config{Models: []tritontest.Model{tritontest.Layout(h, w, 4)}}, tritonclient.Config{})
+	ctx := t.Context()
+	s, c := start(t, tritontest.Config{Models: []tritontest.Model{tritontest.Layout(h, w, 4)}}, tritonclient.Config{MaxBackoff: 100 * time.Millisecond})
 	s.Script(func(call *tritontest.Call) tritontest.Fault {
+		if call.Method != "ModelInfer" {
+			return tritontest.Fault{}
+		}
 		round, err := strconv.Atoi(call.ID)
 		if err != nil {
 			t.Errorf("call %q: %v", call.ID, err)
@@ -191,28 +213,30 @@ func TestInputsAreTheCallersAgain(t *testing.T) {
 		}
 		return tritontest.Fault{}
 	})
-	slab := make([]byte, 4*h*w*3)
-	ended := map[tritonclient.Kind]int{}
-	for round := range 40 {
-		for i := range slab {
-			slab[i] = 255
+	ended := map[string]int{}
+	for round := range 60 {
+		if err := c.WaitModelReady(ctx, "layout", "", nil); err != nil {
+			t.Fatal(err)
 		}
+		slab, unmap := mapped(t, 4*h*w*3)
+		copy(slab, bytes.Repeat([]byte{255}, len(slab)))
 		slab[round*3] = 0
-		ctx, cancel := context.WithCancel(t.Context())
-		if round%4 != 0 {
-			cancel()
-			ctx, cancel = context.WithTimeout(t.Context(), time.Duration(round%7)*5*time.Millisecond+time.Millisecond)
+		// From cut off before the first byte to late in the answer.
+		limit := time.Duration(round%8*round%8)*time.Millisecond + 100*time.Microsecond
+		if round%4 != 1 && round%3 == 0 {
+			limit = time.Minute
 		}
-		res, err := c.Infer(ctx, &tritonclient.InferRequest{Model: "layout", ID: strconv.Itoa(round), Inputs: []tritonclient.Input{
+		infer, cancel := context.WithTimeout(ctx, limit)
+		res, err := c.Infer(infer, &tritonclient.InferRequest{Model: "layout", ID: strconv.Itoa(round), Inputs: []tritonclient.Input{
 			{Name: "pages", Datatype: "UINT8", Shape: []int64{4, h, w, 3}, Raw: slab},
 		}})
 		cancel()
-		clear(slab) // ink everywhere, for whoever reads it now
+		unmap()
 		if err != nil {
-			ended[tritonclient.KindOf(err)]++
+			ended[tritonclient.KindOf(err).String()]++
 			continue
 		}
-		ended[tritonclient.Other]++
+		ended["done"]++
 		boxes, err := res.Outputs["boxes"].Float32s()
 		if err != nil {
 			t.Fatal(err)
@@ -221,7 +245,107 @@ func TestInputsAreTheCallersAgain(t *testing.T) {
 			t.Fatalf("round %d: the server saw %v", round, boxes[:4])
 		}
 	}
-	if ended[tritonclient.Other] == 0 || ended[tritonclient.Deadline] == 0 {
-		t.Errorf("calls ended %v; some should have succeeded and some been cut short", ended)
+	for _, want := range []string{"done", tritonclient.Deadline.String(), tritonclient.Unavailable.String(), tritonclient.Internal.String()} {
+		if ended[want] == 0 {
+			t.Errorf("calls ended %v; none %s", ended, want)
+		}
+	}
+}
+
+// stuckConn is a connection whose writes block, once stuck is closed, until it
+// is closed itself: a server that stopped reading, with every buffer on the way
+// full.
+type stuckConn struct {
+	net.Conn
+	stuck     <-chan struct{}
+	blocked   func()
+	closeOnce sync.Once
+	closed    chan struct{}
+}
+
+func (c *stuckConn) Write(p []byte) (int, error) {
+	select {
+	case <-c.stuck:
+		c.blocked()
+		<-c.closed
+		return 0, net.ErrClosed
+	default:
+		return c.Conn.Write(p)
+	}
+}
+
+func (c *stuckConn) Close() error {
+	c.closeOnce.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// TestServerThatStoppedReading has a call cancelled while gRPC is blocked in the
+// middle of its tensor. The memory must be the caller's all the same, soon, and
+// the client usable.
+func TestServerThatStoppedReading(t *testing.T) {
+	const h, w = 800, 608
+	ctx := t.Context()
+	stuck, blocked := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var dials atomic.Int32
+	s := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{tritontest.Layout(h, w, 4)}})
+	c := connect(t, s, tritonclient.Config{MaxBackoff: 100 * time.Millisecond, Dial: func(ctx context.Context, address string) (net.Conn, error) {
+		conn, err := s.Dial(ctx, address)
+		if err != nil || dials.Add(1) > 1 {
+			return conn, err
+		}
+		return &stuckConn{Conn: conn, stuck: stuck, blocked: func() { once.Do(func() { close(blocked) }) }, closed: make(chan struct{})}, nil
+	}})
+	if err := c.WaitModelReady(ctx, "layout", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	close(stuck)
+	slab, unmap := mapped(t, 4*h*w*3)
+	req := &tritonclient.InferRequest{Model: "layout", Inputs: []tritonclient.Input{
+		{Name: "pages", Datatype: "UINT8", Shape: []int64{4, h, w, 3}, Raw: slab},
+	}}
+	infer, cancel := context.WithCancel(ctx)
+	go func() { <-blocked; cancel() }()
+	_, err := c.Infer(infer, req)
+	unmap()
+	wantKind(t, err, tritonclient.Canceled)
+
+	if err := c.WaitModelReady(ctx, "layout", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	req.Inputs[0].Raw = make([]byte, 4*h*w*3)
+	if _, err := c.Infer(ctx, req); err != nil {
+		t.Error(err)
+	}
+	if n := dials.Load(); n != 2 {
+		t.Errorf("%d connections, want the stuck one and another", n)
+	}
+}
+
+// BenchmarkInfer sends pages in the message to a server that does nothing with
+// them.
+func BenchmarkInfer(b *testing.B) {
+	const h, w = 800, 608
+	for _, n := range []int{1, 4, 8} {
+		b.Run(fmt.Sprintf("pages=%d", n), func(b *testing.B) {
+			model := tritontest.Layout(h, w, n)
+			model.Infer = func([]byte, int) []tritontest.Output { return nil }
+			s := tritontest.Start(b, tritontest.Config{Models: []tritontest.Model{model}})
+			c, err := tritonclient.New(s.Addr(), tritonclient.Config{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			slab := make([]byte, n*h*w*3)
+			b.SetBytes(int64(len(slab)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.Infer(b.Context(), &tritonclient.InferRequest{Model: "layout", Inputs: []tritonclient.Input{
+					{Name: "pages", Datatype: "UINT8", Shape: []int64{int64(n), h, w, 3}, Raw: slab},
+				}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

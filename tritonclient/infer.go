@@ -7,6 +7,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+
 	"quire/tritonclient/inferencepb"
 )
 
@@ -47,7 +50,9 @@ type Input struct {
 	Region *SharedMemoryRef
 }
 
-// SharedMemoryRef is a part of a registered [Region].
+// SharedMemoryRef is a part of a registered [Region]. The server reads it while it
+// works on the request, and may go on doing so after a call that was cancelled;
+// what it then makes of bytes that changed is thrown away.
 type SharedMemoryRef struct {
 	// Region is the region's name.
 	Region string
@@ -63,6 +68,11 @@ type Output struct {
 	Datatype string
 	// Shape is what it must be, -1 for a dimension that is free; nil: anything.
 	Shape []int64
+	// Classes, when positive, asks for the largest so many elements instead of
+	// the tensor, as BYTES "value:index:label", where label is that line of the
+	// model's label_filename, and missing beyond its end (the classification
+	// extension).
+	Classes int
 }
 
 // InferResponse is an answer. It owns its memory.
@@ -75,8 +85,10 @@ type InferResponse struct {
 }
 
 // Infer runs one inference and returns when the answer is there, or ctx, the
-// timeout or the server ends it. The inputs' memory may be used again as soon as
-// it has returned, however it ended.
+// timeout or the server ends it. The inputs' memory may be used again, or
+// unmapped, as soon as it has returned, however it ended; to be sure of that it
+// may return a fraction of a second after ctx has ended, and break the
+// connection when the server has stopped reading.
 //
 // An answer that lacks an output, or has one of another type, shape or size than
 // asked for, is an error of kind BadResponse. Values are not looked at.
@@ -89,11 +101,28 @@ func (c *Client) Infer(ctx context.Context, req *InferRequest) (*InferResponse, 
 	if req.Timeout > 0 {
 		timeout = req.Timeout
 	}
-	res, err := call(ctx, c, "ModelInfer", req.Model, timeout, c.stub.ModelInfer, message)
+	res, err := call(ctx, c, "ModelInfer", req.Model, timeout, c.modelInfer, message)
 	if err != nil {
 		return nil, err
 	}
 	return c.decodeResponse(req, res)
+}
+
+// modelInfer is the RPC, with large tensors sent from where they lie.
+func (c *Client) modelInfer(ctx context.Context, message *inferencepb.ModelInferRequest, _ ...grpc.CallOption) (*inferencepb.ModelInferResponse, error) {
+	borrowed := borrow(message)
+	if borrowed == nil {
+		return c.stub.ModelInfer(ctx, message)
+	}
+	res := &inferencepb.ModelInferResponse{}
+	var p peer.Peer
+	err := c.conn.Invoke(ctx, inferencepb.GRPCInferenceService_ModelInfer_FullMethodName, borrowed, res,
+		grpc.StaticMethod(), grpc.ForceCodecV2(c.codec), grpc.Peer(&p))
+	borrowed.settle(&p)
+	if err != nil {
+		return nil, err
+	}
+	return res, nil
 }
 
 // encodeRequest checks req and makes its message. The message refers to the
@@ -147,7 +176,11 @@ func (c *Client) encodeRequest(req *InferRequest) (*inferencepb.ModelInferReques
 		m.Inputs = append(m.Inputs, tensor)
 	}
 	for _, out := range req.Outputs {
-		m.Outputs = append(m.Outputs, &inferencepb.ModelInferRequest_InferRequestedOutputTensor{Name: out.Name})
+		wanted := &inferencepb.ModelInferRequest_InferRequestedOutputTensor{Name: out.Name}
+		if out.Classes > 0 {
+			wanted.Parameters = map[string]*inferencepb.InferParameter{"classification": intParameter(int64(out.Classes))}
+		}
+		m.Outputs = append(m.Outputs, wanted)
 	}
 	if req.QueueTimeout > 0 {
 		m.Parameters = map[string]*inferencepb.InferParameter{

@@ -1,6 +1,16 @@
 package layout
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"quire/tritonclient/inferencepb"
+)
 
 // The names of the tensors of the contract.
 const (
@@ -9,6 +19,32 @@ const (
 	outputScores = "scores"
 	outputLabels = "labels"
 )
+
+// The keys under "parameters" of the served config. Triton passes them on and
+// ignores them.
+const (
+	keyColorOrder     = "quire.color_order"
+	keyLabels         = "quire.labels"
+	keyScoreThreshold = "quire.score_threshold"
+	keyIoU            = "quire.nms_iou"
+	keyCandidates     = "quire.nms_candidates"
+	keyKeep           = "quire.nms_keep"
+	keyBatch          = "quire.batch"
+	keyMaxAge         = "quire.max_age_ms"
+	keyInFlight       = "quire.in_flight"
+)
+
+// What holds where the served config says nothing.
+const (
+	defaultScoreThreshold = 0.5
+	defaultIoU            = 0.5
+	defaultCandidates     = 200
+	defaultKeep           = 100
+)
+
+// maxTensorEdge bounds every dimension of the contract, so that products of
+// them stay far inside an int.
+const maxTensorEdge = 1 << 16
 
 // Contract is what a served layout model says about itself.
 type Contract struct {
@@ -21,7 +57,9 @@ type Contract struct {
 	MaxBatch int
 	// Detections is the fixed number of boxes that come back for each page.
 	Detections int
-	// Labels are the model's words for its classes, by class index.
+	// Labels are the model's words for its classes, by class index. NewContract
+	// leaves them nil when the config gives them in a file only; Open then has
+	// the server read it out.
 	Labels []string
 	// ScoreThreshold is the score that a detection must exceed.
 	ScoreThreshold float64
@@ -32,10 +70,239 @@ type Contract struct {
 	// leave non-maximum suppression.
 	MaxCandidates, MaxKept int
 	// Batch, MaxAge and InFlight are the client-side settings that the served
-	// config asks for; zero where it says nothing.
+	// config asks for; zero where it says nothing. A MaxAge of "0" in the
+	// config, not to wait at all, is negative here.
 	Batch    int
 	MaxAge   time.Duration
 	InFlight int
 	// Instances is how many copies of the model the server runs, at least 1.
 	Instances int
+}
+
+// PageBytes is the size of one page's input.
+func (c *Contract) PageBytes() int { return c.Width * c.Height * 3 }
+
+// NewContract reads a served config. The error says what was found and what was
+// wanted, in one line.
+func NewContract(config *inferencepb.ModelConfig) (*Contract, error) {
+	c := &Contract{
+		Model:     config.GetName(),
+		MaxBatch:  int(config.GetMaxBatchSize()),
+		Instances: instances(config.GetInstanceGroup()),
+	}
+	if err := c.readTensors(config); err != nil {
+		return nil, err
+	}
+	labelFile := ""
+	for _, t := range config.GetOutput() {
+		if t.GetName() == outputLabels {
+			labelFile = t.GetLabelFilename()
+		}
+	}
+	if err := c.readParameters(config.GetParameters(), labelFile); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// readTensors takes the shapes from the config.
+func (c *Contract) readTensors(config *inferencepb.ModelConfig) error {
+	var problems []string
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+
+	if c.MaxBatch < 1 {
+		problem("max_batch_size is %d", c.MaxBatch)
+	}
+	if config.GetModelTransactionPolicy().GetDecoupled() {
+		problem("it is decoupled")
+	}
+	for _, in := range config.GetInput() {
+		if in.GetName() != inputPages && !in.GetOptional() {
+			problem("it wants an input %s too", in.GetName())
+		}
+	}
+	find := func(name string) (dims []int64, kind inferencepb.DataType, ok bool) {
+		if name == inputPages {
+			for _, t := range config.GetInput() {
+				if t.GetName() == name {
+					return t.GetDims(), t.GetDataType(), true
+				}
+			}
+			return nil, 0, false
+		}
+		for _, t := range config.GetOutput() {
+			if t.GetName() == name {
+				return t.GetDims(), t.GetDataType(), true
+			}
+		}
+		return nil, 0, false
+	}
+	// A wanted dimension of 0 is free; the found sizes come back.
+	want := func(name string, kind inferencepb.DataType, dims ...int64) []int64 {
+		found, foundKind, ok := find(name)
+		if !ok {
+			problem("%s is missing", name)
+			return make([]int64, len(dims))
+		}
+		fits := len(found) == len(dims)
+		for i := 0; fits && i < len(dims); i++ {
+			fits = found[i] >= 1 && found[i] <= maxTensorEdge && (dims[i] == 0 || dims[i] == found[i])
+		}
+		if !fits || foundKind != kind {
+			problem("%s is %s", name, tensor(foundKind, found))
+			return make([]int64, len(dims))
+		}
+		return found
+	}
+	pages := want(inputPages, inferencepb.DataType_TYPE_UINT8, 0, 0, 3)
+	boxes := want(outputBoxes, inferencepb.DataType_TYPE_FP32, 0, 4)
+	want(outputScores, inferencepb.DataType_TYPE_FP32, boxes[0])
+	want(outputLabels, inferencepb.DataType_TYPE_INT32, boxes[0])
+	c.Height, c.Width, c.Detections = int(pages[0]), int(pages[1]), int(boxes[0])
+	if len(problems) == 0 {
+		return nil
+	}
+	return fmt.Errorf("found %s (%s); wanted max_batch_size 1 or more, input pages UINT8 [H,W,3], outputs boxes FP32 [K,4], scores FP32 [K], labels INT32 [K]",
+		describe(config), strings.Join(problems, ", "))
+}
+
+// describe writes a config's tensors in one line.
+func describe(config *inferencepb.ModelConfig) string {
+	list := func(word string, items []string) string {
+		if len(items) == 0 {
+			return "no " + word
+		}
+		return word + " " + strings.Join(items, ", ")
+	}
+	var in, out []string
+	for _, t := range config.GetInput() {
+		in = append(in, t.GetName()+" "+tensor(t.GetDataType(), t.GetDims()))
+	}
+	for _, t := range config.GetOutput() {
+		out = append(out, t.GetName()+" "+tensor(t.GetDataType(), t.GetDims()))
+	}
+	return fmt.Sprintf("max_batch_size %d, %s, %s", config.GetMaxBatchSize(), list("input", in), list("outputs", out))
+}
+
+func tensor(kind inferencepb.DataType, dims []int64) string {
+	sizes := make([]string, len(dims))
+	for i, d := range dims {
+		sizes[i] = strconv.FormatInt(d, 10)
+	}
+	return strings.TrimPrefix(kind.String(), "TYPE_") + " [" + strings.Join(sizes, ",") + "]"
+}
+
+// readParameters takes what the config says under quire.*.
+func (c *Contract) readParameters(parameters map[string]*inferencepb.ModelParameter, labelFile string) error {
+	var errs []error
+	// get reports whether the key is there, which with an empty value it is not.
+	get := func(key string) (string, bool) {
+		v := strings.TrimSpace(parameters[key].GetStringValue())
+		return v, v != ""
+	}
+	number := func(key string, otherwise, least, most float64) float64 {
+		text, ok := get(key)
+		if !ok {
+			return otherwise
+		}
+		v, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(v >= least && v <= most) {
+			errs = append(errs, fmt.Errorf("parameter %s is %q, wanted a number from %v to %v", key, text, least, most))
+		}
+		return v
+	}
+	count := func(key string, otherwise int) int {
+		text, ok := get(key)
+		if !ok {
+			return otherwise
+		}
+		v, err := strconv.Atoi(text)
+		if err != nil || v < 1 || v > maxTensorEdge {
+			errs = append(errs, fmt.Errorf("parameter %s is %q, wanted a whole number from 1 to %d", key, text, maxTensorEdge))
+		}
+		return v
+	}
+	if order, ok := get(keyColorOrder); ok && !strings.EqualFold(order, "RGB") {
+		errs = append(errs, fmt.Errorf("parameter %s is %q, and pages are drawn as RGB: change the order inside the model", keyColorOrder, order))
+	}
+	if text, ok := get(keyLabels); ok {
+		var err error
+		if c.Labels, err = checkLabels(strings.Split(text, ",")); err != nil {
+			errs = append(errs, fmt.Errorf("parameter %s is %q: %w", keyLabels, text, err))
+		}
+	} else if labelFile == "" {
+		errs = append(errs, fmt.Errorf("there are no labels: wanted label_filename at output %s, or parameter %s with the labels separated by commas", outputLabels, keyLabels))
+	}
+	c.ScoreThreshold = number(keyScoreThreshold, defaultScoreThreshold, 0, 1)
+	c.IoUThreshold = number(keyIoU, defaultIoU, 0, 1)
+	c.MaxCandidates = count(keyCandidates, defaultCandidates)
+	c.MaxKept = count(keyKeep, defaultKeep)
+	c.Batch = count(keyBatch, 0)
+	c.InFlight = count(keyInFlight, 0)
+	if _, ok := get(keyMaxAge); ok {
+		ms := number(keyMaxAge, 0, 0, float64(time.Hour/time.Millisecond))
+		c.MaxAge = time.Duration(math.Round(ms * float64(time.Millisecond)))
+		if c.MaxAge == 0 {
+			c.MaxAge = -1
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkLabels trims labels and makes sure that each is there once.
+func checkLabels(raw []string) ([]string, error) {
+	labels := make([]string, 0, len(raw))
+	for i, label := range raw {
+		label = strings.TrimSpace(label)
+		if label == "" || slices.Contains(labels, label) {
+			return nil, fmt.Errorf("label %d is %q, wanted a word for each class, in the order of the class indices, none empty and none twice", i, label)
+		}
+		labels = append(labels, label)
+	}
+	return labels, nil
+}
+
+// instances adds up the copies of the model over groups and devices. The server
+// fills the groups in when it gives the config out.
+func instances(groups []*inferencepb.ModelInstanceGroup) int {
+	n := 0
+	for _, g := range groups {
+		if g.GetPassive() {
+			continue // takes no requests
+		}
+		n += max(1, int(g.GetCount())) * max(1, len(g.GetGpus()))
+	}
+	return max(1, n)
+}
+
+// newestVersion picks the version that the server itself would take.
+func newestVersion(versions []string) string {
+	newest, best := "", int64(-1)
+	for _, v := range versions {
+		if n, err := strconv.ParseInt(v, 10, 64); err == nil && n > best {
+			newest, best = v, n
+		}
+	}
+	return newest
+}
+
+// differs tells in words what of the answers would change from c to now; empty
+// when only batching does.
+func (c *Contract) differs(now *Contract) string {
+	var changed []string
+	note := func(what string, from, to any) {
+		if from != to {
+			changed = append(changed, fmt.Sprintf("%s (%v, was %v)", what, to, from))
+		}
+	}
+	note("model version", c.Version, now.Version)
+	note("page width", c.Width, now.Width)
+	note("page height", c.Height, now.Height)
+	note("boxes a page", c.Detections, now.Detections)
+	note("labels", strings.Join(c.Labels, ","), strings.Join(now.Labels, ","))
+	note("score threshold", c.ScoreThreshold, now.ScoreThreshold)
+	note("overlap threshold", c.IoUThreshold, now.IoUThreshold)
+	note("candidates a class", c.MaxCandidates, now.MaxCandidates)
+	note("regions kept a class", c.MaxKept, now.MaxKept)
+	return strings.Join(changed, ", ")
 }

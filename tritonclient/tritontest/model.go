@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"math"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -72,6 +73,7 @@ func Layout(height, width, maxBatch int) Model {
 	parameters := map[string]*inferencepb.ModelParameter{}
 	for key, value := range map[string]string{
 		"quire.color_order":     "RGB",
+		"quire.labels":          strings.Join(Labels, ","),
 		"quire.score_threshold": "0.5",
 		"quire.nms_iou":         "0.5",
 		"quire.nms_candidates":  "200",

@@ -1,0 +1,390 @@
+package layout
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"quire/orchestrator"
+	"quire/tritonclient"
+)
+
+// DefaultModel is the model's name in quire's own repository.
+const DefaultModel = "layout"
+
+// Transport is how pixels reach the server.
+type Transport int
+
+// The transports.
+const (
+	// TransportAuto is shared memory when the server takes it, else in-band.
+	TransportAuto Transport = iota
+	// TransportShared is system shared memory, or an error.
+	TransportShared
+	// TransportInBand sends pixels in the gRPC message.
+	TransportInBand
+)
+
+// ParseTransport reads "auto", "shm" or "grpc".
+func ParseTransport(word string) (Transport, error) {
+	i := slices.Index(transportWords[:], word)
+	if i < 0 {
+		return 0, fmt.Errorf("transport %q: it is auto, shm or grpc", word)
+	}
+	return Transport(i), nil
+}
+
+var transportWords = [...]string{"auto", "shm", "grpc"}
+
+func (t Transport) String() string {
+	if t < 0 || int(t) >= len(transportWords) {
+		return fmt.Sprintf("transport %d", int(t))
+	}
+	return transportWords[t]
+}
+
+// Config says which model to use and how. The zero value is good.
+type Config struct {
+	// Model is the model's name on the server; default DefaultModel.
+	Model string
+	// Version is the model's version; default the newest that is served.
+	Version string
+	// ScoreThreshold, in (0,1), replaces the one that the served config gives;
+	// zero keeps that, a negative one lets every detection pass.
+	ScoreThreshold float64
+	// Transport is how pixels reach the server.
+	Transport Transport
+	// SharedMemoryPrefix starts the name of the shared-memory object that is
+	// made for a moment to find out whether the server takes any. Whoever gave
+	// the prefix unlinks what a killed process leaves. Default "quire-".
+	SharedMemoryPrefix string
+	// Log is told what was found out about shared memory; nil for nobody.
+	Log *slog.Logger
+}
+
+// Model is a layout model on a Triton server: an [orchestrator.Model]. Its
+// methods may be called from any goroutine. It starts no goroutine.
+type Model struct {
+	client *tritonclient.Client
+	cfg    Config
+	log    *slog.Logger
+
+	refresh  sync.Mutex // one reader of the config at a time
+	contract atomic.Pointer[Contract]
+	// stale is set when the server or the model was away: what comes back may
+	// be another model under the same name.
+	stale atomic.Bool
+
+	regions regions
+	// offered is what Input tells about shared memory; it stays as Open found
+	// it. regions knows what holds at the moment.
+	offered bool
+}
+
+var _ orchestrator.Model = (*Model)(nil)
+
+// Open reads the contract of a served model and finds out whether the server
+// takes shared memory from this process. It does not wait for the model: see
+// [tritonclient.Client.WaitModelReady]. Every error but ctx's is an
+// [*orchestrator.ModelError]; one with ActionStop means that the model does not
+// fit. The client stays the caller's, and must outlive the model.
+func Open(ctx context.Context, client *tritonclient.Client, cfg Config) (*Model, error) {
+	cfg.Model = cmp.Or(cfg.Model, DefaultModel)
+	cfg.SharedMemoryPrefix = cmp.Or(cfg.SharedMemoryPrefix, "quire-")
+	if cfg.ScoreThreshold >= 1 || cfg.ScoreThreshold != cfg.ScoreThreshold {
+		return nil, stop(nil, "threshold %v: it must be below 1, for scores are at most 1", cfg.ScoreThreshold)
+	}
+	m := &Model{client: client, cfg: cfg, log: cfg.Log}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	m.regions.init(client, m.log)
+	c, err := m.read(ctx, cfg.Version)
+	if err == nil && c.Labels == nil {
+		c.Labels, err = m.askLabels(ctx, c)
+	}
+	if err != nil {
+		return nil, m.failed(ctx, err)
+	}
+	m.contract.Store(c)
+	if cfg.Transport != TransportInBand {
+		switch err := m.regions.probe(ctx, cfg.SharedMemoryPrefix); {
+		case err == nil:
+			m.offered = true
+			m.regions.allow()
+			m.log.Debug("pixels go through shared memory", "server", client.Target())
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case cfg.Transport == TransportShared:
+			return nil, stop(err, "shared memory does not work, and transport is shm: %v: use transport auto or grpc", err)
+		default:
+			m.log.Info("pixels go in gRPC messages: no shared memory with this server", "server", client.Target(), "reason", err)
+		}
+	}
+	return m, nil
+}
+
+// read gets the contract of a version from the server; of the newest if version
+// is empty.
+func (m *Model) read(ctx context.Context, version string) (*Contract, error) {
+	meta, err := m.client.ModelMetadata(ctx, m.cfg.Model, m.cfg.Version)
+	if err != nil {
+		return nil, err
+	}
+	served := meta.GetVersions()
+	if version == "" {
+		version = newestVersion(served)
+	} else if len(served) > 0 && !slices.Contains(served, version) {
+		return nil, stop(nil, "model %s at %s was changed while in use: version %s is gone, served is %s: start again to use it as it is now",
+			m.cfg.Model, m.client.Target(), version, strings.Join(served, ", "))
+	}
+	config, err := m.client.ModelConfig(ctx, m.cfg.Model, version)
+	if err != nil {
+		return nil, err
+	}
+	c, err := NewContract(config)
+	if err != nil {
+		return nil, stop(err, "model %s at %s does not fit: %s: serve quire's model_repository there", m.cfg.Model, m.client.Target(), oneLine(err))
+	}
+	c.Model, c.Version = m.cfg.Model, version
+	switch {
+	case m.cfg.ScoreThreshold > 0:
+		c.ScoreThreshold = m.cfg.ScoreThreshold
+	case m.cfg.ScoreThreshold < 0:
+		c.ScoreThreshold = 0
+	}
+	if old := m.contract.Load(); old != nil && c.Labels == nil {
+		// A changed label file shows at the next Open only: to ask for it takes
+		// an inference, and this is called when those fail.
+		c.Labels = old.Labels
+	}
+	return c, nil
+}
+
+// Contract is what the served config says now, with the threshold of Config in
+// force. It is not to be changed.
+func (m *Model) Contract() *Contract { return m.contract.Load() }
+
+// Info names the model.
+func (m *Model) Info() orchestrator.ModelInfo {
+	c := m.contract.Load()
+	return orchestrator.ModelInfo{Name: c.Model, Version: c.Version}
+}
+
+// Input tells what the model wants to be fed.
+func (m *Model) Input() orchestrator.Input {
+	c := m.contract.Load()
+	return orchestrator.Input{
+		Width: c.Width, Height: c.Height, MaxBatch: c.MaxBatch,
+		Batch: c.Batch, MaxAge: c.MaxAge, InFlight: c.InFlight, Instances: c.Instances,
+		SharedMemory: m.offered,
+	}
+}
+
+// WaitReady waits for the server and the model.
+func (m *Model) WaitReady(ctx context.Context) error {
+	err := m.client.WaitModelReady(ctx, m.cfg.Model, m.cfg.Version, func(reason error) {
+		m.log.Debug("not ready", "reason", reason)
+	})
+	if err == nil {
+		return nil
+	}
+	return m.failed(ctx, err)
+}
+
+// Refresh reads the served config again and takes a new batch size or instance
+// count. What would change answers in mid-run (raster, labels, thresholds,
+// version) is refused with ActionStop: one run has one model.
+func (m *Model) Refresh(ctx context.Context) error {
+	m.refresh.Lock()
+	defer m.refresh.Unlock()
+	old := m.contract.Load()
+	now, err := m.read(ctx, old.Version)
+	if err != nil {
+		return m.failed(ctx, err)
+	}
+	if changed := old.differs(now); changed != "" {
+		return stop(nil, "model %s at %s was changed while in use: %s: start again to use it as it is now", m.cfg.Model, m.client.Target(), changed)
+	}
+	m.contract.Store(now)
+	m.stale.Store(false)
+	return nil
+}
+
+// Infer runs some pages of a slab through the model, in one request.
+func (m *Model) Infer(ctx context.Context, s *orchestrator.Slab, first int, frames []orchestrator.Frame) ([]orchestrator.Verdict, error) {
+	c := m.contract.Load()
+	n := len(frames)
+	if n == 0 {
+		return nil, nil
+	}
+	if m.stale.Load() {
+		// What came back may be another model under the same name: look first.
+		if err := m.unchanged(ctx, c); err != nil {
+			return nil, m.failed(ctx, err)
+		}
+		m.stale.Store(false)
+	}
+	switch {
+	case n > c.MaxBatch:
+		// Reloaded with a smaller batch since these pages were put together.
+		return nil, m.reloaded()
+	case s.PageBytes != c.PageBytes() || first < 0 || first+n > s.Pages || len(s.Bytes) < s.Pages*s.PageBytes:
+		return nil, stop(nil, "pages %d to %d of a slab of %d pages, %d bytes each, do not fit a model that wants %d bytes", first, first+n, s.Pages, s.PageBytes, c.PageBytes())
+	}
+	response, err := m.ask(ctx, c, s, first, n)
+	if err != nil {
+		return m.refused(ctx, c, n, err)
+	}
+	out := outputs{
+		boxes:  response.Outputs[outputBoxes].Raw,
+		scores: response.Outputs[outputScores].Raw,
+		labels: response.Outputs[outputLabels].Raw,
+	}
+	verdicts := make([]orchestrator.Verdict, n)
+	for i := range verdicts {
+		verdicts[i] = c.decode(out.page(i, c.Detections), frames[i])
+	}
+	return verdicts, nil
+}
+
+// ask makes the request: through shared memory if the slab is and the server
+// takes it, else in-band.
+func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, first, n int) (*tritonclient.InferResponse, error) {
+	pages, k := int64(n), int64(c.Detections)
+	request := &tritonclient.InferRequest{
+		Model: c.Model, Version: c.Version,
+		Inputs: []tritonclient.Input{{
+			Name: inputPages, Datatype: "UINT8", Shape: []int64{pages, int64(c.Height), int64(c.Width), 3},
+		}},
+		Outputs: []tritonclient.Output{
+			{Name: outputBoxes, Datatype: "FP32", Shape: []int64{pages, k, 4}},
+			{Name: outputScores, Datatype: "FP32", Shape: []int64{pages, k}},
+			{Name: outputLabels, Datatype: "INT32", Shape: []int64{pages, k}},
+		},
+	}
+	from, to := first*s.PageBytes, (first+n)*s.PageBytes
+	// Twice, because a server that was restarted has forgotten the region.
+	for range 2 {
+		region, err := m.regions.of(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		if region == "" {
+			break
+		}
+		request.Inputs[0].Region = &tritonclient.SharedMemoryRef{Region: region, Offset: uint64(from), ByteSize: uint64(to - from)}
+		response, err := m.client.Infer(ctx, request)
+		switch tritonclient.KindOf(err) {
+		case tritonclient.UnknownRegion, tritonclient.RegionRefused, tritonclient.SharedMemoryDisabled:
+			m.regions.forget(s, region)
+			if ctx.Err() == nil {
+				continue
+			}
+		}
+		return response, err
+	}
+	request.Inputs[0].Region = nil
+	request.Inputs[0].Raw = s.Bytes[from:to:to]
+	return m.client.Infer(ctx, request)
+}
+
+// refused turns a failed request into what the engine should do.
+func (m *Model) refused(ctx context.Context, c *Contract, n int, err error) ([]orchestrator.Verdict, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	kind := tritonclient.KindOf(err)
+	switch kind {
+	case tritonclient.Unavailable, tritonclient.ModelNotReady:
+		m.stale.Store(true)
+	case tritonclient.InvalidArgument, tritonclient.BadResponse:
+		// The commonest reason is that the model is no longer the one that was
+		// read. Then the request was right when it was made.
+		if changed := m.unchanged(ctx, c); changed != nil {
+			m.stale.Store(true)
+			return nil, m.failed(ctx, changed)
+		}
+		if kind == tritonclient.BadResponse && n == 1 {
+			return []orchestrator.Verdict{fault(orchestrator.CategoryBadOutput, "%v", err)}, nil
+		}
+	}
+	return nil, m.failed(ctx, err)
+}
+
+// unchanged is nil when the server still serves contract c, a ModelError with
+// ActionRefresh or ActionStop when it does not, or what keeps it from telling.
+func (m *Model) unchanged(ctx context.Context, c *Contract) error {
+	now, err := m.read(ctx, c.Version)
+	if err != nil {
+		return err
+	}
+	if now.MaxBatch != c.MaxBatch || c.differs(now) != "" {
+		return m.reloaded()
+	}
+	return nil
+}
+
+func (m *Model) reloaded() error {
+	return &orchestrator.ModelError{Action: orchestrator.ActionRefresh, Message: fmt.Sprintf("model %s at %s was reloaded", m.cfg.Model, m.client.Target())}
+}
+
+// Release forgets a slab's region before its memory goes.
+func (m *Model) Release(s *orchestrator.Slab) { m.regions.release(s.Key) }
+
+// Close forgets all regions that are left. The model is not to be used after
+// it. It is idempotent.
+func (m *Model) Close() error {
+	m.regions.releaseAll()
+	return nil
+}
+
+// failed says what to do about an error of a call.
+func (m *Model) failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if me, ok := errors.AsType[*orchestrator.ModelError](err); ok {
+		return me
+	}
+	return &orchestrator.ModelError{Action: action(tritonclient.KindOf(err)), Message: err.Error(), Err: err}
+}
+
+// action is what to do about a kind of error.
+func action(kind tritonclient.Kind) orchestrator.Action {
+	switch kind {
+	case tritonclient.QueueFull, tritonclient.QueueTimeout:
+		// Too much is under way, ours or others'; nothing is wrong with the
+		// pages.
+		return orchestrator.ActionShrink
+	case tritonclient.Unavailable:
+		return orchestrator.ActionWait
+	case tritonclient.ModelNotReady:
+		// It is being reloaded, and comes back as something else perhaps.
+		return orchestrator.ActionRefresh
+	case tritonclient.Deadline:
+		// It may be this batch that takes so long, so it costs an attempt.
+		return orchestrator.ActionRetry
+	case tritonclient.Internal, tritonclient.BadResponse:
+		// One page can fail a batch; alone, the others may be fine.
+		return orchestrator.ActionBisect
+	case tritonclient.InvalidArgument, tritonclient.Restricted, tritonclient.TooLarge:
+		// The same for every page, and for ever.
+		return orchestrator.ActionStop
+	}
+	// Not known to be hopeless, not known to be harmless.
+	return orchestrator.ActionRetry
+}
+
+func stop(err error, format string, args ...any) *orchestrator.ModelError {
+	return &orchestrator.ModelError{Action: orchestrator.ActionStop, Message: fmt.Sprintf(format, args...), Err: err}
+}
+
+// oneLine joins the lines of a joined error.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

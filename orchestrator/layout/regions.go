@@ -1,0 +1,204 @@
+package layout
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"quire/orchestrator"
+	"quire/tritonclient"
+)
+
+// shmDir is where Linux keeps POSIX shared-memory objects (shm_overview(7)).
+const shmDir = "/dev/shm"
+
+// releaseTimeout bounds how long a server that does not answer can hold up the
+// release of memory. It unmaps what it forgot to when it ends.
+const releaseTimeout = 2 * time.Second
+
+// regions knows which slabs are registered with the server as shared memory.
+type regions struct {
+	client *tritonclient.Client
+	log    *slog.Logger
+	// suffix keeps our names apart from those of a process in another
+	// container, which may have the same prefix and process id.
+	suffix string
+
+	mu      sync.Mutex
+	allowed bool // the server is known to take shared memory
+	serial  int
+	byKey   map[string]*region
+}
+
+// region is one slab's registration. Its turn is held while a call registers
+// it, so that two batches of one slab do so once.
+type region struct {
+	turn chan struct{} // of capacity 1; whoever has the turn may touch the rest
+	name string        // empty when not registered
+	// doubtful are names whose registration got no answer: the server may hold
+	// them or not.
+	doubtful []string
+}
+
+func (r *regions) init(client *tritonclient.Client, log *slog.Logger) {
+	r.client, r.log, r.byKey, r.suffix = client, log, make(map[string]*region), randomHex()
+}
+
+func randomHex() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func (r *regions) allow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.allowed = true
+}
+
+// disallow goes over to in-band for good, and says so once.
+func (r *regions) disallow(reason error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.allowed {
+		r.log.Warn("the server takes no shared memory any more; pixels go in gRPC messages from now on", "server", r.client.Target(), "reason", reason)
+	}
+	r.allowed = false
+}
+
+// probe finds out whether the server shares /dev/shm with this process: it
+// registers an object whose name nobody can have by chance.
+func (r *regions) probe(ctx context.Context, prefix string) error {
+	name := prefix + "probe-" + randomHex()
+	path := filepath.Join(shmDir, name)
+	// The same mode as the slabs have: another user's server is found out here.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("no shared memory on this machine: %w", err)
+	}
+	defer os.Remove(path)
+	size := os.Getpagesize()
+	_, err = f.Write(make([]byte, size))
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return fmt.Errorf("no shared memory on this machine: %w", err)
+	}
+	if err := r.client.SystemSharedMemoryRegister(ctx, tritonclient.Region{Name: name, Key: "/" + name, ByteSize: uint64(size)}); err != nil {
+		return err
+	}
+	r.unregister(name)
+	return nil
+}
+
+// of gives the name under which the slab is registered, registering it first if
+// need be; an empty name means in-band.
+func (r *regions) of(ctx context.Context, s *orchestrator.Slab) (string, error) {
+	if s.Key == "" {
+		return "", nil
+	}
+	r.mu.Lock()
+	if !r.allowed {
+		r.mu.Unlock()
+		return "", nil
+	}
+	g := r.byKey[s.Key]
+	if g == nil {
+		g = &region{turn: make(chan struct{}, 1)}
+		r.byKey[s.Key] = g
+	}
+	r.mu.Unlock()
+
+	select {
+	case g.turn <- struct{}{}:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	defer func() { <-g.turn }()
+	if g.name != "" {
+		return g.name, nil
+	}
+	// A name is used once: the server may still hold an old one, busy with a
+	// request that was given up here.
+	r.mu.Lock()
+	r.serial++
+	name := fmt.Sprintf("%s-%s-%d", strings.TrimPrefix(s.Key, "/"), r.suffix, r.serial)
+	r.mu.Unlock()
+	err := r.client.SystemSharedMemoryRegister(ctx, tritonclient.Region{Name: name, Key: s.Key, ByteSize: uint64(len(s.Bytes))})
+	switch tritonclient.KindOf(err) {
+	case tritonclient.RegionRefused, tritonclient.SharedMemoryDisabled:
+		r.disallow(err)
+		return "", nil
+	}
+	if err != nil {
+		g.doubtful = append(g.doubtful, name)
+		return "", err
+	}
+	g.name = name
+	return name, nil
+}
+
+// forget notes that the server does not know the slab under this name.
+func (r *regions) forget(s *orchestrator.Slab, name string) {
+	r.mu.Lock()
+	g := r.byKey[s.Key]
+	r.mu.Unlock()
+	if g == nil {
+		return
+	}
+	g.turn <- struct{}{} // held for the time of one bounded call at most
+	if g.name == name {  // not registered anew by another batch meanwhile
+		g.name = ""
+	}
+	<-g.turn
+}
+
+// release unregisters a slab.
+func (r *regions) release(key string) {
+	r.mu.Lock()
+	g := r.byKey[key]
+	delete(r.byKey, key)
+	r.mu.Unlock()
+	if g == nil {
+		return
+	}
+	g.turn <- struct{}{}
+	defer func() { <-g.turn }()
+	if g.name != "" {
+		r.unregister(g.name)
+	}
+	for _, name := range g.doubtful {
+		r.unregister(name)
+	}
+}
+
+func (r *regions) releaseAll() {
+	r.mu.Lock()
+	keys := make([]string, 0, len(r.byKey))
+	for k := range r.byKey {
+		keys = append(keys, k)
+	}
+	r.mu.Unlock()
+	for _, k := range keys {
+		r.release(k)
+	}
+}
+
+// unregister is best effort: a server that is gone has forgotten by itself. It
+// has a time of its own, since it must happen when everything else was called
+// off as well.
+func (r *regions) unregister(name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+	defer cancel()
+	if err := r.client.SystemSharedMemoryUnregister(ctx, name); err != nil {
+		r.log.Debug("a shared-memory region was not unregistered", "region", name, "err", err)
+	}
+}
