@@ -396,7 +396,8 @@ def absurd_page():
     return single(twin(), f"/MediaBox [0 0 {10**30} {10**30}]")
 
 
-@kind("cropbox_outside.pdf", "a CropBox that does not meet the MediaBox", pages(page("failed:page_size", "done")))
+@kind("cropbox_outside.pdf", "a CropBox that does not meet the MediaBox, which is shown in its place",
+      done(**geometry(WIDTH, HEIGHT, [0, 0, WIDTH, HEIGHT], same_as="twin_plain.pdf")))
 def cropbox_outside():
     return single(twin(), "/MediaBox [0 0 612 792] /CropBox [1000 1000 1200 1300]")
 
