@@ -478,9 +478,10 @@ def describe(names):
     ends lists the ways that are right, any one of them: a status, or
     failed:CATEGORY; for a document with pages, failed alone means that all of
     them failed. page_count is null when the document does not open, or when
-    there is no one right answer. pages has one record a page, from the first on: its ends and, where it matters, its geometry (width_pt,
-    height_pt, rotation, crop_box) and same_as, a document whose first page shows
-    the same picture at the same place.
+    there is no one right answer. pages has one record a page, from the first
+    on: its ends and, where it matters, its geometry (width_pt, height_pt,
+    rotation, crop_box) and same_as, a document whose first page shows the same
+    picture at the same place.
     """
     return {name: {"what": KINDS[name][0], **KINDS[name][1]} for name in names}
 
