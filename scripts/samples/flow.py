@@ -1,6 +1,6 @@
 """Flows blocks through the columns of a document, page after page."""
 
-from .typeset import break_lines
+from .typeset import DESCENT, break_lines
 
 
 class Flow:
@@ -57,6 +57,11 @@ class Flow:
         else:
             self.waiting.append((height, draw, after))
 
+    @staticmethod
+    def _foot(lines, style, ink):
+        """Where a block ends for the spacing: as if its last line had a descender."""
+        return ink if lines[-1].low() else ink + DESCENT * style.size
+
     def flush(self):
         """Puts down the floats that still wait."""
         while self.waiting:
@@ -68,7 +73,7 @@ class Flow:
         self.skip(before)
         if not self._fits(style.leading * len(lines) + after + room):
             self.next()
-        self.y = self.doc.lines(lines, self.x, self.y, style, "section_header") + after
+        self.y = self._foot(lines, style, self.doc.lines(lines, self.x, self.y, style, "section_header")) + after
         self.at_top = False
 
     def list(self, items, style, gap=3, after=10, label="text"):
@@ -104,7 +109,8 @@ class Flow:
                 if count < 2:
                     self.next()
                     continue
-            self.y = self.doc.lines(lines[:count], self.x + x, self.y, style, label) + after
+            ink = self.doc.lines(lines[:count], self.x + x, self.y, style, label)
+            self.y = self._foot(lines[:count], style, ink) + after
             self.at_top = False
             lines = lines[count:]
             if lines:

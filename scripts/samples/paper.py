@@ -151,7 +151,7 @@ def make(path):
 
     def furniture(page):
         if page == 1:
-            _ends(doc, 40, "Proceedings of the Bindery, volume 9, number 2", "pages 41-45")
+            _ends(doc, 40, "Proceedings of the Bindery, volume 9, number 2", "pages 41-44")
         elif page % 2:
             _ends(doc, 40, "Finding the Blocks of a Page", "A. Quill, M. Vellum, R. Colophon")
         else:

@@ -46,7 +46,7 @@ type Document struct {
 	// PageCount is nil when the document should not open, or when there is no
 	// one right answer.
 	PageCount *int `json:"page_count"`
-	// Pages has one entry a page, if the document opens.
+	// Pages has one entry a page, from the first on, if the document opens.
 	Pages []Page `json:"pages"`
 }
 
