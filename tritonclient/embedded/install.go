@@ -111,7 +111,7 @@ func (e *Env) Run(ctx context.Context, g *guard.Guard, line func(string), args .
 }
 
 func (e *Env) environ(set ...string) []string {
-	return cleanEnv(append([]string{"PATH=" + e.bin() + ":" + os.Getenv("PATH"), "PYTHONUNBUFFERED=1", "PYTHONNOUSERSITE=1"}, set...)...)
+	return cleanEnv(append([]string{"PATH=" + e.bin() + ":" + os.Getenv("PATH") + ":/usr/bin:/bin", "PYTHONUNBUFFERED=1", "PYTHONNOUSERSITE=1"}, set...)...)
 }
 
 // Requirements is what to install.
