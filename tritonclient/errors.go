@@ -1,0 +1,311 @@
+package tritonclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Kind says what a failed call means for the caller. Kinds are stable: new ones
+// may come, none changes its meaning.
+//
+// A Kind is an error, so that errors.Is(err, tritonclient.QueueFull) asks for
+// the kind of a wrapped *[Error].
+type Kind int
+
+// The kinds of failure.
+const (
+	// Other is anything that no other kind describes.
+	Other Kind = iota
+	// QueueFull: the model's queue, or a proxy's quota, takes no more now. Send
+	// less at once and try again; nothing is wrong with the request.
+	QueueFull
+	// QueueTimeout: the request waited in the server's queue longer than the
+	// queue policy allows. Try again.
+	QueueTimeout
+	// Unavailable: the server cannot be reached, or is starting, draining or
+	// stopping, or the connection broke in mid-call. Wait for it, try again.
+	Unavailable
+	// ModelNotReady: the server is there and the model is not: unknown, not
+	// loaded, or being reloaded. Wait for ModelReady, read the config again.
+	ModelNotReady
+	// Restricted: the server refuses this client for good: a header,
+	// credential or certificate is missing or wrong.
+	Restricted
+	// ModelControlDisabled: the server does not run with explicit model
+	// control, so models cannot be loaded or unloaded by clients.
+	ModelControlDisabled
+	// UnknownRegion: a shared-memory region is not registered, most likely
+	// because the server was restarted. Register it and try again.
+	UnknownRegion
+	// RegionExists: a shared-memory region of that name is registered already.
+	RegionExists
+	// RegionRefused: the server cannot map the shared-memory object: it runs on
+	// another host, in another container or as another user, or the object is
+	// smaller than was said. Send tensors in the message.
+	RegionRefused
+	// SharedMemoryDisabled: the server takes no shared memory from clients.
+	// Send tensors in the message.
+	SharedMemoryDisabled
+	// Deadline: no answer in time; whether the server did the work is unknown.
+	Deadline
+	// Canceled: the caller's own context was cancelled.
+	Canceled
+	// InvalidArgument: the request does not fit the model (name, shape, type,
+	// batch size) or the API. The same request will fail again.
+	InvalidArgument
+	// Internal: the model or its backend failed on the request, or on another
+	// one that the server had merged with it.
+	Internal
+	// LoadFailed: the model does not load with the configuration it has. A copy
+	// that was loaded before is still serving.
+	LoadFailed
+	// TooLarge: a message is larger than a side is willing to take.
+	TooLarge
+	// BadResponse: the server answered, with something that is not usable.
+	BadResponse
+)
+
+var kindNames = [...]string{
+	Other:                "other",
+	QueueFull:            "queue_full",
+	QueueTimeout:         "queue_timeout",
+	Unavailable:          "unavailable",
+	ModelNotReady:        "model_not_ready",
+	Restricted:           "restricted",
+	ModelControlDisabled: "model_control_disabled",
+	UnknownRegion:        "unknown_region",
+	RegionExists:         "region_exists",
+	RegionRefused:        "region_refused",
+	SharedMemoryDisabled: "shared_memory_disabled",
+	Deadline:             "deadline",
+	Canceled:             "canceled",
+	InvalidArgument:      "invalid_argument",
+	Internal:             "internal",
+	LoadFailed:           "load_failed",
+	TooLarge:             "too_large",
+	BadResponse:          "bad_response",
+}
+
+// String is the kind's stable name, for logs, metrics and results.
+func (k Kind) String() string {
+	if k < 0 || int(k) >= len(kindNames) {
+		return fmt.Sprintf("kind %d", int(k))
+	}
+	return kindNames[k]
+}
+
+func (k Kind) Error() string { return k.String() }
+
+// phrase is the kind in people's words, with the remedy where there is one.
+func (k Kind) phrase() string {
+	switch k {
+	case QueueFull:
+		return "the server's queue is full"
+	case QueueTimeout:
+		return "waited too long in the server's queue"
+	case Unavailable:
+		return "the server is not available"
+	case ModelNotReady:
+		return "the model is not ready"
+	case Restricted:
+		return "the server refuses this client; check headers and certificates"
+	case ModelControlDisabled:
+		return "models cannot be loaded or unloaded; start the server with --model-control-mode=explicit"
+	case UnknownRegion:
+		return "the shared-memory region is not registered"
+	case RegionExists:
+		return "the shared-memory region is registered already"
+	case RegionRefused:
+		return "the server cannot use the shared memory; is it on this host, in this container, as this user?"
+	case SharedMemoryDisabled:
+		return "the server takes no shared memory; start it with --allow-client-shm=true, or send tensors in the message"
+	case Deadline:
+		return "no answer in time"
+	case Canceled:
+		return "cancelled"
+	case InvalidArgument:
+		return "the server refuses the request"
+	case Internal:
+		return "the server failed"
+	case LoadFailed:
+		return "the model does not load"
+	case TooLarge:
+		return "the message is too large"
+	case BadResponse:
+		return "the server's answer is not usable"
+	}
+	return "failed"
+}
+
+// KindOf gives the kind of err, and Other when no *[Error] is in it.
+func KindOf(err error) Kind {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Kind
+	}
+	return Other
+}
+
+// Error is a failed call.
+//
+// errors.Is finds its Kind; for [Deadline] and [Canceled] the context package's
+// errors as well, and the cause of a cancelled context. errors.As finds the
+// gRPC status error.
+type Error struct {
+	Kind Kind
+	// Code is what the server or the transport answered; for an answer that is
+	// not usable it is OK.
+	Code codes.Code
+	// Message is the server's or the transport's text, made one line.
+	Message string
+	// Op is the RPC, such as "ModelInfer".
+	Op string
+	// Model is the model the call was about; may be empty.
+	Model string
+	// Target is the server as the client was told it.
+	Target string
+	// Err is the cause; may be nil.
+	Err error
+
+	// ctxErr is the context's error when the caller's context or the call's
+	// own timeout ended it.
+	ctxErr error
+}
+
+// Error is one line: the server, the call, what happened, the server's words.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("triton")
+	if e.Target != "" {
+		b.WriteString(" at " + e.Target)
+	}
+	b.WriteString(": ")
+	if e.Op != "" {
+		b.WriteString(e.Op)
+		if e.Model != "" {
+			b.WriteString(" of " + e.Model)
+		}
+		b.WriteString(": ")
+	}
+	b.WriteString(e.reason())
+	return b.String()
+}
+
+// reason is the line without server and call.
+func (e *Error) reason() string {
+	if e.Message == "" {
+		return e.Kind.phrase()
+	}
+	return e.Kind.phrase() + " (" + e.Message + ")"
+}
+
+// Is reports whether target is this error's Kind.
+func (e *Error) Is(target error) bool {
+	k, ok := target.(Kind)
+	return ok && k == e.Kind
+}
+
+// Unwrap gives the causes.
+func (e *Error) Unwrap() []error {
+	var errs []error
+	if e.ctxErr != nil {
+		errs = append(errs, e.ctxErr)
+	}
+	if e.Err != nil {
+		errs = append(errs, e.Err)
+	}
+	return errs
+}
+
+// fail makes the *Error of a failed RPC. callerCtx is the context the caller
+// gave, without the call's own timeout.
+func (c *Client) fail(callerCtx context.Context, op, model string, err error) error {
+	st, ok := status.FromError(err)
+	if !ok {
+		st = status.FromContextError(err)
+	}
+	e := &Error{
+		Code:    st.Code(),
+		Message: oneLine(st.Message()),
+		Op:      op,
+		Model:   model,
+		Target:  c.target,
+		Err:     err,
+	}
+	switch {
+	case callerCtx.Err() == context.Canceled:
+		// The caller left. What the RPC says by then is an accident of timing:
+		// CANCELLED mostly, but also UNAVAILABLE or the answer to a lost race.
+		e.Kind, e.ctxErr = Canceled, callerCtx.Err()
+		if cause := context.Cause(callerCtx); cause != e.ctxErr {
+			e.Err = errors.Join(cause, err)
+		}
+	case callerCtx.Err() == context.DeadlineExceeded, st.Code() == codes.DeadlineExceeded:
+		// The caller's deadline, the call's own timeout, or the server's view of
+		// either, which can arrive a moment before ours. There is one clock and
+		// one meaning.
+		e.Kind, e.ctxErr = Deadline, context.DeadlineExceeded
+	default:
+		e.Kind = classify(op, st.Code(), st.Message())
+	}
+	if hint := hint(st.Message()); hint != "" {
+		e.Message += "; " + hint
+	}
+	return e
+}
+
+// maxMessage bounds a server's text; a backend may send a whole stack trace.
+const maxMessage = 400
+
+// oneLine makes a server's text fit for one line of a terminal: no control
+// characters, no runs of blanks, bounded, and without the wrappers that grpc-go
+// and Triton put around it.
+func oneLine(text string) string {
+	// Only the head is looked at: error texts have been seen with megabytes.
+	const head = 4 * maxMessage
+	if len(text) > head {
+		text = text[:head]
+	}
+	text = strings.ToValidUTF8(text, "?")
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.IsControl(r)
+	}), " ")
+	// Triton: "[request id: <id_unknown>] text".
+	if rest, ok := strings.CutPrefix(text, "[request id: "); ok {
+		if _, after, ok := strings.Cut(rest, "] "); ok {
+			text = after
+		}
+	}
+	// grpc-go: connection error: desc = "transport: Error while dialing: text".
+	if rest, ok := strings.CutPrefix(text, `connection error: desc = "`); ok {
+		text = strings.TrimSuffix(rest, `"`)
+	}
+	text = strings.TrimPrefix(text, "transport: ")
+	text = strings.TrimPrefix(text, "Error while dialing: ")
+	if len(text) > maxMessage {
+		cut := maxMessage
+		for cut > 0 && !utf8.RuneStart(text[cut]) {
+			cut--
+		}
+		text = text[:cut] + "…"
+	}
+	return text
+}
+
+// hint is what a transport's text most likely means, for the mistakes that
+// everybody makes once; empty when there is nothing to add.
+func hint(text string) string {
+	switch {
+	case strings.Contains(text, "looked like an HTTP/1.1 header"):
+		return "this looks like Triton's HTTP port; its gRPC port is 8001 by default"
+	case strings.Contains(text, "first record does not look like a TLS handshake"):
+		return "the server speaks without TLS"
+	}
+	return ""
+}
