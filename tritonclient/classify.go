@@ -35,7 +35,7 @@ func classify(op string, code codes.Code, text string) Kind {
 		case has("explicit model load / unload is not allowed"):
 			// --model-control-mode is not explicit: permanent.
 			return ModelControlDisabled
-		case has("is not at ready state"), has("model version not ready"):
+		case has("is not at ready state"):
 			// The version exists and is loading, unloading or failed: a reload.
 			return ModelNotReady
 		case has("authentication handshake failed") && (has("x509:") || has("tls:")):
@@ -45,8 +45,9 @@ func classify(op string, code codes.Code, text string) Kind {
 			return Restricted
 		}
 		// "GRPC server is shutting down and has stopped accepting new
-		// requests", "Server is stopping to serve requests", "Server exiting",
-		// "Server not ready"; grpc-go's refused, reset, EOF, GOAWAY; a proxy's
+		// requests", "Server is stopping, scheduler for model has stopped
+		// accepting new inference requests", "Server exiting", "Server not
+		// ready"; grpc-go's refused, reset, EOF, GOAWAY; a proxy's
 		// 502, 503, 504.
 		return Unavailable
 
@@ -82,6 +83,17 @@ func classify(op string, code codes.Code, text string) Kind {
 		}
 
 	case codes.InvalidArgument:
+		switch {
+		case op == "RepositoryModelLoad":
+			// "load failed for model 'm': version 1 is at UNAVAILABLE state: …":
+			// the model's own initialisation failed, or the override does not
+			// hold.
+			return LoadFailed
+		case op == "ModelStatistics" && has("is not available"):
+			// "requested model 'm' is not available": what the other RPCs call
+			// an unknown model.
+			return ModelNotReady
+		}
 		// Shape, type, byte size, batch beyond max_batch_size, unknown input or
 		// output, bad override. A region whose bounds do not fit is one too.
 		return InvalidArgument
@@ -102,13 +114,25 @@ func classify(op string, code codes.Code, text string) Kind {
 			has("unexpected eof"):
 			// grpc-go: the connection ended in the middle of the call.
 			return Unavailable
+		case has("error while marshaling"):
+			// grpc-go: the request is no valid message and was never sent.
+			return InvalidArgument
+		case op == "RepositoryModelLoad":
+			// "failed to load 'm', failed to poll from model repository": no
+			// such model, no valid config, or an override that is neither.
+			return LoadFailed
+		case op == "SystemSharedMemoryRegister":
+			// "Unable to open shared memory region", "Invalid shared memory
+			// region", "failed to register shared memory region": shm_open,
+			// the size check or mmap.
+			return RegionRefused
 		case has("failed to unmarshal"), has("grpc: failed to decompress"):
 			// grpc-go could not read the answer.
 			return BadResponse
 		}
 		// The backend's own words; TRITONSERVER_ERROR_UNKNOWN is what a backend
 		// says that did not choose a code. Every request of a merged batch gets
-		// it, not only the one that caused it. A failed load is one as well.
+		// it, not only the one that caused it.
 		return Internal
 
 	case codes.PermissionDenied, codes.Unauthenticated:

@@ -2,6 +2,7 @@ package tritonclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -89,16 +90,17 @@ func (c *Client) ServerLive(ctx context.Context) (bool, error) {
 	return res.GetLive(), err
 }
 
-// ServerReady reports whether the server takes requests. Ask [Client.ModelReady]
-// before sending any: a server may be ready while a model is not.
+// ServerReady reports whether the server takes requests and all its models are
+// ready. Ask [Client.ModelReady] before sending any: this one may be true while
+// a model is away, and is false as long as any model failed to load.
 func (c *Client) ServerReady(ctx context.Context) (bool, error) {
 	res, err := call(ctx, c, "ServerReady", "", c.config.CallTimeout, c.stub.ServerReady, &inferencepb.ServerReadyRequest{})
 	return res.GetReady(), err
 }
 
 // ModelReady reports whether a model can be used; version "" means the one that
-// the server would choose. A model that the server does not know is false
-// without an error, or an error of kind ModelNotReady, as the server has it.
+// the server would choose. A model that the server does not know is not ready,
+// without an error.
 func (c *Client) ModelReady(ctx context.Context, model, version string) (bool, error) {
 	res, err := call(ctx, c, "ModelReady", model, c.config.CallTimeout, c.stub.ModelReady,
 		&inferencepb.ModelReadyRequest{Name: model, Version: version})
@@ -143,41 +145,44 @@ func (c *Client) Statistics(ctx context.Context, model, version string) ([]*infe
 // pollInterval is how often WaitModelReady asks.
 const pollInterval = 100 * time.Millisecond
 
-// WaitModelReady returns when the server and the model can be used, or with
-// ctx's error. It gives up early on what waiting cannot mend (kind Restricted or
-// InvalidArgument). The last reason to wait, if any, goes to each call of
-// onWait, which may be nil; it runs on the caller's goroutine.
+// WaitModelReady returns when the model can be used, or when ctx ends, with an
+// error (kind Deadline or Canceled) that holds the last reason to wait. It gives
+// up at once on what waiting cannot mend (kinds Restricted, InvalidArgument).
+// Each reason to wait goes to onWait, which may be nil; it runs on the caller's
+// goroutine, once an attempt.
 func (c *Client) WaitModelReady(ctx context.Context, model, version string, onWait func(error)) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
+	var reason error
 	for {
 		ready, err := c.ModelReady(ctx, model, version)
-		if err == nil && ready {
+		switch {
+		case err == nil && ready:
 			return nil
-		}
-		if err == nil {
+		case err == nil:
 			err = &Error{Kind: ModelNotReady, Op: "ModelReady", Model: model, Target: c.target}
-		}
-		switch KindOf(err) {
-		case Restricted, InvalidArgument, Canceled:
+		case errors.Is(err, Restricted), errors.Is(err, InvalidArgument):
 			return err
 		}
-		if ctx.Err() != nil {
-			return err
-		}
-		if onWait != nil {
-			onWait(err)
-		}
-		select {
-		case <-ctx.Done():
-			e := &Error{Kind: Deadline, Op: "ModelReady", Model: model, Target: c.target, Err: err, ctxErr: ctx.Err()}
-			if ctx.Err() == context.Canceled {
-				e.Kind = Canceled
+		if ctx.Err() == nil {
+			reason = err
+			if onWait != nil {
+				onWait(err)
 			}
-			e.Message = "last seen: " + KindOf(err).phrase()
-			return e
-		case <-ticker.C:
+			select {
+			case <-ctx.Done():
+			case <-ticker.C:
+				continue
+			}
 		}
+		gaveUp := &Error{Kind: Deadline, Op: "ModelReady", Model: model, Target: c.target, Err: reason, ctxErr: ctx.Err()}
+		if ctx.Err() == context.Canceled {
+			gaveUp.Kind = Canceled
+		}
+		if last, ok := errors.AsType[*Error](reason); ok {
+			gaveUp.Message = "last: " + last.reason()
+		}
+		return gaveUp
 	}
 }
 

@@ -46,6 +46,10 @@ const (
 	UnknownRegion
 	// RegionExists: a shared-memory region of that name is registered already.
 	RegionExists
+	// RegionRefused: the server cannot map the shared-memory object: it runs on
+	// another host, in another container or as another user, or the object is
+	// smaller than was said. Send tensors in the message.
+	RegionRefused
 	// SharedMemoryDisabled: the server takes no shared memory from clients.
 	// Send tensors in the message.
 	SharedMemoryDisabled
@@ -59,6 +63,9 @@ const (
 	// Internal: the model or its backend failed on the request, or on another
 	// one that the server had merged with it.
 	Internal
+	// LoadFailed: the model does not load with the configuration it has. A copy
+	// that was loaded before is still serving.
+	LoadFailed
 	// TooLarge: a message is larger than a side is willing to take.
 	TooLarge
 	// BadResponse: the server answered, with something that is not usable.
@@ -75,11 +82,13 @@ var kindNames = [...]string{
 	ModelControlDisabled: "model_control_disabled",
 	UnknownRegion:        "unknown_region",
 	RegionExists:         "region_exists",
+	RegionRefused:        "region_refused",
 	SharedMemoryDisabled: "shared_memory_disabled",
 	Deadline:             "deadline",
 	Canceled:             "canceled",
 	InvalidArgument:      "invalid_argument",
 	Internal:             "internal",
+	LoadFailed:           "load_failed",
 	TooLarge:             "too_large",
 	BadResponse:          "bad_response",
 }
@@ -92,7 +101,7 @@ func (k Kind) String() string {
 	return kindNames[k]
 }
 
-func (k Kind) Error() string { return "triton: " + k.String() }
+func (k Kind) Error() string { return k.String() }
 
 // phrase is the kind in people's words, with the remedy where there is one.
 func (k Kind) phrase() string {
@@ -113,6 +122,8 @@ func (k Kind) phrase() string {
 		return "the shared-memory region is not registered"
 	case RegionExists:
 		return "the shared-memory region is registered already"
+	case RegionRefused:
+		return "the server cannot use the shared memory; is it on this host, in this container, as this user?"
 	case SharedMemoryDisabled:
 		return "the server takes no shared memory; start it with --allow-client-shm=true, or send tensors in the message"
 	case Deadline:
@@ -123,6 +134,8 @@ func (k Kind) phrase() string {
 		return "the server refuses the request"
 	case Internal:
 		return "the server failed"
+	case LoadFailed:
+		return "the model does not load"
 	case TooLarge:
 		return "the message is too large"
 	case BadResponse:
@@ -180,11 +193,16 @@ func (e *Error) Error() string {
 		}
 		b.WriteString(": ")
 	}
-	b.WriteString(e.Kind.phrase())
-	if e.Message != "" {
-		b.WriteString(" (" + e.Message + ")")
-	}
+	b.WriteString(e.reason())
 	return b.String()
+}
+
+// reason is the line without server and call.
+func (e *Error) reason() string {
+	if e.Message == "" {
+		return e.Kind.phrase()
+	}
+	return e.Kind.phrase() + " (" + e.Message + ")"
 }
 
 // Is reports whether target is this error's Kind.

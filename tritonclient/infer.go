@@ -5,6 +5,7 @@ import (
 	"context"
 	"math"
 	"time"
+	"unicode/utf8"
 
 	"quire/tritonclient/inferencepb"
 )
@@ -103,6 +104,13 @@ func (c *Client) encodeRequest(req *InferRequest) (*inferencepb.ModelInferReques
 	}
 	if req.Model == "" {
 		return bad("no model named")
+	}
+	for _, s := range []string{req.Model, req.Version, req.ID} {
+		// File names end up in IDs, and not all of them are UTF-8; grpc-go
+		// would report it as a fault of the server's.
+		if !utf8.ValidString(s) {
+			return bad("%q is not UTF-8", s)
+		}
 	}
 	m := &inferencepb.ModelInferRequest{ModelName: req.Model, ModelVersion: req.Version, Id: req.ID}
 	for i := range req.Inputs {

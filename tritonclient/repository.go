@@ -25,8 +25,8 @@ func (c *Client) RepositoryIndex(ctx context.Context, onlyReady bool) ([]*infere
 // serving, and when the load fails the old copy stays.
 //
 // A server without explicit model control answers with kind
-// ModelControlDisabled, a model that does not load with Internal, an override
-// that is no configuration with InvalidArgument.
+// ModelControlDisabled; a model that does not load, or not with that override,
+// is LoadFailed.
 func (c *Client) LoadModel(ctx context.Context, model string, override []byte) error {
 	if model == "" {
 		return c.badRequest("RepositoryModelLoad", "", "no model named")
@@ -44,7 +44,7 @@ func (c *Client) LoadModel(ctx context.Context, model string, override []byte) e
 	return err
 }
 
-// UnloadModel unloads a model. It may return before the last requests in flight
+// UnloadModel unloads a model; one that is not loaded is no error. It may return before the last requests in flight
 // have ended.
 func (c *Client) UnloadModel(ctx context.Context, model string) error {
 	if model == "" {
