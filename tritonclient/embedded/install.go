@@ -111,7 +111,7 @@ func (e *Env) Run(ctx context.Context, g *guard.Guard, line func(string), args .
 }
 
 func (e *Env) environ(set ...string) []string {
-	return cleanEnv(append([]string{"PATH=" + e.bin() + ":" + os.Getenv("PATH"), "PYTHONUNBUFFERED=1", "PYTHONNOUSERSITE=1"}, set...)...)
+	return cleanEnv(append([]string{"PATH=" + e.bin() + ":" + os.Getenv("PATH") + ":/usr/bin:/bin", "PYTHONUNBUFFERED=1", "PYTHONNOUSERSITE=1"}, set...)...)
 }
 
 // Requirements is what to install.
@@ -198,7 +198,7 @@ func (e *Env) build(ctx context.Context, o Options, req Requirements, lock *os.F
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
 		return cacheError(cache, err)
 	}
-	p := &pip{options: o, env: e, tmp: tmp, lock: lock}
+	p := &pip{options: o, env: e, base: req.Base, tmp: tmp, lock: lock}
 	if err := p.open(filepath.Join(e.dir, "install.log")); err != nil {
 		return cacheError(cache, err)
 	}
@@ -216,8 +216,10 @@ func (e *Env) build(ctx context.Context, o Options, req Requirements, lock *os.F
 			return cacheError(cache, err)
 		}
 	}
-	if err := p.install(ctx, wanted); err != nil {
-		return err
+	if len(wanted) > 0 {
+		if err := p.install(ctx, wanted); err != nil {
+			return err
+		}
 	}
 	if err := os.RemoveAll(tmp); err != nil {
 		return cacheError(cache, err)

@@ -10,20 +10,38 @@ import (
 	"testing"
 )
 
+// tinyRequirements is something small to install on top of the server's
+// environment, which spares the time that a pip of its own takes.
+func tinyRequirements(t *testing.T, o Options) Requirements {
+	t.Helper()
+	base, err := ServerEnv(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Requirements{Name: "tiny", Lock: []byte(tinyLock), Base: base}
+}
+
 // An installation killed at any stage is made whole by the next.
 func TestKilledInstall(t *testing.T) {
-	for _, stage := range []string{"making a virtual environment", "installing"} {
-		t.Run(stage, func(t *testing.T) {
+	for _, test := range []struct{ role, stage string }{
+		{"install", "making a virtual environment"},
+		{"install on server", "installing"},
+	} {
+		t.Run(test.stage, func(t *testing.T) {
 			cache := t.TempDir()
-			h := startHelper(t, "install", cache)
-			h.until(t, stage)
+			h := startHelper(t, test.role, cache)
+			h.until(t, test.stage)
 			if err := h.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
 			_ = h.Wait()
 			o := options(t)
+			req := tinyRequirements(t, o)
+			if test.role == "install" {
+				req.Base = nil
+			}
 			o.Cache = cache
-			env, err := Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+			env, err := Install(t.Context(), o, req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -52,11 +70,13 @@ func wantImport(t *testing.T, o Options, env *Env) {
 // Of two processes that want the same at once, one installs and both have it;
 // afterwards nothing is left to do, and an environment on top shares it.
 func TestInstallsAtOnce(t *testing.T) {
+	o := options(t)
+	req := tinyRequirements(t, o)
 	cache := t.TempDir()
 	var said [2][]string
 	var wg sync.WaitGroup
 	for i := range said {
-		h := startHelper(t, "install", cache)
+		h := startHelper(t, "install on server", cache)
 		wg.Go(func() { said[i] = h.rest(t) })
 	}
 	wg.Wait()
@@ -73,43 +93,45 @@ func TestInstallsAtOnce(t *testing.T) {
 		t.Errorf("%d processes installed, want 1: %q", made, said)
 	}
 
-	o := options(t)
 	o.Cache = cache
 	progress := o.Progress
 	o.Progress = func(p Progress) { t.Errorf("something was left to do: %s", p.Text) }
-	env, err := Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+	env, err := Install(t.Context(), o, req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantImport(t, o, env)
 
 	o.Progress = progress
-	top, err := Install(t.Context(), o, Requirements{Name: "top", Lock: []byte("# a comment\n" + tinyLock), Base: env})
+	top, err := Install(t.Context(), o, Requirements{Name: "top", Lock: []byte("# a comment\n" + tinyLock + otherLock), Base: env})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said1 string
-	if err := top.Run(t.Context(), o.Guard, func(line string) { said1 = line }, "-c", "import typing_extensions as t; print(t.__file__)"); err != nil {
+	var files string
+	if err := top.Run(t.Context(), o.Guard, func(line string) { files = line }, "-c", "import typing_extensions as t, google.protobuf as p; print(t.__file__, p.__file__)"); err != nil {
 		t.Fatal(err)
 	}
-	if want := filepath.Join(env.SitePackages(), "typing_extensions.py"); said1 != want {
-		t.Errorf("the environment on top uses %s, want %s", said1, want)
+	want := filepath.Join(env.SitePackages(), "typing_extensions.py") + " " + filepath.Join(top.SitePackages(), "google", "protobuf", "__init__.py")
+	if files != want {
+		t.Errorf("the environment on top uses %s, want %s", files, want)
 	}
 }
 
 // What goes wrong with pip is one line with the reason, and the log's name.
 func TestInstallErrors(t *testing.T) {
 	o := options(t)
+	req := tinyRequirements(t, o)
 	o.Cache = t.TempDir()
-	wrong := strings.Replace(tinyLock, "sha256:4", "sha256:5", 1)
-	_, err := Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(wrong)})
+	wrong := req
+	wrong.Lock = []byte(strings.Replace(tinyLock, "sha256:4", "sha256:5", 1))
+	_, err := Install(t.Context(), o, wrong)
 	wantSetupError(t, err, "does not match its pinned hash", "install.log", "--triton ADDR")
 
 	t.Setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
 	t.Setenv("PIP_RETRIES", "1")
 	t.Setenv("PIP_FIND_LINKS", "")
 	t.Setenv("PIP_NO_CACHE_DIR", "1")
-	_, err = Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+	_, err = Install(t.Context(), o, req)
 	wantSetupError(t, err, "cannot reach the package index", "install.log", "HTTPS_PROXY")
 
 	file := filepath.Join(t.TempDir(), "file")
@@ -117,13 +139,13 @@ func TestInstallErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.Cache = file
-	_, err = Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+	_, err = Install(t.Context(), o, req)
 	wantSetupError(t, err, "cache directory "+file, EnvCache)
 	t.Setenv("HOME", "")
 	t.Setenv("XDG_CACHE_HOME", "")
 	t.Setenv(EnvCache, "")
 	o.Cache = ""
-	_, err = Install(t.Context(), o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+	_, err = Install(t.Context(), o, req)
 	wantSetupError(t, err, "cache directory", EnvCache)
 }
 

@@ -61,6 +61,9 @@ func layOut(ctx context.Context, o Options, e *Env) (backends, error) {
 	if _, err := os.Stat(final); err == nil {
 		return b, nil
 	}
+	if err := checkShell(); err != nil {
+		return b, err
+	}
 	lock, err := lockFile(ctx, filepath.Join(parent, ".lock"), nil)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -133,6 +136,17 @@ func stubPath(e *Env) string {
 
 var missingLibrary = regexp.MustCompile(`error while loading shared libraries: ([^\s:]+): (.*)`)
 
+// checkShell looks for what Triton's Python backend starts its stubs with; it
+// waits for minutes when there is none.
+func checkShell() error {
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/bin", "/bin") {
+		if info, err := os.Stat(filepath.Join(dir, "bash")); err == nil && info.Mode()&0o111 != 0 {
+			return nil
+		}
+	}
+	return &SetupError{Thing: "bash", Reason: "not found, and the server starts Python with it", Remedy: installCommand("bash", "bash") + ", " + wayOut}
+}
+
 // checkLoads runs server and stub for nothing but what the dynamic loader says.
 func checkLoads(ctx context.Context, g *guard.Guard, e *Env, b backends) error {
 	for _, args := range [][]string{{serverPath(e), "--help"}, {filepath.Join(b.dir, "python", "triton_python_backend_stub")}} {
@@ -156,8 +170,7 @@ func checkLoads(ctx context.Context, g *guard.Guard, e *Env, b backends) error {
 		name := missing[1]
 		remedy := "install the package that has it"
 		if strings.HasPrefix(name, "libpython") {
-			remedy = libpythonRemedy(strings.HasPrefix(e.python.Path, "/usr/bin/"), e.python.Minor)
-			return &SetupError{Thing: name, Reason: "not found by the server's Python stub", Remedy: remedy}
+			remedy = installCommand(fmt.Sprintf("libpython3.%d", e.python.Minor), "python3-libs")
 		}
 		if pkg := packages[name]; pkg != "" {
 			remedy = installCommand(pkg, cmp.Or(map[string]string{"zlib1g": "zlib", "libstdc++6": "libstdc++"}[pkg], "glibc libgcc"))

@@ -18,8 +18,8 @@ import (
 	"quire/tritonclient/guard"
 )
 
-// envRole turns the test binary into a program of its own: "install" and
-// "serve".
+// envRole turns the test binary into a program of its own: "install", "install
+// on server" (with its environment as the base) and "serve".
 const envRole = "QUIRE_EMBEDDED_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -48,9 +48,15 @@ func program(role string, args []string) error {
 		}
 	}}
 	switch role {
-	case "install":
+	case "install", "install on server":
+		req := Requirements{Name: "tiny", Lock: []byte(tinyLock)}
+		if role != "install" {
+			if req.Base, err = ServerEnv(ctx, o); err != nil {
+				return err
+			}
+		}
 		o.Cache = args[0]
-		_, err := Install(ctx, o, Requirements{Name: "tiny", Lock: []byte(tinyLock)})
+		_, err := Install(ctx, o, req)
 		if err == nil {
 			fmt.Println("installed")
 		}
@@ -69,6 +75,11 @@ func program(role string, args []string) error {
 // tinyLock is a package of 45 kB, as scripts/requirements-model.txt pins it.
 const tinyLock = `typing-extensions==4.16.0 \
     --hash=sha256:481caa481374e813c1b176ada14e97f1f67a4539ce9cfeb3f350d78d6370c2e8
+`
+
+// otherLock is a package of 340 kB, from the same place.
+const otherLock = `protobuf==7.36.2 \
+    --hash=sha256:89f23aa53c24553a2416fd4fd1ec06f74fa42b14b546d8883128813f775bbfd2
 `
 
 func startGuard(t *testing.T) *guard.Guard {

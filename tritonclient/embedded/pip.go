@@ -21,6 +21,7 @@ import (
 type pip struct {
 	options Options
 	env     *Env
+	base    *Env     // may be nil
 	tmp     string   // for downloads
 	lock    *os.File // of the environment; the processes hold it too
 	log     *os.File
@@ -64,9 +65,15 @@ type exitError struct{ state guard.State }
 
 func (e *exitError) Error() string { return e.state.String() }
 
+// makeVenv makes the virtual environment, with a pip of its own unless there is
+// a base whose pip can serve: that halves the time.
 func (p *pip) makeVenv(ctx context.Context) error {
 	base := p.env.python
-	err := p.run(ctx, base.Path, "-I", "-m", "venv", filepath.Join(p.env.dir, "venv"))
+	args := []string{"-I", "-m", "venv"}
+	if p.base != nil {
+		args = append(args, "--without-pip")
+	}
+	err := p.run(ctx, base.Path, append(args, filepath.Join(p.env.dir, "venv"))...)
 	if exit := (*exitError)(nil); errors.As(err, &exit) {
 		return p.explain("virtual environment with "+base.Path, exit,
 			installCommand(fmt.Sprintf("python3.%d-venv", base.Minor), "python3-libs python3-pip"))
@@ -86,8 +93,12 @@ func (p *pip) install(ctx context.Context, lock []byte) error {
 		defer close(watched)
 		p.watch(watching)
 	}()
-	err := p.run(ctx, p.env.Python(), "-I", "-m", "pip", "install", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-		"--progress-bar", "off", "--no-compile", "-r", file)
+	python, args := p.env.Python(), []string{"-I", "-m", "pip"}
+	if p.base != nil {
+		python, args = p.base.Python(), append(args, "--python", p.env.Python())
+	}
+	err := p.run(ctx, python, append(args, "install", "--no-deps", "--require-hashes", "--only-binary", ":all:",
+		"--progress-bar", "off", "--no-compile", "-r", file)...)
 	stop()
 	<-watched
 	if exit := (*exitError)(nil); errors.As(err, &exit) {

@@ -33,6 +33,11 @@ def executable():
     return getattr(sys, "_base_executable", None) or sys.executable
 
 
+def whole(module):
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None  # an empty folder has a spec too
+
+
 def libc():
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
@@ -47,8 +52,8 @@ json.dump(
         "Executable": executable(),
         "Machine": platform.machine(),
         "Libc": libc(),
-        "Venv": importlib.util.find_spec("venv") is not None,
-        "Ensure": importlib.util.find_spec("ensurepip") is not None,
+        "Venv": whole("venv"),
+        "Ensure": whole("ensurepip"),
         "Libpython": libpython(),
         "Prefix": sys.base_prefix,
     },

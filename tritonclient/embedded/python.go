@@ -126,10 +126,8 @@ func checkPython(ctx context.Context, path string) (py Python, passed int, lack 
 	}
 	thing := fmt.Sprintf("%s (Python %s)", path, p.Version)
 	minor := pythonMinor(p.Version)
-	pkg := fmt.Sprintf("python3.%d", minor)
 	another := "name another python3 with " + EnvPython + ", " + wayOut
 
-	system := strings.HasPrefix(p.Prefix, "/usr") && !strings.HasPrefix(p.Prefix, "/usr/local")
 	checks := []struct {
 		ok             bool
 		reason, remedy string
@@ -140,8 +138,7 @@ func checkPython(ctx context.Context, path string) (py Python, passed int, lack 
 		{p.Machine == "x86_64", "runs as " + p.Machine + ", and the server's wheel is for x86_64 only", "use a running server with --triton ADDR"},
 		{strings.HasPrefix(p.Libc, "glibc "), "its C library is not glibc (musl?)", "use a running server with --triton ADDR"},
 		{glibcAtLeast(p.Libc), fmt.Sprintf("the system has %s, wanted glibc %d.%d or newer (Debian 12, Ubuntu 22.04 and later)", p.Libc, minGlibcMajor, minGlibcMin), "use a running server with --triton ADDR"},
-		{p.Venv && p.Ensure, "its venv module is not whole (" + missingModule(p) + ")", venvRemedy(system, pkg)},
-		{p.Libpython != "" || minor == bundledLibpython, fmt.Sprintf("libpython3.%d.so.1.0 is not installed", minor), libpythonRemedy(system, minor)},
+		{len(missing(p, minor)) == 0, strings.Join(missing(p, minor), " and ") + " not there", missingRemedy(p, minor)},
 	}
 	for i, c := range checks {
 		if !c.ok {
@@ -179,25 +176,35 @@ func runProbe(ctx context.Context, path string) (probe, error) {
 	return p, nil
 }
 
-func missingModule(p probe) string {
+// missing lists what an interpreter of the right kind lacks.
+func missing(p probe, minor int) (what []string) {
 	if !p.Venv {
-		return "no module venv"
+		what = append(what, "module venv")
 	}
-	return "no module ensurepip"
+	if !p.Ensure {
+		what = append(what, "module ensurepip")
+	}
+	if p.Libpython == "" && minor != bundledLibpython {
+		what = append(what, libpythonName(minor))
+	}
+	return what
 }
 
-func venvRemedy(system bool, pkg string) string {
-	if !system {
-		return "install Python with its whole standard library, or name another with " + EnvPython + ", " + wayOut
-	}
-	return installCommand(pkg+"-venv", "python3-libs python3-pip") + ", " + wayOut
-}
+func libpythonName(minor int) string { return fmt.Sprintf("libpython3.%d.so.1.0", minor) }
 
-func libpythonRemedy(system bool, minor int) string {
-	if !system {
-		return fmt.Sprintf("build it with --enable-shared (PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install 3.%d), or name another python3 with %s, %s", minor, EnvPython, wayOut)
+// missingRemedy is one command for all that is missing.
+func missingRemedy(p probe, minor int) string {
+	if system := strings.HasPrefix(p.Prefix, "/usr") && !strings.HasPrefix(p.Prefix, "/usr/local"); !system {
+		return fmt.Sprintf("build it whole and with --enable-shared (PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install 3.%d), or name another python3 with %s, %s", minor, EnvPython, wayOut)
 	}
-	return installCommand(fmt.Sprintf("libpython3.%d", minor), "python3-libs") + ", " + wayOut
+	var debian []string
+	if !p.Venv || !p.Ensure {
+		debian = append(debian, fmt.Sprintf("python3.%d-venv", minor))
+	}
+	if p.Libpython == "" {
+		debian = append(debian, fmt.Sprintf("libpython3.%d", minor))
+	}
+	return installCommand(strings.Join(debian, " "), "python3-libs python3-pip") + ", " + wayOut
 }
 
 // installCommand is how this system installs packages, by their Debian and

@@ -40,6 +40,8 @@ func TestMissing(t *testing.T) {
 		"venv":      {fakePython(t, map[string]any{"Venv": false}), []string{"module venv", "apt-get install python3.11-venv"}},
 		"ensurepip": {fakePython(t, map[string]any{"Ensure": false}), []string{"ensurepip", "apt-get install python3.11-venv"}},
 		"libpython": {fakePython(t, map[string]any{"Libpython": ""}), []string{"libpython3.11.so.1.0", "apt-get install libpython3.11"}},
+		"a bare system Python": {fakePython(t, map[string]any{"Ensure": false, "Libpython": ""}),
+			[]string{"module ensurepip and libpython3.11.so.1.0", "apt-get install python3.11-venv libpython3.11"}},
 		"own static build": {fakePython(t, map[string]any{"Libpython": "", "Prefix": "/opt/python"}),
 			[]string{"libpython3.11.so.1.0", "--enable-shared"}},
 		"no Python at all":  {"#!/bin/sh\necho hello\n", []string{"does not answer like Python"}},

@@ -361,6 +361,8 @@ func startReason(lines []string) string {
 			fatal = strings.TrimPrefix(trimmed, "error: ")
 		case isLog && strings.HasPrefix(message, "failed to poll model '"):
 			load = message
+		case strings.Contains(message, "CudaDriverHelper"): // on every machine without a GPU
+			continue
 		case isLog && strings.HasPrefix(trimmed, "E"):
 			severe = message
 		}

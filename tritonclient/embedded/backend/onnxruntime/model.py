@@ -20,6 +20,7 @@ What it reads from the model's config:
                                         has it: faster, answers differ a little
 """
 
+import ctypes
 import itertools
 import json
 import os
@@ -185,30 +186,42 @@ class TritonPythonModel:
         return Network(path, config)
 
     def execute(self, requests):
-        network, responses, good = self.network, [None] * len(requests), []
+        responses, work = [None] * len(requests), {}
         for at, request in enumerate(requests):
             try:
-                good.append((at, *self.unpack(request)))
+                work[at] = self.unpack(request)
             except Exception as error:
                 responses[at] = failed(error)
-        try:
-            network.run(*(list(itertools.chain.from_iterable(part)) for part in zip(*(g[1:3] for g in good)))) if good else None
-            failures = {}
-        except Exception as error:
-            # Somebody's item broke the batch. Triton merged these requests, so
-            # their senders know nothing of each other: run each by itself, and
-            # only the one that fails again has failed.
-            failures = {at: error for at, *_ in good}
-            if len(good) > 1:
-                failures = {}
-                for at, items, answers, _ in good:
-                    try:
-                        network.run(items, answers)
-                    except Exception as its_own:
-                        failures[at] = its_own
-        for at, _, _, arrays in good:
+        failures = self.run_apart(work)
+        for at, (_, _, arrays) in work.items():
             responses[at] = failed(failures[at]) if at in failures else answered(requests[at], arrays)
         return responses
+
+    def run_apart(self, work):
+        """Runs all requests together and gives back those that failed, with
+        their errors.
+
+        When something in the merged batch fails, each request is run by itself
+        and only the one that fails again has failed: Triton merges requests of
+        clients that know nothing of each other.
+        """
+        together = [[], []]
+        for items, answers, _ in work.values():
+            together[0] += items
+            together[1] += answers
+        try:
+            self.network.run(*together)
+            return {}
+        except Exception as error:
+            if len(work) == 1:
+                return dict.fromkeys(work, error)
+        failures = {}
+        for at, (items, answers, _) in work.items():
+            try:
+                self.network.run(items, answers)
+            except Exception as error:
+                failures[at] = error
+        return failures
 
     def unpack(self, request):
         """The request's items, room for their answers, and that room as the
@@ -218,7 +231,7 @@ class TritonPythonModel:
             tensor = pb_utils.get_input_tensor_by_name(request, name)
             if tensor is None:
                 raise ValueError(f"input {name} is missing")
-            array = np.ascontiguousarray(tensor.as_numpy())  # no copy of what already is
+            array = borrow(tensor)
             if list(array.shape[1:]) != dims[1:] or count not in (None, len(array)):
                 raise ValueError(f"input {name} has shape {list(array.shape)}, wanted {['n', *dims[1:]]}")
             tensors[name], count = array, len(array)
@@ -231,10 +244,47 @@ class TritonPythonModel:
         self.network.close()
 
 
+def borrow(tensor):
+    """A request tensor's own memory as an array; valid while the request is.
+
+    as_numpy is not the way: a stub built before NumPy 2 gives wrong strides
+    under NumPy 2. What DLPack gives is marked read-only, which OpenVINO does
+    not take even for an input, so the address is wrapped once more.
+    """
+    array = np.from_dlpack(tensor)
+    if not array.flags.c_contiguous:
+        return np.ascontiguousarray(array)
+    memory = (ctypes.c_char * array.nbytes).from_address(array.ctypes.data)
+    return np.frombuffer(memory, array.dtype).reshape(array.shape)
+
+
+class Lent:
+    """An array on its way into a response, for Tensor.from_dlpack.
+
+    The stub frees what it was handed, but renames the capsule to a name that
+    the capsule's own destructor does not know, and NumPy then complains on
+    standard error about every one. So the destructor is taken off.
+    """
+
+    set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
+    set_destructor.argtypes, set_destructor.restype = [ctypes.py_object, ctypes.c_void_p], ctypes.c_int
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+    def __dlpack__(self, **_):
+        capsule = self.array.__dlpack__()
+        Lent.set_destructor(capsule, None)
+        return capsule
+
+
 def answered(request, arrays):
     wanted = set(request.requested_output_names())
     return pb_utils.InferenceResponse(
-        output_tensors=[pb_utils.Tensor(name, array) for name, array in arrays.items() if name in wanted]
+        output_tensors=[pb_utils.Tensor.from_dlpack(name, Lent(array)) for name, array in arrays.items() if name in wanted]
     )
 
 
