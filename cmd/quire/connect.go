@@ -88,5 +88,5 @@ func findRepository(named string, options embedded.Options) (string, error) {
 	if info, err := os.Stat("model_repository/" + layout.DefaultModel); err == nil && info.IsDir() {
 		return "model_repository", nil
 	}
-	return embedded.Repository(options)
+	return embedded.BundledRepository(options)
 }
