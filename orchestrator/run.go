@@ -87,6 +87,14 @@ func (d *Detector) Run(ctx context.Context, job Job) (Summary, error) {
 	}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.cancel(nil)
+	d.runsMu.Lock()
+	d.runs[r] = true
+	d.runsMu.Unlock()
+	defer func() {
+		d.runsMu.Lock()
+		delete(d.runs, r)
+		d.runsMu.Unlock()
+	}()
 	defer context.AfterFunc(d.ctx, func() { r.abort(ErrClosed) })()
 	defer context.AfterFunc(r.ctx, r.cancelLive)()
 
