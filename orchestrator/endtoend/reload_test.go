@@ -33,7 +33,7 @@ func TestReloadInMidRun(t *testing.T) {
 	}
 	defer client.Close()
 
-	w, err := walk.New([]string{odd.MakeMany(t, 160)}, walk.Config{})
+	w, err := walk.New([]string{odd.MakeMany(t, 110)}, walk.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestReloadInMidRun(t *testing.T) {
 	s, err := d.Run(t.Context(), orchestrator.Job{Source: w, Sink: tree, Progress: &progress})
 	close(over)
 	reloads.Wait()
-	if err != nil || s.Pages != (orchestrator.Counts{Done: 160}) || s.Documents != (orchestrator.Counts{Done: 160}) {
+	if err != nil || s.Pages != (orchestrator.Counts{Done: 110}) || s.Documents != (orchestrator.Counts{Done: 110}) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
