@@ -43,7 +43,7 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 		}
 		how := failed
 		if how == nil {
-			how = fmt.Errorf("%s%s", s.State(), s.saveLog())
+			how = errors.New(s.State().String() + s.saveLog())
 		}
 		now := time.Now()
 		for len(restarts) > 0 && now.Sub(restarts[0]) > restartWindow {
