@@ -55,7 +55,7 @@ func newApp(stop stops) *cli.App {
 		Usage: "directories of PDFs to page layout, with a Triton Inference Server",
 		Description: "quire renders pages, batches them across documents and sends them to a Triton\n" +
 			"Inference Server. Without --triton it starts a Triton of its own on the CPU.\n\n" + exitCodesHelp,
-		Commands:             []*cli.Command{runCommand(stop), versionCommand()},
+		Commands:             []*cli.Command{runCommand(stop), planCommand(stop), versionCommand()},
 		HideVersion:          true,
 		EnableBashCompletion: true,
 		// Errors come back from RunContext, and only execute ends the program.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +13,6 @@ import (
 	"quire/orchestrator"
 	"quire/orchestrator/render"
 	"quire/orchestrator/sink"
-	"quire/orchestrator/walk"
 	"quire/tritonclient/guard"
 )
 
@@ -25,13 +24,9 @@ func runCommand(stop stops) *cli.Command {
 		Description: "Writes one JSON file of regions for each document into the output directory,\n" +
 			"which mirrors the input, and failed.jsonl for what failed. Every flag can be\n" +
 			"set by the environment variable beside it; the flag wins.",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, EnvVars: []string{"QUIRE_OUTPUT"}, Usage: "write results into `DIR` (required)"},
-			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "use the server at `HOST:PORT` (its gRPC port)", DefaultText: "start one on the CPU"},
-			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "serve the models in `DIR` with the server that quire starts", DefaultText: "./model_repository if it is there, else quire's own copy"},
-			&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`; may be given several times", DefaultText: "*.pdf in any case"},
-			&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
-			&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
+		}, serverFlags(), inputFlags(), []cli.Flag{
 			&cli.Float64Flag{Name: "threshold", EnvVars: []string{"QUIRE_THRESHOLD"}, Usage: "keep regions that score above `SCORE`, 0 to 1", DefaultText: "what the served config says, 0.5"},
 			&cli.IntFlag{Name: "workers", EnvVars: []string{"QUIRE_WORKERS"}, Usage: "draw `N` pages at once", DefaultText: "the CPUs of this machine"},
 			&cli.IntFlag{Name: "batch", EnvVars: []string{"QUIRE_BATCH"}, Usage: "send at most `N` pages in a request", DefaultText: "quire.batch, else max_batch_size of the served config"},
@@ -39,7 +34,7 @@ func runCommand(stop stops) *cli.Command {
 			&cli.DurationFlag{Name: "max-age", EnvVars: []string{"QUIRE_MAX_AGE"}, Usage: "let the first page of a batch wait at most `TIME` for others; 0: not at all", DefaultText: "quire.max_age_ms of the served config, else 20ms"},
 			&cli.DurationFlag{Name: "page-timeout", EnvVars: []string{"QUIRE_PAGE_TIMEOUT"}, Usage: "give a page up that takes longer than `TIME` to draw", Value: 30 * time.Second},
 			logLevelFlag(),
-		},
+		}),
 		Action: func(c *cli.Context) error { return run(c, stop) },
 	}
 }
@@ -56,13 +51,13 @@ func run(c *cli.Context, stop stops) (err error) {
 	defer screen.close()
 	log := newLogger(cfg.logLevel, screen)
 
-	walker, err := walk.New(cfg.inputs, walk.Config{Include: cfg.include, Exclude: cfg.exclude, Output: cfg.output, Log: log})
+	walker, err := cfg.walker(cfg.output, log)
 	if err != nil {
 		return usageError{err}
 	}
 	defer walker.Close()
 	if empty(ctx, walker) {
-		return usageError{fmt.Errorf("no PDF found in %s: check the path, or --include", strings.Join(cfg.inputs, ", "))}
+		return usageError{cfg.nothingFound()}
 	}
 
 	// Before there is a page to finish, a soft stop is a stop.
@@ -121,6 +116,9 @@ func run(c *cli.Context, stop stops) (err error) {
 	if err := tree.Finish(); err != nil {
 		runErr = errors.Join(runErr, err)
 	}
+	if runErr == nil || errors.Is(runErr, orchestrator.ErrInterrupted) {
+		recordRate(cfg.server(), served.model.Info(), summary, tree.Written(), log)
+	}
 	fmt.Fprintln(c.App.Writer, lastLine(summary, cfg.output))
 	switch {
 	case runErr != nil:
@@ -141,13 +139,6 @@ func interruptedOr(ctx context.Context, err error) error {
 		return orchestrator.ErrInterrupted
 	}
 	return err
-}
-
-func empty(ctx context.Context, w *walk.Walker) bool {
-	for range w.Documents(ctx) {
-		return false
-	}
-	return true
 }
 
 // describe says what will happen with how much of everything.
@@ -184,26 +175,27 @@ func lastLine(s orchestrator.Summary, output string) string {
 
 // runConfig is the command line, checked.
 type runConfig struct {
-	inputs, include, exclude []string
+	inputs
 	output                   string
 	triton, repository       string
-	passwords                []string
 	threshold                float64 // as layout.Config has it
 	workers, batch, inFlight int
 	maxAge, pageTimeout      time.Duration
 	logLevel                 string
 }
 
+func (cfg runConfig) server() serverChoice { return serverChoice{cfg.triton, cfg.repository} }
+
 func runConfigOf(c *cli.Context) (runConfig, error) {
 	cfg := runConfig{
-		inputs: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude"),
 		output: c.String("output"), triton: c.String("triton"), repository: c.String("model-repository"),
 		workers: c.Int("workers"), batch: c.Int("batch"), inFlight: c.Int("in-flight"),
 		maxAge: c.Duration("max-age"), pageTimeout: c.Duration("page-timeout"),
 		threshold: c.Float64("threshold"), logLevel: c.String("log-level"),
 	}
-	if len(cfg.inputs) == 0 {
-		return cfg, errors.New("no input: quire run DIR… -o OUT")
+	var err error
+	if cfg.inputs, err = inputsOf(c, "quire run DIR… -o OUT"); err != nil {
+		return cfg, err
 	}
 	if cfg.output == "" {
 		return cfg, errors.New("no output directory: add -o OUT")
@@ -234,22 +226,11 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 			cfg.threshold = -1
 		}
 	}
-	if cfg.triton != "" && cfg.repository != "" {
-		return cfg, errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	if err := cfg.server().check(); err != nil {
+		return cfg, err
 	}
 	if !validLogLevel(cfg.logLevel) {
 		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
-	}
-	if name := c.String("password-file"); name != "" {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return cfg, fmt.Errorf("--password-file: %w", err)
-		}
-		for line := range strings.Lines(string(data)) {
-			if line = strings.TrimRight(line, "\r\n"); line != "" {
-				cfg.passwords = append(cfg.passwords, line)
-			}
-		}
 	}
 	return cfg, nil
 }
