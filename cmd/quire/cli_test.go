@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/urfave/cli/v2"
+
 	"quire/orchestrator"
 )
 
@@ -88,15 +90,18 @@ func TestHelp(t *testing.T) {
 	// What has no default here is off, or required, or empty.
 	noDefault := []string{"output", "exclude", "password-file"}
 	for _, cmd := range newApp(stops{}).Commands {
+		_, stdout, _ := call(t, cmd.Name, "--help")
+		words := strings.Join(strings.Fields(stdout), " ")
 		for _, f := range cmd.Flags {
 			name := f.Names()[0]
+			_, isSwitch := f.(*cli.BoolFlag)
 			variable := "QUIRE_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 			_, entry, _ := strings.Cut(words, "--"+name+" ")
 			entry, _, _ = strings.Cut(entry, "]")
 			if !strings.HasSuffix(entry, "[$"+variable) {
 				t.Errorf("--%s: no environment variable %s in %q", name, variable, entry)
 			}
-			if strings.Contains(entry, "(default: ") == slices.Contains(noDefault, name) {
+			if strings.Contains(entry, "(default: ") == (isSwitch || slices.Contains(noDefault, name)) {
 				t.Errorf("--%s: default missing, or unexpected, in %q", name, entry)
 			}
 		}

@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -12,26 +10,28 @@ import (
 
 // runConfig is the command line, checked.
 type runConfig struct {
-	inputs, include, exclude []string
+	inputs
 	output                   string
 	triton, repository       string
-	passwords                []string
 	threshold                float64 // as layout.Config has it
 	workers, batch, inFlight int
 	maxAge, pageTimeout      time.Duration
 	logLevel                 string
+	json                     bool
 }
+
+func (cfg runConfig) server() serverChoice { return serverChoice{cfg.triton, cfg.repository} }
 
 func runConfigOf(c *cli.Context) (runConfig, error) {
 	cfg := runConfig{
-		inputs: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude"),
 		output: c.String("output"), triton: c.String("triton"), repository: c.String("model-repository"),
 		workers: c.Int("workers"), batch: c.Int("batch"), inFlight: c.Int("in-flight"),
 		maxAge: c.Duration("max-age"), pageTimeout: c.Duration("page-timeout"),
-		threshold: c.Float64("threshold"), logLevel: c.String("log-level"),
+		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"),
 	}
-	if len(cfg.inputs) == 0 {
-		return cfg, errors.New("no input: quire run DIR… -o OUT")
+	var err error
+	if cfg.inputs, err = inputsOf(c, "quire run DIR… -o OUT"); err != nil {
+		return cfg, err
 	}
 	if cfg.output == "" {
 		return cfg, errors.New("no output directory: add -o OUT")
@@ -62,27 +62,11 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 			cfg.threshold = -1
 		}
 	}
-	if cfg.triton != "" && cfg.repository != "" {
-		return cfg, errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
-	}
-	if cfg.repository != "" {
-		if info, err := os.Stat(cfg.repository); err != nil || !info.IsDir() {
-			return cfg, fmt.Errorf("--model-repository %s: no such directory", cfg.repository)
-		}
+	if err := cfg.server().check(); err != nil {
+		return cfg, err
 	}
 	if !validLogLevel(cfg.logLevel) {
 		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
-	}
-	if name := c.String("password-file"); name != "" {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return cfg, fmt.Errorf("--password-file: %w", err)
-		}
-		for line := range strings.Lines(string(data)) {
-			if line = strings.TrimRight(line, "\r\n"); line != "" {
-				cfg.passwords = append(cfg.passwords, line)
-			}
-		}
 	}
 	return cfg, nil
 }

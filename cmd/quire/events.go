@@ -142,7 +142,7 @@ func (e *events) begin(d *orchestrator.Detector, s *served, output string) error
 
 // follow writes progress once a second until the function that it returns is
 // called.
-func (e *events) follow(ctx context.Context, d *orchestrator.Detector, p *orchestrator.Progress) (stop func()) {
+func (e *events) follow(ctx context.Context, d *orchestrator.Detector, p *orchestrator.Progress, _ func(context.Context) (int, error)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	group.Go(func() {
@@ -173,15 +173,15 @@ func (e *events) follow(ctx context.Context, d *orchestrator.Detector, p *orches
 	}
 }
 
-func (e *events) end(s orchestrator.Summary, err error, code int) error {
+func (e *events) end(s orchestrator.Summary, _ string, err error) error {
 	ev := summaryEvent{
 		MessageType: "summary", Seconds: s.Elapsed.Seconds(), Inputs: s.Documents.Ended(), Documents: countsEvent(s.Documents),
-		PagesTotal: s.Pages.Ended(), Pages: countsEvent(s.Pages), ExitCode: code,
+		PagesTotal: s.Pages.Ended(), Pages: countsEvent(s.Pages), ExitCode: exitCode(err),
 	}
 	if ev.Seconds > 0 {
 		ev.PagesPerSecond = float64(s.Pages.Done+s.Pages.Failed) / ev.Seconds
 	}
-	if err != nil {
+	if err != nil && err.Error() != "" {
 		ev.Error = oneLine(err.Error())
 	}
 	return e.write(ev)

@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -13,7 +12,6 @@ import (
 	"quire/orchestrator"
 	"quire/orchestrator/render"
 	"quire/orchestrator/sink"
-	"quire/orchestrator/walk"
 	"quire/tritonclient/guard"
 )
 
@@ -25,21 +23,18 @@ func runCommand(stop stops) *cli.Command {
 		Description: "Writes one JSON file of regions for each document into the output directory,\n" +
 			"which mirrors the input, and failed.jsonl for what failed. Every flag can be\n" +
 			"set by the environment variable beside it; the flag wins.",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, EnvVars: []string{"QUIRE_OUTPUT"}, Usage: "write results into `DIR` (required)"},
-			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "use the server at `HOST:PORT` (its gRPC port)", DefaultText: "start one on the CPU"},
-			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "serve the models in `DIR` with the server that quire starts", DefaultText: "./model_repository if it is there, else quire's own copy"},
-			&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`; may be given several times", DefaultText: "*.pdf in any case"},
-			&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
-			&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
+		}, serverFlags(), inputFlags(), []cli.Flag{
 			&cli.Float64Flag{Name: "threshold", EnvVars: []string{"QUIRE_THRESHOLD"}, Usage: "keep regions that score above `SCORE`, 0 to 1", DefaultText: "what the served config says, 0.5"},
 			&cli.IntFlag{Name: "workers", EnvVars: []string{"QUIRE_WORKERS"}, Usage: "draw `N` pages at once", DefaultText: "the CPUs of this machine"},
 			&cli.IntFlag{Name: "batch", EnvVars: []string{"QUIRE_BATCH"}, Usage: "send at most `N` pages in a request", DefaultText: "quire.batch, else max_batch_size of the served config"},
 			&cli.IntFlag{Name: "in-flight", EnvVars: []string{"QUIRE_IN_FLIGHT"}, Usage: "have at most `N` requests at the server", DefaultText: "quire.in_flight of the served config, else its instances + 1"},
 			&cli.DurationFlag{Name: "max-age", EnvVars: []string{"QUIRE_MAX_AGE"}, Usage: "let the first page of a batch wait at most `TIME` for others; 0: not at all", DefaultText: "quire.max_age_ms of the served config, else 20ms"},
 			&cli.DurationFlag{Name: "page-timeout", EnvVars: []string{"QUIRE_PAGE_TIMEOUT"}, Usage: "give a page up that takes longer than `TIME` to draw", Value: 30 * time.Second},
+			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "write events for machines to standard output, one JSON object a line (docs/events.md)"},
 			logLevelFlag(),
-		},
+		}),
 		Action: func(c *cli.Context) error { return run(c, stop) },
 	}
 }
@@ -63,13 +58,13 @@ func run(c *cli.Context, stop stops) (err error) {
 	go onStop(ctx, stop.hard, func() { cancel(orchestrator.ErrInterrupted) })
 	go onStop(setup, stop.soft, func() { endSetup(orchestrator.ErrInterrupted) })
 
-	walker, err := walk.New(cfg.inputs, walk.Config{Include: cfg.include, Exclude: cfg.exclude, Output: cfg.output, Log: log})
+	walker, err := cfg.walker(cfg.output, log)
 	if err != nil {
 		return usageError{err}
 	}
 	defer walker.Close()
 	if walker.Empty(setup) {
-		return interruptedOr(setup, usageError{fmt.Errorf("no PDF found in %s: check the path, or --include", strings.Join(cfg.inputs, ", "))})
+		return interruptedOr(setup, usageError{cfg.nothingFound()})
 	}
 
 	g, err := guard.Start(setup, guard.Config{})
@@ -105,22 +100,27 @@ func run(c *cli.Context, stop stops) (err error) {
 	// Before the detector takes its memory back from it, which a server that
 	// hangs would hold up.
 	defer served.endServer()
-	screen.say(describe(detector, served))
 
+	var report reporter = text{screen: screen, out: c.App.Writer}
+	if cfg.json {
+		report = newEvents(c.App.Writer)
+	}
+	if err := report.begin(detector, served, cfg.output); err != nil {
+		return err
+	}
 	var progress orchestrator.Progress
-	unfollow := follow(ctx, screen, progress.Now, detector.Stats, walker.Count)
+	unfollow := report.follow(ctx, detector, &progress, walker.Count)
 	go onStop(ctx, stop.soft, func() { screen.say("stopping: finishing the pages that are drawn; interrupt again to end at once") })
-	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: tree, Stop: stop.soft, Progress: &progress})
+	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: report.sink(tree), Stop: stop.soft, Progress: &progress})
 	runErr = join(runErr, tree.Finish())
 	unfollow()
-	fmt.Fprintln(c.App.Writer, lastLine(summary, cfg.output))
-	switch {
-	case runErr != nil:
-		return runErr
-	case summary.Documents.Failed+summary.Documents.Partial > 0:
-		return quietError{exitSomeFailed}
+	if runErr == nil || errors.Is(runErr, orchestrator.ErrInterrupted) {
+		recordRate(cfg.server(), served.model.Info(), summary, tree.Written(), log)
 	}
-	return nil
+	if runErr == nil && summary.Documents.Failed+summary.Documents.Partial > 0 {
+		runErr = quietError{exitSomeFailed}
+	}
+	return join(runErr, report.end(summary, cfg.output, runErr))
 }
 
 // onStop calls do when stop is closed before ctx ends.
@@ -151,36 +151,4 @@ func interruptedOr(ctx context.Context, err error) error {
 		return orchestrator.ErrInterrupted
 	}
 	return err
-}
-
-// describe says what will happen with how much of everything.
-func describe(d *orchestrator.Detector, s *served) string {
-	cfg, how := d.Settings(), "in the requests"
-	if s.model.Input().SharedMemory {
-		how = "in shared memory"
-	}
-	age := cfg.MaxAge.String()
-	if cfg.MaxAge < 0 {
-		age = "0s"
-	}
-	info := s.model.Info()
-	return fmt.Sprintf("model %s version %s at %s; %d workers, batches up to %d pages, %s old, %d in flight; page buffers %.1f MB %s",
-		info.Name, info.Version, s.where, cfg.Workers, cfg.Batch, age, cfg.InFlight, float64(d.MemoryBound())/1e6, how)
-}
-
-// lastLine is the account of a run; its numbers add up.
-func lastLine(s orchestrator.Summary, output string) string {
-	d, p := s.Documents, s.Pages
-	var b strings.Builder
-	fmt.Fprintf(&b, "documents: %d = %d done + %d partial + %d failed + %d skipped", d.Ended(), d.Done, d.Partial, d.Failed, d.Skipped)
-	if d.Cancelled > 0 {
-		fmt.Fprintf(&b, " + %d cancelled", d.Cancelled)
-	}
-	fmt.Fprintf(&b, "; pages: %d = %d done + %d failed + %d skipped + %d cancelled", p.Ended(), p.Done, p.Failed, p.Skipped, p.Cancelled)
-	fmt.Fprintf(&b, "; %s", s.Elapsed.Round(100*time.Millisecond))
-	if seconds := s.Elapsed.Seconds(); seconds > 0 {
-		fmt.Fprintf(&b, ", %.1f pages/s", float64(p.Done+p.Failed)/seconds)
-	}
-	fmt.Fprintf(&b, "; results in %s", output)
-	return b.String()
 }
