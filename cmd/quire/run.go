@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+
 	"strings"
 	"time"
 
@@ -46,53 +46,43 @@ func runCommand(stop stops) *cli.Command {
 
 // run does the main job.
 func run(c *cli.Context, stop stops) (err error) {
-	ctx, cancel := context.WithCancelCause(c.Context)
-	defer cancel(nil)
 	cfg, err := runConfigOf(c)
 	if err != nil {
 		return usageError{err}
 	}
 	screen := newScreen(c.App.ErrWriter)
-	defer screen.close()
+	defer screen.hide()
 	log := newLogger(cfg.logLevel, screen)
+
+	// ctx ends at a hard stop, setup at a soft one: before there is a page to
+	// finish, every stop is a hard one.
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	setup, endSetup := context.WithCancelCause(ctx)
+	defer endSetup(nil)
+	go onStop(ctx, stop.hard, func() { cancel(orchestrator.ErrInterrupted) })
+	go onStop(setup, stop.soft, func() { endSetup(orchestrator.ErrInterrupted) })
 
 	walker, err := walk.New(cfg.inputs, walk.Config{Include: cfg.include, Exclude: cfg.exclude, Output: cfg.output, Log: log})
 	if err != nil {
 		return usageError{err}
 	}
 	defer walker.Close()
-	if empty(ctx, walker) {
-		return usageError{fmt.Errorf("no PDF found in %s: check the path, or --include", strings.Join(cfg.inputs, ", "))}
+	if walker.Empty(setup) {
+		return interruptedOr(setup, usageError{fmt.Errorf("no PDF found in %s: check the path, or --include", strings.Join(cfg.inputs, ", "))})
 	}
-
-	// Before there is a page to finish, a soft stop is a stop.
-	go func() {
-		select {
-		case <-stop.hard:
-			cancel(orchestrator.ErrInterrupted)
-		case <-ctx.Done():
-		}
-	}()
-	setup, endSetup := context.WithCancelCause(ctx)
-	defer endSetup(nil)
-	go func() {
-		select {
-		case <-stop.soft:
-			endSetup(orchestrator.ErrInterrupted)
-		case <-setup.Done():
-		}
-	}()
 
 	g, err := guard.Start(setup, guard.Config{})
 	if err != nil {
 		return interruptedOr(setup, fmt.Errorf("start the guard process: %w", err))
 	}
-	defer func() { err = errors.Join(err, g.Close()) }()
+	defer func() { err = join(err, g.Close()) }()
 	served, err := connect(setup, cfg, g, screen, log)
 	if err != nil {
 		return interruptedOr(setup, err)
 	}
 	defer served.close()
+	served.supervise(ctx, g, cancel, log)
 
 	tree, err := sink.Open(sink.Config{
 		Dir: cfg.output, Tool: "quire", ToolVersion: version, Model: served.model.Info(),
@@ -101,7 +91,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, tree.Close()) }()
+	defer func() { err = join(err, tree.Close()) }()
 
 	detector, err := orchestrator.New(orchestrator.Config{
 		Renderer: render.New(render.Config{Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log}),
@@ -112,15 +102,17 @@ func run(c *cli.Context, stop stops) (err error) {
 		return usageError{err}
 	}
 	defer detector.Close()
+	// Before the detector takes its memory back from it, which a server that
+	// hangs would hold up.
+	defer served.endServer()
 	screen.say(describe(detector, served))
 
 	var progress orchestrator.Progress
-	follow := screen.follow(ctx, detector, &progress, walker.Count)
+	unfollow := follow(ctx, screen, progress.Now, detector.Stats, walker.Count)
+	go onStop(ctx, stop.soft, func() { screen.say("stopping: finishing the pages that are drawn; interrupt again to end at once") })
 	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: tree, Stop: stop.soft, Progress: &progress})
-	follow()
-	if err := tree.Finish(); err != nil {
-		runErr = errors.Join(runErr, err)
-	}
+	runErr = join(runErr, tree.Finish())
+	unfollow()
 	fmt.Fprintln(c.App.Writer, lastLine(summary, cfg.output))
 	switch {
 	case runErr != nil:
@@ -129,6 +121,24 @@ func run(c *cli.Context, stop stops) (err error) {
 		return quietError{exitSomeFailed}
 	}
 	return nil
+}
+
+// onStop calls do when stop is closed before ctx ends.
+func onStop(ctx context.Context, stop <-chan struct{}, do func()) {
+	select {
+	case <-stop:
+		do()
+	case <-ctx.Done():
+	}
+}
+
+// join adds to an error what went wrong while tidying up, unless that is the
+// same thing.
+func join(err, more error) error {
+	if more == nil || errors.Is(err, more) {
+		return err
+	}
+	return errors.Join(err, more)
 }
 
 // workerNice keeps this program's own goroutines ahead of its workers, as the
@@ -141,13 +151,6 @@ func interruptedOr(ctx context.Context, err error) error {
 		return orchestrator.ErrInterrupted
 	}
 	return err
-}
-
-func empty(ctx context.Context, w *walk.Walker) bool {
-	for range w.Documents(ctx) {
-		return false
-	}
-	return true
 }
 
 // describe says what will happen with how much of everything.
@@ -180,76 +183,4 @@ func lastLine(s orchestrator.Summary, output string) string {
 	}
 	fmt.Fprintf(&b, "; results in %s", output)
 	return b.String()
-}
-
-// runConfig is the command line, checked.
-type runConfig struct {
-	inputs, include, exclude []string
-	output                   string
-	triton, repository       string
-	passwords                []string
-	threshold                float64 // as layout.Config has it
-	workers, batch, inFlight int
-	maxAge, pageTimeout      time.Duration
-	logLevel                 string
-}
-
-func runConfigOf(c *cli.Context) (runConfig, error) {
-	cfg := runConfig{
-		inputs: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude"),
-		output: c.String("output"), triton: c.String("triton"), repository: c.String("model-repository"),
-		workers: c.Int("workers"), batch: c.Int("batch"), inFlight: c.Int("in-flight"),
-		maxAge: c.Duration("max-age"), pageTimeout: c.Duration("page-timeout"),
-		threshold: c.Float64("threshold"), logLevel: c.String("log-level"),
-	}
-	if len(cfg.inputs) == 0 {
-		return cfg, errors.New("no input: quire run DIR… -o OUT")
-	}
-	if cfg.output == "" {
-		return cfg, errors.New("no output directory: add -o OUT")
-	}
-	for _, name := range []string{"workers", "batch", "in-flight"} {
-		if n := c.Int(name); c.IsSet(name) && n < 1 {
-			return cfg, fmt.Errorf("--%s %d: it must be at least 1", name, n)
-		}
-	}
-	if cfg.pageTimeout <= 0 {
-		return cfg, fmt.Errorf("--page-timeout %v: it must be above 0", cfg.pageTimeout)
-	}
-	// On the command line 0 means 0; in a Config that is what a negative
-	// number says.
-	if c.IsSet("max-age") {
-		if cfg.maxAge < 0 {
-			return cfg, fmt.Errorf("--max-age %v: it must not be negative", cfg.maxAge)
-		}
-		if cfg.maxAge == 0 {
-			cfg.maxAge = -1
-		}
-	}
-	if c.IsSet("threshold") {
-		if cfg.threshold < 0 || cfg.threshold >= 1 {
-			return cfg, fmt.Errorf("--threshold %v: it must be at least 0 and below 1", cfg.threshold)
-		}
-		if cfg.threshold == 0 {
-			cfg.threshold = -1
-		}
-	}
-	if cfg.triton != "" && cfg.repository != "" {
-		return cfg, errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
-	}
-	if !validLogLevel(cfg.logLevel) {
-		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
-	}
-	if name := c.String("password-file"); name != "" {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return cfg, fmt.Errorf("--password-file: %w", err)
-		}
-		for line := range strings.Lines(string(data)) {
-			if line = strings.TrimRight(line, "\r\n"); line != "" {
-				cfg.passwords = append(cfg.passwords, line)
-			}
-		}
-	}
-	return cfg, nil
 }
