@@ -30,9 +30,10 @@ type Config struct {
 	InferTimeout time.Duration
 	// Logger takes details. Default: none.
 	Logger *slog.Logger
-	// MaxAge is how long the first page of a batch waits for company once the
-	// server could take it. Default: the served config's quire.max_age_ms, else
-	// 20 ms, about one page's drawing; negative: it does not wait.
+	// MaxAge is how long the first page of a batch waits for company; it waits
+	// on while InFlight requests are at the server. Default: the served config's
+	// quire.max_age_ms, else 20 ms, about one page's drawing; negative: it does
+	// not wait.
 	MaxAge time.Duration
 	// Queue is the most pages that Detect and DetectBatch have admitted and
 	// not answered. Default: 4 × (InFlight + 1) × Batch, at least 64.

@@ -21,9 +21,10 @@ var (
 	ErrClosed = errors.New("the detector is closed")
 )
 
-// Detector turns pages into regions. Pages of all callers share batches; one
-// answer never waits longer than drawing + MaxAge + inference. Its methods may
-// be called from any goroutine.
+// Detector turns pages into regions. Pages of all callers share batches. What a
+// batch adds to the time of an answer is MaxAge at most, and nothing when no
+// other page could join; the rest is the queue, drawing and inference. Its
+// methods may be called from any goroutine.
 type Detector struct {
 	asked Config // as New was given it
 	cfg   Config // with defaults; Batch, InFlight and MaxAge as they were at New

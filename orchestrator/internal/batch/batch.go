@@ -41,8 +41,8 @@ type Config[R any] struct {
 	// MaxBytes is the most bytes it holds; 0 means no limit. An item larger
 	// than that travels alone.
 	MaxBytes int64
-	// MaxAge is how long the first item waits for company once there is a
-	// permit; 0 or less means not at all.
+	// MaxAge is how long the first item waits for company; without a permit it
+	// waits on and leaves with the next one. 0 or less means not at all.
 	MaxAge time.Duration
 	// InFlight is the most batches that run at once, at least 1.
 	InFlight int

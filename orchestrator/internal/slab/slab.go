@@ -1,5 +1,6 @@
-// Package slab lends batch-sized page buffers under one byte ceiling. Waiting
-// for a slab is the memory back-pressure of the engine.
+// Package slab lends batch-sized page buffers under one byte ceiling. There are
+// as many as the engine can use at once, one for each batch in flight and one
+// for the batch that is being filled, so that memory is bounded by construction.
 package slab
 
 import (
