@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ func runCommand(stop stops) *cli.Command {
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, EnvVars: []string{"QUIRE_OUTPUT"}, Usage: "write results into `DIR` (required)"},
 			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "use the server at `HOST:PORT` (its gRPC port)", DefaultText: "start one on the CPU"},
 			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "serve the models in `DIR` with the server that quire starts", DefaultText: "./model_repository if it is there, else quire's own copy"},
-			&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`; may be given several times", DefaultText: "*.pdf in any case"},
+			&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`, such as '*.{pdf,png,epub}'; may be given several times", DefaultText: "*.pdf in any case"},
 			&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
 			&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
 			&cli.Float64Flag{Name: "threshold", EnvVars: []string{"QUIRE_THRESHOLD"}, Usage: "keep regions that score above `SCORE`, 0 to 1", DefaultText: "what the served config says, 0.5"},
@@ -38,6 +39,7 @@ func runCommand(stop stops) *cli.Command {
 			&cli.IntFlag{Name: "in-flight", EnvVars: []string{"QUIRE_IN_FLIGHT"}, Usage: "have at most `N` requests at the server", DefaultText: "quire.in_flight of the served config, else its instances + 1"},
 			&cli.DurationFlag{Name: "max-age", EnvVars: []string{"QUIRE_MAX_AGE"}, Usage: "let the first page of a batch wait at most `TIME` for others; 0: not at all", DefaultText: "quire.max_age_ms of the served config, else 20ms"},
 			&cli.DurationFlag{Name: "page-timeout", EnvVars: []string{"QUIRE_PAGE_TIMEOUT"}, Usage: "give a page up that takes longer than `TIME` to draw", Value: 30 * time.Second},
+			&cli.BoolFlag{Name: "overlay", EnvVars: []string{"QUIRE_OVERLAY"}, Usage: "also write a picture of each page with its regions, OUT/….pdf.pages/0001.png"},
 			logLevelFlag(),
 		},
 		Action: func(c *cli.Context) error { return run(c, stop) },
@@ -103,8 +105,12 @@ func run(c *cli.Context, stop stops) (err error) {
 	}
 	defer func() { err = errors.Join(err, tree.Close()) }()
 
+	pool := render.New(render.Config{
+		Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log,
+		OtherFormats: cfg.otherFormats(),
+	})
 	detector, err := orchestrator.New(orchestrator.Config{
-		Renderer: render.New(render.Config{Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log}),
+		Renderer: pool,
 		Model:    served.model, Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
 		SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 	})
@@ -114,10 +120,22 @@ func run(c *cli.Context, stop stops) (err error) {
 	defer detector.Close()
 	screen.say(describe(detector, served))
 
+	var results orchestrator.Sink = tree
+	var pictures *overlay
+	if cfg.overlay {
+		pictures = newOverlay(ctx, stop.soft, tree, pool, max(1, detector.Settings().Workers/2))
+		results = pictures
+	}
+
 	var progress orchestrator.Progress
 	follow := screen.follow(ctx, detector, &progress, walker.Count)
-	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: tree, Stop: stop.soft, Progress: &progress})
+	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: results, Stop: stop.soft, Progress: &progress})
 	follow()
+	if pictures != nil {
+		if err := pictures.finish(); runErr == nil {
+			runErr = err
+		}
+	}
 	if err := tree.Finish(); err != nil {
 		runErr = errors.Join(runErr, err)
 	}
@@ -191,7 +209,18 @@ type runConfig struct {
 	threshold                float64 // as layout.Config has it
 	workers, batch, inFlight int
 	maxAge, pageTimeout      time.Duration
+	overlay                  bool
 	logLevel                 string
+}
+
+// otherFormats tells whether somebody asked for files of any name, with
+// --include or by naming one: then those that are not called PDF are opened as
+// what they are called.
+func (c runConfig) otherFormats() bool {
+	return len(c.include) > 0 || slices.ContainsFunc(c.inputs, func(in string) bool {
+		info, err := os.Stat(in)
+		return err == nil && !info.IsDir()
+	})
 }
 
 func runConfigOf(c *cli.Context) (runConfig, error) {
@@ -200,7 +229,7 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 		output: c.String("output"), triton: c.String("triton"), repository: c.String("model-repository"),
 		workers: c.Int("workers"), batch: c.Int("batch"), inFlight: c.Int("in-flight"),
 		maxAge: c.Duration("max-age"), pageTimeout: c.Duration("page-timeout"),
-		threshold: c.Float64("threshold"), logLevel: c.String("log-level"),
+		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), overlay: c.Bool("overlay"),
 	}
 	if len(cfg.inputs) == 0 {
 		return cfg, errors.New("no input: quire run DIR… -o OUT")
