@@ -10,7 +10,7 @@ RACE = ./orchestrator ./orchestrator/internal/batch ./orchestrator/internal/slab
 .PHONY: help build test race lint gen picture check clean
 
 help:   ## this list
-	@grep -E '^[a-z]+: *## ' $(MAKEFILE_LIST) | sed 's/: *## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 build:  ## build ./quire
 	go build -o quire ./cmd/quire

@@ -33,9 +33,9 @@ func overlayOver(t *testing.T, ctx context.Context, stop <-chan struct{}, out st
 	return newOverlay(ctx, stop, tree, render.New(render.Config{Guard: g}), 2)
 }
 
-// document sends a document through the overlay, with one table on each page
+// sendDocument sends a document through the overlay, with one table on each page
 // but failed ones.
-func document(t *testing.T, o *overlay, file, path string, pages int, failed ...int) {
+func sendDocument(t *testing.T, o *overlay, file, path string, pages int, failed ...int) {
 	t.Helper()
 	doc := orchestrator.Document{Path: path, Open: func() (*os.File, error) { return os.Open(file) }}
 	end := orchestrator.DocumentResult{Path: path, PageCount: pages, Status: orchestrator.StatusDone}
@@ -61,8 +61,8 @@ func document(t *testing.T, o *overlay, file, path string, pages int, failed ...
 	}
 }
 
-// picture reads a picture and tells how many of its pixels have a colour.
-func picture(t *testing.T, c color.RGBA, elem ...string) (width, height, coloured int) {
+// readPicture reads a picture and tells how many of its pixels have a colour.
+func readPicture(t *testing.T, c color.RGBA, elem ...string) (width, height, coloured int) {
 	t.Helper()
 	f, err := os.Open(filepath.Join(elem...))
 	if err != nil {
@@ -90,13 +90,13 @@ func TestOverlay(t *testing.T) {
 	out := t.TempDir()
 	o := overlayOver(t, t.Context(), nil, out)
 	gone := filepath.Join(t.TempDir(), "gone.pdf")
-	document(t, o, paper, "sub/paper.pdf", 4, 3)
-	document(t, o, gone, "gone.pdf", 1)
+	sendDocument(t, o, paper, "sub/paper.pdf", 4, 3)
+	sendDocument(t, o, gone, "gone.pdf", 1)
 	if err := o.End(orchestrator.DocumentResult{Path: "never.pdf", PageCount: -1, Status: orchestrator.StatusFailed, Err: &orchestrator.PageError{
 		Ref: orchestrator.PageRef{Path: "never.pdf"}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryNotPDF, Message: "not a PDF"}}); err != nil {
 		t.Fatal(err)
 	}
-	document(t, o, paper, "long.pdf", 4)
+	sendDocument(t, o, paper, "long.pdf", 4)
 	if err := o.finish(); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestOverlay(t *testing.T) {
 		{"long.pdf.pages", "0004.png", true},
 		{"sub/paper.pdf.pages", "0003.png", false}, {"gone.pdf.pages", "0001.png", false},
 	} {
-		width, height, n := picture(t, table, out, p.doc, p.name)
+		width, height, n := readPicture(t, table, out, p.doc, p.name)
 		if p.drawn && (n < 1000 || height < pictureSide || height > pictureSide+200 || width < 1000) {
 			t.Errorf("%s/%s: %d×%d pixels, %d of the box", p.doc, p.name, width, height, n)
 		}
@@ -129,7 +129,7 @@ func TestOverlayThatCannotBeWritten(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(out, "a.pdf.pages"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	document(t, o, paper, "a.pdf", 4)
+	sendDocument(t, o, paper, "a.pdf", 4)
 	var w *sink.WriteError
 	if err := o.finish(); !errors.As(err, &w) {
 		t.Errorf("got %v, want a write error", err)
