@@ -17,7 +17,7 @@ type runConfig struct {
 	workers, batch, inFlight int
 	maxAge, pageTimeout      time.Duration
 	logLevel                 string
-	json                     bool
+	json, overlay            bool
 }
 
 func (cfg runConfig) server() serverChoice { return serverChoice{cfg.triton, cfg.repository} }
@@ -27,7 +27,7 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 		output: c.String("output"), triton: c.String("triton"), repository: c.String("model-repository"),
 		workers: c.Int("workers"), batch: c.Int("batch"), inFlight: c.Int("in-flight"),
 		maxAge: c.Duration("max-age"), pageTimeout: c.Duration("page-timeout"),
-		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"),
+		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"), overlay: c.Bool("overlay"),
 	}
 	var err error
 	if cfg.inputs, err = inputsOf(c, "quire run DIR… -o OUT"); err != nil {

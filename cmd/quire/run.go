@@ -32,6 +32,7 @@ func runCommand(stop stops) *cli.Command {
 			&cli.IntFlag{Name: "in-flight", EnvVars: []string{"QUIRE_IN_FLIGHT"}, Usage: "have at most `N` requests at the server", DefaultText: "quire.in_flight of the served config, else its instances + 1"},
 			&cli.DurationFlag{Name: "max-age", EnvVars: []string{"QUIRE_MAX_AGE"}, Usage: "let the first page of a batch wait at most `TIME` for others; 0: not at all", DefaultText: "quire.max_age_ms of the served config, else 20ms"},
 			&cli.DurationFlag{Name: "page-timeout", EnvVars: []string{"QUIRE_PAGE_TIMEOUT"}, Usage: "give a page up that takes longer than `TIME` to draw", Value: 30 * time.Second},
+			&cli.BoolFlag{Name: "overlay", EnvVars: []string{"QUIRE_OVERLAY"}, Usage: "also write a picture of each page with its regions drawn in, like OUT/a.pdf.pages/0001.png"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "write events for machines to standard output, one JSON object a line (docs/events.md)"},
 			logLevelFlag(),
 		}),
@@ -88,8 +89,12 @@ func run(c *cli.Context, stop stops) (err error) {
 	}
 	defer func() { err = join(err, tree.Close()) }()
 
+	pool := render.New(render.Config{
+		Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log,
+		OtherFormats: cfg.otherFormats(),
+	})
 	detector, err := orchestrator.New(orchestrator.Config{
-		Renderer: render.New(render.Config{Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log}),
+		Renderer: pool,
 		Model:    served.model, Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
 		SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 	})
@@ -108,13 +113,20 @@ func run(c *cli.Context, stop stops) (err error) {
 	if err := report.begin(detector, served, cfg.output); err != nil {
 		return err
 	}
+	results, finishPictures := orchestrator.Sink(tree), func() error { return nil }
+	if cfg.overlay {
+		o := newOverlay(ctx, stop.soft, tree, pool, max(1, detector.Settings().Workers/2))
+		results, finishPictures = o, o.finish
+	}
 	var progress orchestrator.Progress
 	unfollow := report.follow(ctx, detector, &progress, walker.Count)
 	go onStop(ctx, stop.soft, func() { screen.say("stopping: finishing the pages that are drawn; interrupt again to end at once") })
-	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: report.sink(tree), Stop: stop.soft, Progress: &progress})
+	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: report.sink(results), Stop: stop.soft, Progress: &progress})
+	runErr = join(runErr, finishPictures())
 	runErr = join(runErr, tree.Finish())
 	unfollow()
-	if runErr == nil || errors.Is(runErr, orchestrator.ErrInterrupted) {
+	// A run with pictures is not as fast as one without.
+	if !cfg.overlay && (runErr == nil || errors.Is(runErr, orchestrator.ErrInterrupted)) {
 		recordRate(cfg.server(), served.model.Info(), summary, tree.Written(), log)
 	}
 	if runErr == nil && summary.Documents.Failed+summary.Documents.Partial > 0 {
