@@ -40,6 +40,9 @@ func watchSignals() stops {
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop stops) int {
 	app := newApp(stop)
 	app.Writer, app.ErrWriter = stdout, stderr
+	if complete(app, args) {
+		return exitDone
+	}
 	err := app.RunContext(ctx, flagsFirst(app, args))
 	code := exitCode(err)
 	var quiet quietError
@@ -55,7 +58,7 @@ func newApp(stop stops) *cli.App {
 		Usage: "directories of PDFs to page layout, with a Triton Inference Server",
 		Description: "quire renders pages, batches them across documents and sends them to a Triton\n" +
 			"Inference Server. Without --triton it starts a Triton of its own on the CPU.\n\n" + exitCodesHelp,
-		Commands:             []*cli.Command{runCommand(stop), versionCommand()},
+		Commands:             []*cli.Command{runCommand(stop), doctorCommand(stop), completionCommand(), versionCommand()},
 		HideVersion:          true,
 		EnableBashCompletion: true,
 		// Errors come back from RunContext, and only execute ends the program.
