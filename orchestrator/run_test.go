@@ -308,7 +308,7 @@ func TestRunAccountsHold(t *testing.T) {
 			r.draw = func(ctx context.Context, path string, page int) error {
 				time.Sleep(time.Millisecond)
 				switch {
-				case page%13 == 0:
+				case page%13 == 0 || chance(300):
 					return &PageError{Stage: StageRender, Category: CategoryCrash, Message: "crashed"}
 				case chance(200):
 					return errors.New("the worker is of no use any more")

@@ -66,8 +66,15 @@ func (w *worker) drop() {
 	}
 }
 
-// openDoc opens doc with a working worker; a worker that turns out broken is
-// replaced once.
+// crashed tells a worker process that died. Whatever killed it may have meant
+// the process and not the page, so the page has a second try.
+func crashed(err error) bool {
+	var pe *PageError
+	return errors.As(err, &pe) && pe.Category == CategoryCrash
+}
+
+// openDoc opens doc with a working worker; a worker that died or turns out
+// broken is replaced once.
 func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 	for attempt := 0; ; attempt++ {
 		w.open = openDocument{}
@@ -80,7 +87,14 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 			return pages, nil
 		}
 		var pe *PageError
-		if errors.As(err, &pe) || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			return 0, err
+		}
+		if crashed(err) && attempt == 0 {
+			w.d.log.Warn("a render worker died opening a document; once more", "document", doc.Path)
+			continue
+		}
+		if errors.As(err, &pe) {
 			return 0, err
 		}
 		w.d.log.Warn("a render worker broke", "document", doc.Path, "err", err)
@@ -95,6 +109,10 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 // the batcher; draw uses the announcement up. It reports a worker that broke.
 func (w *worker) draw(ctx context.Context, p *page, frame func(Geometry) Frame) error {
 	pixels, geometry, err := w.render.Draw(ctx, p.ref.Page)
+	if crashed(err) && ctx.Err() == nil {
+		w.d.log.Warn("a render worker died drawing a page; once more", "page", p.ref.String())
+		pixels, geometry, err = w.render.Draw(ctx, p.ref.Page)
+	}
 	p.geometry = geometry
 	if err == nil {
 		p.frame = frame(geometry)

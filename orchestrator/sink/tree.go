@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -50,6 +51,13 @@ type Tree struct {
 	lastDir  string // a result directory that is known to be there
 	enc      encoder
 	copyBuf  []byte
+	written  Written
+}
+
+// Written counts the results that a tree has written since it was opened.
+type Written struct {
+	// Documents is how many result files, Bytes their size.
+	Documents, Bytes int64
 }
 
 var _ orchestrator.Sink = (*Tree)(nil)
@@ -232,12 +240,22 @@ func (t *Tree) End(d orchestrator.DocumentResult) error {
 		if err := s.check(d); err != nil {
 			return fmt.Errorf("%s: accounts do not add up: %w", d.Path, err)
 		}
-		err := t.replace(name, func(f *os.File) error { return t.writeDocument(f, d, s) })
+		var size int64
+		err := t.replace(name, func(f *os.File) error {
+			if err := t.writeDocument(f, d, s); err != nil {
+				return err
+			}
+			var err error
+			size, err = f.Seek(0, io.SeekCurrent)
+			return err
+		})
 		if err != nil {
 			t.failures.forget()
 			return err
 		}
 		t.failures.keep()
+		t.written.Documents++
+		t.written.Bytes += size
 	case orchestrator.StatusSkipped, orchestrator.StatusCancelled:
 	default:
 		return fmt.Errorf("%s: a document cannot end as %q", d.Path, d.Status)
@@ -248,6 +266,9 @@ func (t *Tree) End(d orchestrator.DocumentResult) error {
 	}
 	return nil
 }
+
+// Written is what End has written so far.
+func (t *Tree) Written() Written { return t.written }
 
 // Finish writes failed.jsonl from what has ended so far. It is called when the
 // run ends, however it ends.

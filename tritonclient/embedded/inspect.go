@@ -10,7 +10,8 @@ import (
 // downloads included while they last.
 const InstallBytes = 1 << 30
 
-// CacheDir is the directory that o stands for, which need not be there.
+// CacheDir is where this package keeps what it installs, and where others may
+// keep small things beside it. It need not be there yet.
 func CacheDir(o Options) (string, error) { return o.cacheDir() }
 
 // Installed returns where the server's environment is, and whether it is there,

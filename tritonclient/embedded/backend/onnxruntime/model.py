@@ -7,7 +7,7 @@ default name and runs it with OpenVINO, which is what the config's
 
 On a CPU a batch has a price: one inference of n pages costs more than n
 inferences of one page. So a merged batch is run item by item, one item on each
-of several streams at a time, and a single item, or the odd one at the end of a
+of several streams at a time, and a single item, or the odd ones at the end of a
 batch, on all threads at once. The answer for an item therefore never depends
 on what else was in its batch.
 
@@ -53,7 +53,27 @@ def thread_count(config):
         if int(asked) > 0:  # 0 is the official backend's word for its default
             return int(asked)
     instances = sum(group.get("count", 1) for group in config.get("instance_group", [])) or 1
-    return max(1, len(os.sched_getaffinity(0)) // instances)
+    return max(1, core_count() // instances)
+
+
+def core_count():
+    """The cores this process may use: its affinity, and a container's quota."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such control group, or the quota is "max"
+        pass
+    return count
+
+
+def stream_count(threads, batch):
+    """How many items to run at once: more streams than a batch has items would
+    never have work, and the threads should divide among them without many
+    left over."""
+    most = min(threads, batch)
+    return max(range(min(2, most), most + 1), key=lambda streams: (streams * (threads // streams), streams))
 
 
 class Network:
@@ -71,8 +91,7 @@ class Network:
         if precision not in PRECISIONS:
             raise ValueError(f"parameter quire.precision is {precision!r}, wanted one of {', '.join(PRECISIONS)}")
         threads = thread_count(config)
-        # More streams than a batch has items would never have work.
-        streams = min(threads, batch)
+        streams = stream_count(threads, batch)
 
         core = openvino.Core()
         model = core.read_model(path)
@@ -119,9 +138,12 @@ class Network:
         dicts output name -> array [1,...], written in place. On an exception
         nothing is running any more and the answers are of no use.
         """
-        together = len(items) if self.workers else 0
-        if self.workers and len(items) % self.streams == 1:
-            together -= 1  # the odd one has all threads to itself
+        together = 0
+        if self.workers:
+            # When the last round would leave half the streams without an item,
+            # its items are faster one after another on all threads.
+            rest = len(items) % self.streams
+            together = len(items) - (rest if rest <= self.streams // 2 else 0)
         if together:
             self._on_streams(items[:together], answers[:together])
         for item, answer in zip(items[together:], answers[together:]):

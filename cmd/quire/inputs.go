@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"quire/orchestrator/walk"
+)
+
+// inputFlags are the flags of every command that reads documents.
+func inputFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`, such as '*.{pdf,png,epub}'; may be given several times", DefaultText: "*.pdf in any case"},
+		&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
+		&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
+	}
+}
+
+// inputs are the documents that a command was given.
+type inputs struct {
+	paths, include, exclude []string
+	passwords               []string
+}
+
+func inputsOf(c *cli.Context, usage string) (inputs, error) {
+	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude")}
+	if len(in.paths) == 0 {
+		return in, errors.New("no input: " + usage)
+	}
+	if name := c.String("password-file"); name != "" {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return in, fmt.Errorf("--password-file: %w", err)
+		}
+		for line := range strings.Lines(string(data)) {
+			if line = strings.TrimRight(line, "\r\n"); line != "" {
+				in.passwords = append(in.passwords, line)
+			}
+		}
+	}
+	return in, nil
+}
+
+func (in inputs) walker(output string, log *slog.Logger) (*walk.Walker, error) {
+	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Log: log})
+}
+
+// otherFormats tells whether somebody asked for files of any name, with
+// --include or by naming one: those that are not called PDF are then opened as
+// what they are called.
+func (in inputs) otherFormats() bool {
+	return len(in.include) > 0 || slices.ContainsFunc(in.paths, func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && !info.IsDir()
+	})
+}
+
+func (in inputs) nothingFound() error {
+	return fmt.Errorf("no PDF found in %s: check the path, or --include", strings.Join(in.paths, ", "))
+}
+
+// serverFlags are the flags of every command that asks a server.
+func serverFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "use the server at `HOST:PORT` (its gRPC port)", DefaultText: "start one on the CPU"},
+		&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "serve the models in `DIR` with the server that quire starts", DefaultText: "./model_repository if it is there, else quire's own copy"},
+	}
+}
+
+// serverChoice is what serverFlags said.
+type serverChoice struct{ triton, repository string }
+
+func (s serverChoice) check() error {
+	if s.triton != "" && s.repository != "" {
+		return errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	}
+	if s.repository != "" {
+		if info, err := os.Stat(s.repository); err != nil || !info.IsDir() {
+			return fmt.Errorf("--model-repository %s: no such directory", s.repository)
+		}
+	}
+	return nil
+}
+
+// where names the place of a measurement.
+func (s serverChoice) where() string {
+	switch {
+	case s.triton != "":
+		return s.triton
+	case s.repository != "":
+		dir, err := filepath.Abs(s.repository)
+		if err != nil {
+			dir = s.repository
+		}
+		return "embedded, " + dir
+	}
+	return "embedded"
+}
