@@ -5,12 +5,12 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Packages without cgo, and without a server of their own, under the race detector.
 RACE = ./orchestrator ./orchestrator/internal/batch ./orchestrator/internal/slab ./orchestrator/layout \
-       ./orchestrator/sink ./orchestrator/walk ./tritonclient ./tritonclient/guard ./tritonclient/tritontest
+       ./orchestrator/report ./orchestrator/sink ./orchestrator/walk ./tritonclient ./tritonclient/guard ./tritonclient/tritontest
 
-.PHONY: help build test race lint gen check clean
+.PHONY: help build test race lint gen picture check clean
 
 help:   ## this list
-	@grep -E '^[a-z]+: *## ' $(MAKEFILE_LIST) | sed 's/: *## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 build:  ## build ./quire
 	go build -o quire ./cmd/quire
@@ -29,6 +29,11 @@ lint:   ## gofmt, vet, staticcheck, and the generated code is what the generator
 
 gen:    ## make the generated code anew
 	scripts/genproto
+
+picture: ## make README's picture anew
+	go run ./cmd/quire run examples/paper.pdf -o out/picture --overlay
+	mkdir -p docs
+	cp out/picture/paper.pdf.pages/0001.png docs/paper-page-1.png
 
 check: lint test race ## what CI runs
 

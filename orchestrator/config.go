@@ -30,13 +30,18 @@ type Config struct {
 	InferTimeout time.Duration
 	// Logger takes details. Default: none.
 	Logger *slog.Logger
-	// MaxAge is how long the first page of a batch waits for company once the
-	// server could take it. Default: the served config's quire.max_age_ms, else
-	// 20 ms, about one page's drawing; negative: it does not wait.
+	// MaxAge is how long the first page of a batch waits for company; it waits
+	// on while InFlight requests are at the server. Default: the served config's
+	// quire.max_age_ms, else 20 ms, about one page's drawing; negative: it does
+	// not wait.
 	MaxAge time.Duration
 	// Queue is the most pages that Detect and DetectBatch have admitted and
 	// not answered. Default: 4 × (InFlight + 1) × Batch, at least 64.
 	Queue int
+	// RefreshEvery is how often the served config is read again while there is
+	// work, to notice a reload. Default 5 s; negative: only when a request fails
+	// because of one.
+	RefreshEvery time.Duration
 	// ServerWait is how long a server may be away before the work is given up.
 	// Default 10 minutes; negative: for ever.
 	ServerWait time.Duration
@@ -80,10 +85,10 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("model %s is served with quire.batch %d above its max_batch_size %d: lower the one or raise the other in its config", c.Model.Info().Name, in.Batch, in.MaxBatch)
 	}
 	c.Attempts = cmp.Or(c.Attempts, 3)
-	c.Batch = cmp.Or(c.Batch, in.Batch, in.MaxBatch)
-	c.InFlight = cmp.Or(c.InFlight, in.InFlight, in.Instances+1)
+	served := c.limits(in)
+	c.Batch, c.InFlight, c.MaxAge = served.batch, served.inFlight, served.maxAge
 	c.InferTimeout = cmp.Or(c.InferTimeout, 60*time.Second)
-	c.MaxAge = cmp.Or(c.MaxAge, in.MaxAge, defaultMaxAge)
+	c.RefreshEvery = cmp.Or(c.RefreshEvery, 5*time.Second)
 	c.Queue = cmp.Or(c.Queue, max(64, 4*(c.InFlight+1)*c.Batch))
 	c.ServerWait = cmp.Or(c.ServerWait, 10*time.Minute)
 	c.SoftStop = cmp.Or(c.SoftStop, 30*time.Second)
@@ -95,4 +100,20 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("orchestrator: InferTimeout %v is above ServerWait %v: one request would outlast the patience with the server", c.InferTimeout, c.ServerWait)
 	}
 	return c, nil
+}
+
+// limits are what a reload of the model may change.
+type limits struct {
+	batch, inFlight int
+	maxAge          time.Duration
+}
+
+// limits is what the caller asked for, else what the served config does. The
+// batch never exceeds what the server takes.
+func (c Config) limits(in Input) limits {
+	return limits{
+		batch:    min(cmp.Or(c.Batch, in.Batch, in.MaxBatch), in.MaxBatch),
+		inFlight: cmp.Or(c.InFlight, in.InFlight, in.Instances+1),
+		maxAge:   cmp.Or(c.MaxAge, in.MaxAge, defaultMaxAge),
+	}
 }

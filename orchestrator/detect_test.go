@@ -337,6 +337,63 @@ func TestReloadWithSmallerBatch(t *testing.T) {
 	})
 }
 
+func TestReloadWithLargerBatchIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.in.MaxBatch = 2
+		m.ask = slow(100 * time.Millisecond)
+		start := time.Now()
+		m.refresh = func(in *Input) error {
+			if time.Since(start) > 12*time.Second {
+				in.MaxBatch, in.Instances = 6, 2
+			}
+			return nil
+		}
+		list, count := manyDocs(30, 50)
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: count}, Workers: 2})
+		defer d.Close()
+		sink, progress := newFakeSink(t), &Progress{}
+		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+		if err != nil || sum.Pages != (Counts{Done: 1500}) {
+			t.Fatalf("%+v, %v", sum, err)
+		}
+		checkAccounts(t, sink, sum, progress.Now())
+		for ref, p := range sink.pages {
+			if p.Regions[0].ClassID != ref.Page {
+				t.Errorf("%v has the regions of page %d", ref, p.Regions[0].ClassID)
+			}
+		}
+		if c := d.Settings(); c.Batch != 6 || c.InFlight != 3 || d.MemoryBound() != int64((4*6+2)*24) {
+			t.Errorf("after the reload: batch %d, in flight %d, bound %d", c.Batch, c.InFlight, d.MemoryBound())
+		}
+		// 600 pages at 2 × 2 in 100 ms until it is noticed at 15 s, then 3 × 6.
+		if took := time.Since(start); took > 21*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if s := d.Stats(); s.Sizes[6] < 100 || m.worst != 3 {
+			t.Errorf("%d at once, sizes %v", m.worst, s.Sizes)
+		}
+	})
+}
+
+func TestReloadThatDoesNotFitEndsTheRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = slow(100 * time.Millisecond)
+		m.refresh = func(*Input) error { return &ModelError{Action: ActionStop, Message: "found 640×640, wanted 608×800"} }
+		list, count := manyDocs(300, 50)
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: count}, Workers: 2})
+		defer d.Close()
+		sink, progress := newFakeSink(t), &Progress{}
+		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+		var se *ServerError
+		if !errors.As(err, &se) || se.Message != "found 640×640, wanted 608×800" {
+			t.Errorf("%v", err)
+		}
+		checkAccounts(t, sink, sum, progress.Now())
+	})
+}
+
 func TestDetectRefusals(t *testing.T) {
 	dir := t.TempDir()
 	m := newFakeModel()

@@ -21,11 +21,13 @@ var (
 	ErrClosed = errors.New("the detector is closed")
 )
 
-// Detector turns pages into regions. Pages of all callers share batches; one
-// answer never waits longer than drawing + MaxAge + inference. Its methods may
-// be called from any goroutine.
+// Detector turns pages into regions. Pages of all callers share batches. What a
+// batch adds to the time of an answer is MaxAge at most, and nothing when no
+// other page could join; the rest is the queue, drawing and inference. Its
+// methods may be called from any goroutine.
 type Detector struct {
-	cfg   Config
+	asked Config // as New was given it
+	cfg   Config // with defaults; Batch, InFlight and MaxAge as they were at New
 	model Model
 	log   *slog.Logger
 
@@ -39,6 +41,11 @@ type Detector struct {
 	work      *schedule
 	counts    counts
 
+	reloads sync.Mutex // held while a reload is taken over
+	limits  atomic.Pointer[limits]
+	runsMu  sync.Mutex
+	runs    map[*run]bool
+
 	ctx     context.Context // ends at Close
 	stop    context.CancelCauseFunc
 	workers sync.WaitGroup
@@ -51,6 +58,7 @@ type Detector struct {
 // New returns a detector. It allocates its page buffers, asks nothing of the
 // server and starts the workers; Close ends them.
 func New(cfg Config) (*Detector, error) {
+	asked := cfg
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -60,12 +68,12 @@ func New(cfg Config) (*Detector, error) {
 	if in.SharedMemory {
 		prefix = cfg.SharedMemoryPrefix
 	}
-	slabs, err := slab.New(slab.Config{Slabs: cfg.InFlight + 1, Pages: cfg.Batch, PageBytes: in.PageBytes(), Prefix: prefix})
+	slabs, err := slab.New(slab.Config{Slabs: cfg.InFlight + 1, Pages: cfg.Batch, PageBytes: in.PageBytes(), Prefix: prefix, Release: cfg.Model.Release})
 	if err != nil {
 		return nil, err
 	}
 	d := &Detector{
-		cfg: cfg, model: cfg.Model, log: cfg.Logger, slabs: slabs,
+		asked: asked, cfg: cfg, model: cfg.Model, log: cfg.Logger, slabs: slabs, runs: map[*run]bool{},
 		admission: make(chan struct{}, cfg.Queue),
 		scaling:   make(chan struct{}, cfg.Workers),
 		work:      newSchedule(),
@@ -74,18 +82,22 @@ func New(cfg Config) (*Detector, error) {
 	d.ctx, d.stop = context.WithCancelCause(context.Background())
 	d.batches = batch.New(d.ctx, batch.Config[*Slab]{
 		MaxItems: cfg.Batch, MaxAge: cfg.MaxAge, InFlight: cfg.InFlight,
-		Open: func() *Slab {
+		Open: func() (*Slab, int) {
 			s, err := slabs.Get(context.Background())
 			if err != nil {
 				panic("orchestrator: a batch was opened after the slabs were closed")
 			}
-			return s
+			return s, s.Pages
 		},
 		Discard: slabs.Put,
 		Move:    (*Slab).Move,
 	}, d.runBatch)
 	d.window.size, d.window.max, d.window.set = cfg.InFlight, cfg.InFlight, d.batches.SetWindow
 	d.server.model, d.server.limit, d.server.log, d.server.ctx = cfg.Model, cfg.ServerWait, cfg.Logger, d.ctx
+	d.limits.Store(&limits{cfg.Batch, cfg.InFlight, cfg.MaxAge})
+	if cfg.RefreshEvery > 0 {
+		d.workers.Go(d.watchModel)
+	}
 	if cfg.Renderer != nil {
 		for range cfg.Workers {
 			w := &worker{d: d}
@@ -101,8 +113,13 @@ func (d *Detector) MemoryBound() int64 {
 	return d.slabs.Bytes() + int64(d.cfg.Workers)*int64(d.model.Input().PageBytes())
 }
 
-// Settings returns the configuration in force, defaults filled in.
-func (d *Detector) Settings() Config { return d.cfg }
+// Settings returns the configuration in force, defaults filled in. Batch,
+// InFlight and MaxAge change when the served model is reloaded with others.
+func (d *Detector) Settings() Config {
+	cfg, now := d.cfg, d.limits.Load()
+	cfg.Batch, cfg.InFlight, cfg.MaxAge = now.batch, now.inFlight, now.maxAge
+	return cfg
+}
 
 // Detect returns the regions of one page (1-based) of the document at path. It
 // blocks while the queue is full. Calls batch with each other; a call that
@@ -202,7 +219,7 @@ func (d *Detector) Close() error {
 	d.workers.Wait()
 	d.batches.Close()
 	d.server.polls.Wait()
-	d.slabs.Close(d.model.Release)
+	d.slabs.Close()
 	close(d.ended)
 	return nil
 }

@@ -2,4 +2,30 @@
 // each exactly once: it holds the words (Document, Page, Region), the seams
 // that the parts plug into (Source, Renderer, Model, Sink) and the engine
 // between them.
+//
+// # Use
+//
+// [New] makes a [Detector] of a model (orchestrator/layout has the one that a
+// Triton serves) and a renderer (orchestrator/render has MuPDF's). It has four
+// doors, and pages that come in by any of them share batches:
+//
+//   - [Detector.Detect]: one page of a file; waits while the queue is full;
+//   - [Detector.TryDetect]: the same, but refuses with [ErrBusy];
+//   - [Detector.DetectBatch]: images of any size, answered in their own pixels;
+//   - [Detector.Run]: the documents of a [Source] into a [Sink].
+//
+// The examples of package orchestrator/endtoend show each with all its parts.
+//
+// # Failures
+//
+// The page is the unit of failure. A page that cannot be drawn or answered is a
+// [*PageError] with a [Stage] and a stable [Category]; its neighbours are not
+// touched. A server that is busy or away costs time and no page, up to
+// Config.ServerWait; after that a run ends with a [*ServerError].
+//
+// # Memory
+//
+// Everything between a door and its answer is bounded. [Detector.MemoryBound]
+// is what page buffers take; it does not grow with the number or the length of
+// documents.
 package orchestrator

@@ -80,14 +80,10 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], first int, pages []*page,
 				return
 			}
 		case ActionRefresh:
-			if err := d.model.Refresh(ctx); err != nil {
-				if errors.As(err, &me) && me.Action == ActionStop {
-					d.giveUp(pages, CategoryServer, &ServerError{Message: me.Message, Err: err})
-					return
-				}
-				d.log.Debug("the served config could not be read again", "err", err)
+			if err := d.refresh(ctx); err != nil {
+				d.giveUp(pages, CategoryServer, err)
+				return
 			}
-			d.batches.SetMaxItems(d.model.Input().MaxBatch)
 			if !waited.pause(ctx) {
 				d.giveUp(pages, CategoryUnavailable, &ServerError{Message: me.Message, Err: err})
 				return
@@ -220,6 +216,13 @@ func (w *window) grow() {
 		w.size++
 		w.set(w.size)
 	}
+}
+
+// reset begins anew with another limit.
+func (w *window) reset(limit int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.size, w.max, w.answered = limit, limit, 0
 }
 
 func (w *window) shrink() {

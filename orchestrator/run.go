@@ -41,22 +41,22 @@ type Summary struct {
 // Progress tells how far a run is. The zero value is ready; one run may use it
 // at a time, and any goroutine may read it at any time without waiting.
 type Progress struct {
-	listed, known    atomic.Int64
-	documents, pages counts
+	listed, opened, known atomic.Int64
+	documents, pages      counts
 }
 
 // ProgressNow is a snapshot of a Progress.
 type ProgressNow struct {
-	// Listed is how many documents the source has yielded, Known how many
-	// pages those have that were opened.
-	Listed, Known int64
+	// Listed is how many documents the source has yielded, Opened how many of
+	// them were opened or would not open, and Known how many pages those have.
+	Listed, Opened, Known int64
 	// Documents and Pages have ended.
 	Documents, Pages Counts
 }
 
 // Now is a snapshot.
 func (p *Progress) Now() ProgressNow {
-	return ProgressNow{Listed: p.listed.Load(), Known: p.known.Load(), Documents: p.documents.now(), Pages: p.pages.now()}
+	return ProgressNow{Listed: p.listed.Load(), Opened: p.opened.Load(), Known: p.known.Load(), Documents: p.documents.now(), Pages: p.pages.now()}
 }
 
 // Run moves every page of the source's documents to the sink. Pages share
@@ -87,6 +87,14 @@ func (d *Detector) Run(ctx context.Context, job Job) (Summary, error) {
 	}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.cancel(nil)
+	d.runsMu.Lock()
+	d.runs[r] = true
+	d.runsMu.Unlock()
+	defer func() {
+		d.runsMu.Lock()
+		delete(d.runs, r)
+		d.runsMu.Unlock()
+	}()
 	defer context.AfterFunc(d.ctx, func() { r.abort(ErrClosed) })()
 	defer context.AfterFunc(r.ctx, r.cancelLive)()
 
@@ -254,6 +262,7 @@ func (r *run) walk(src Source) {
 
 func (r *run) documentOpened(dt *drawTask) {
 	r.progress.known.Add(int64(dt.pages))
+	r.progress.opened.Add(1)
 	r.mu.Lock()
 	r.open[dt] = struct{}{}
 	r.mu.Unlock()
@@ -269,6 +278,7 @@ func (r *run) documentOffered(dt *drawTask) {
 
 func (r *run) documentFailed(doc Document, err *PageError) {
 	err.Ref = PageRef{Path: doc.Path}
+	r.progress.opened.Add(1)
 	r.out <- message{failed: &doc, err: err}
 	r.release()
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,7 +20,8 @@ type stops struct {
 }
 
 // watchSignals turns the first SIGINT or SIGTERM into a soft stop and the second
-// into a hard one.
+// into a hard one. A third one ends the program in the system's own way; the
+// guard then ends what it has started.
 func watchSignals() stops {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -31,6 +31,7 @@ func watchSignals() stops {
 		close(soft)
 		<-signals
 		close(hard)
+		signal.Stop(signals)
 	}()
 	return stops{soft: soft, hard: hard}
 }
@@ -40,10 +41,15 @@ func watchSignals() stops {
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop stops) int {
 	app := newApp(stop)
 	app.Writer, app.ErrWriter = stdout, stderr
+	if complete(app, args) {
+		return exitDone
+	}
 	err := app.RunContext(ctx, flagsFirst(app, args))
 	code := exitCode(err)
-	var quiet quietError
-	if err != nil && !errors.As(err, &quiet) {
+	switch {
+	case code == exitInterrupted:
+		fmt.Fprintln(stderr, "quire: interrupted: run the same command again to go on")
+	case err != nil && err.Error() != "":
 		fmt.Fprintln(stderr, "quire: "+oneLine(err.Error()))
 	}
 	return code
@@ -54,16 +60,18 @@ func newApp(stop stops) *cli.App {
 		Name:  "quire",
 		Usage: "directories of PDFs to page layout, with a Triton Inference Server",
 		Description: "quire renders pages, batches them across documents and sends them to a Triton\n" +
-			"Inference Server. Without --triton it starts a Triton of its own on the CPU.\n\n" + exitCodesHelp,
-		Commands:             []*cli.Command{runCommand(stop), planCommand(stop), versionCommand()},
-		HideVersion:          true,
-		EnableBashCompletion: true,
+			"Inference Server. Without --triton it starts a Triton of its own on the CPU.",
+		Commands:              []*cli.Command{runCommand(stop), planCommand(stop), doctorCommand(stop), completionCommand(), versionCommand()},
+		CustomAppHelpTemplate: cli.AppHelpTemplate + "\n" + exitCodesHelp,
+		HideVersion:           true,
+		// A pattern may hold a comma: *.{pdf,PDF}.
+		DisableSliceFlagSeparator: true,
+		EnableBashCompletion:      true,
 		// Errors come back from RunContext, and only execute ends the program.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
 			return usageError{err}
 		},
-		CommandNotFound: func(*cli.Context, string) {},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
 				return usageError{fmt.Errorf("there is no command %q: see quire help", name)}
@@ -73,7 +81,7 @@ func newApp(stop stops) *cli.App {
 	}
 	for _, cmd := range app.Commands {
 		cmd.OnUsageError = app.OnUsageError
-		cmd.Description += "\n\n" + exitCodesHelp
+		cmd.CustomHelpTemplate = helpText(cmd)
 	}
 	return app
 }
@@ -81,7 +89,8 @@ func newApp(stop stops) *cli.App {
 // flagsFirst puts a command's flags before its arguments, since urfave/cli takes
 // everything after the first argument for an argument. "--" ends the flags.
 func flagsFirst(app *cli.App, args []string) []string {
-	if len(args) < 2 {
+	// A shell that asks for completions says so with the last argument.
+	if len(args) < 2 || args[len(args)-1] == "--generate-bash-completion" {
 		return args
 	}
 	cmd := app.Command(args[1])
@@ -116,5 +125,3 @@ func flagsFirst(app *cli.App, args []string) []string {
 	}
 	return slices.Concat(args[:2], flags, []string{"--"}, rest)
 }
-
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

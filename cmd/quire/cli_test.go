@@ -3,12 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
+
+	"github.com/urfave/cli/v2"
 
 	"quire/orchestrator"
 )
@@ -46,7 +51,9 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", dir, "-o", "x", "--no-such-flag"}, "no-such-flag"},
 		{[]string{"run", dir, "-o", "x", "--password-file", filepath.Join(dir, "none")}, "none"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--model-repository", "r"}, "contradict"},
+		{[]string{"run", dir, "-o", "x", "--model-repository", filepath.Join(dir, "none")}, "no such directory"},
 		{[]string{"ran"}, `no command "ran"`},
+		{[]string{"help", "ran"}, "ran"},
 	} {
 		code, _, stderr := call(t, c.args...)
 		if code != exitUsage || !strings.Contains(stderr, c.says) || strings.Count(stderr, "\n") != 1 {
@@ -64,17 +71,98 @@ func TestFlagsMayFollowArguments(t *testing.T) {
 	}
 }
 
-func TestHelpTellsDefaultsVariablesAndExitCodes(t *testing.T) {
+func TestHelp(t *testing.T) {
 	code, stdout, _ := call(t, "run", "--help")
-	for _, want := range []string{"--in-flight", "QUIRE_IN_FLIGHT", "default: 30s", "130 interrupted", "start one on the CPU"} {
-		if code != 0 || !strings.Contains(stdout, want) {
-			t.Errorf("help (code %d) does not say %q:\n%s", code, want, stdout)
+	if code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	for line := range strings.Lines(stdout) {
+		if utf8.RuneCountInString(strings.TrimRight(line, "\n")) > 80 {
+			t.Errorf("wider than a terminal: %q", line)
 		}
 	}
+	words := strings.Join(strings.Fields(stdout), " ")
+	for _, want := range []string{"-o, --output DIR write results", "default: 30s", "default: warn", "default: start one on the CPU", exitCodesHelp} {
+		if !strings.Contains(words, strings.Join(strings.Fields(want), " ")) {
+			t.Errorf("the help does not say %q:\n%s", want, stdout)
+		}
+	}
+	// What has no default here is off, or required, or empty.
+	noDefault := []string{"output", "exclude", "password-file"}
 	for _, cmd := range newApp(stops{}).Commands {
+		_, stdout, _ := call(t, cmd.Name, "--help")
+		words := strings.Join(strings.Fields(stdout), " ")
 		for _, f := range cmd.Flags {
-			if !strings.Contains(f.String(), "$QUIRE_") {
-				t.Errorf("%s: flag without an environment variable: %s", cmd.Name, f)
+			name := f.Names()[0]
+			_, isSwitch := f.(*cli.BoolFlag)
+			variable := "QUIRE_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+			_, entry, _ := strings.Cut(words, "--"+name+" ")
+			entry, _, _ = strings.Cut(entry, "]")
+			if !strings.HasSuffix(entry, "[$"+variable) {
+				t.Errorf("--%s: no environment variable %s in %q", name, variable, entry)
+			}
+			if strings.Contains(entry, "(default: ") == (isSwitch || slices.Contains(noDefault, name)) {
+				t.Errorf("--%s: default missing, or unexpected, in %q", name, entry)
+			}
+		}
+	}
+	for _, args := range [][]string{{}, {"help"}, {"help", "run"}, {"version", "--help"}} {
+		if code, stdout, _ := call(t, args...); code != 0 || !strings.Contains(stdout, exitCodesHelp) {
+			t.Errorf("%q: exit code %d, %s", args, code, stdout)
+		}
+	}
+}
+
+// A variable stands for its flag, and the flag wins.
+func TestEnvironment(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.pdf", "b.PDF", "c.txt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("%PDF"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name, value string
+		args        []string
+		says        string
+	}{
+		{"QUIRE_OUTPUT", filepath.Join(dir, "out"), []string{"--workers", "0"}, "--workers 0"},
+		{"QUIRE_WORKERS", "0", []string{"-o", "x"}, "--workers 0"},
+		{"QUIRE_WORKERS", "2", []string{"-o", "x", "--workers", "-3"}, "--workers -3"},
+		{"QUIRE_BATCH", "few", []string{"-o", "x"}, "few"},
+		{"QUIRE_IN_FLIGHT", "0", []string{"-o", "x"}, "--in-flight 0"},
+		{"QUIRE_MAX_AGE", "-1s", []string{"-o", "x"}, "--max-age -1s"},
+		{"QUIRE_PAGE_TIMEOUT", "0s", []string{"-o", "x"}, "--page-timeout 0s"},
+		{"QUIRE_THRESHOLD", "7", []string{"-o", "x"}, "--threshold 7"},
+		{"QUIRE_LOG_LEVEL", "loud", []string{"-o", "x"}, "--log-level loud"},
+		{"QUIRE_PASSWORD_FILE", "/none", []string{"-o", "x"}, "/none"},
+		{"QUIRE_MODEL_REPOSITORY", "/none", []string{"-o", "x"}, "--model-repository /none"},
+		{"QUIRE_TRITON", "h:1", []string{"-o", "x", "--model-repository", dir}, "contradict"},
+		{"QUIRE_INCLUDE", "*.{ps,eps}", []string{"-o", "x"}, "no PDF found"},
+		{"QUIRE_EXCLUDE", "*.{pdf,PDF}", []string{"-o", "x"}, "no PDF found"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv(c.name, c.value)
+			code, _, stderr := call(t, append([]string{"run", dir}, c.args...)...)
+			if code != exitUsage || !strings.Contains(stderr, c.says) {
+				t.Errorf("exit code %d, %q; want 5 and %q", code, stderr, c.says)
+			}
+		})
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for want, errs := range map[int][]error{
+		exitDone:        {nil},
+		exitFailed:      {errors.New("x"), context.Canceled, errors.Join(quietError{exitSomeFailed}, errors.New("x"))},
+		exitSomeFailed:  {quietError{exitSomeFailed}},
+		exitServer:      {serverError{errors.New("x")}, fmt.Errorf("x: %w", &orchestrator.ServerError{Message: "x"})},
+		exitUsage:       {usageError{errors.New("x")}},
+		exitInterrupted: {orchestrator.ErrInterrupted, errors.Join(orchestrator.ErrInterrupted, errors.New("x")), serverError{orchestrator.ErrInterrupted}},
+	} {
+		for _, err := range errs {
+			if got := exitCode(err); got != want {
+				t.Errorf("%v: exit code %d, want %d", err, got, want)
 			}
 		}
 	}

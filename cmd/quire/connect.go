@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"time"
 
 	"quire/orchestrator/layout"
 	"quire/tritonclient"
@@ -15,23 +14,32 @@ import (
 
 // served is a model that is ready, and what has to be closed for it.
 type served struct {
-	model  *layout.Model
-	where  string
-	client *tritonclient.Client
-	server *embedded.Server // nil with --triton
+	model       *layout.Model
+	where       string
+	client      *tritonclient.Client
+	server      *embedded.Server // nil with --triton
+	unsupervise func()           // nil when nobody supervises the server
 }
 
+// endServer ends the server if quire has started it. It is killed: it holds
+// nothing that would be lost, and takes seconds to end by itself.
+func (s *served) endServer() {
+	if s.unsupervise != nil {
+		s.unsupervise()
+	}
+	if s.server != nil {
+		_ = s.server.Kill() // what is left of it goes with the guard
+	}
+}
+
+// close lets go of everything. It is idempotent.
 func (s *served) close() {
+	s.endServer()
 	if s.model != nil {
 		s.model.Close()
 	}
 	if s.client != nil {
 		s.client.Close()
-	}
-	if s.server != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		s.server.Stop(ctx)
 	}
 }
 
@@ -62,6 +70,30 @@ func connect(ctx context.Context, cfg runConfig, g *guard.Guard, screen *screen,
 	return s, nil
 }
 
+// supervise keeps the server that quire has started alive until close, and
+// calls giveUp when it cannot.
+func (s *served) supervise(ctx context.Context, g *guard.Guard, giveUp func(error), log *slog.Logger) {
+	if s.server == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err := s.server.Supervise(ctx, log)
+		switch {
+		case err != nil && g.Err() == nil:
+			giveUp(serverError{err})
+		case err != nil:
+			giveUp(err)
+		}
+	}()
+	s.unsupervise = func() {
+		cancel()
+		<-ended
+	}
+}
+
 // startEmbedded starts a server of quire's own, with everything that it needs.
 func startEmbedded(ctx context.Context, repository string, g *guard.Guard, screen *screen) (*embedded.Server, error) {
 	options := embedded.Options{Guard: g, Progress: screen.step}
@@ -72,7 +104,7 @@ func startEmbedded(ctx context.Context, repository string, g *guard.Guard, scree
 	if err := embedded.PrepareModel(ctx, options, repository); err != nil {
 		return nil, err
 	}
-	screen.status("starting a Triton Inference Server on the CPU")
+	screen.step(embedded.Progress{Text: "starting a Triton Inference Server on the CPU"})
 	return embedded.Start(ctx, embedded.Config{Options: options, ModelRepository: repository})
 }
 
@@ -80,9 +112,6 @@ func startEmbedded(ctx context.Context, repository string, g *guard.Guard, scree
 // else the one here, else a copy of the one inside this program.
 func findRepository(named string, options embedded.Options) (string, error) {
 	if named != "" {
-		if info, err := os.Stat(named); err != nil || !info.IsDir() {
-			return "", fmt.Errorf("--model-repository %s: no such directory", named)
-		}
 		return named, nil
 	}
 	if info, err := os.Stat("model_repository/" + layout.DefaultModel); err == nil && info.IsDir() {

@@ -1,8 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
+
+	"github.com/urfave/cli/v2"
 
 	"quire/orchestrator"
 )
@@ -17,9 +18,15 @@ const (
 	exitInterrupted = 130
 )
 
-const exitCodesHelp = `Exit codes: 0 all done; 1 failed; 3 finished, some pages or documents failed
-(or all); 4 the server is not ready or its model does not fit; 5 wrong usage, or
-no PDF found; 130 interrupted, run again to go on.`
+// exitCodesHelp ends the help of the program and of each command.
+const exitCodesHelp = `EXIT CODES:
+   0    all done
+   1    failed
+   3    finished, and some pages or documents failed, or all
+   4    the server is not ready, or its model does not fit
+   5    wrong usage, or no PDF found
+   130  interrupted; run again to go on
+`
 
 // usageError is the user's mistake.
 type usageError struct{ error }
@@ -39,19 +46,20 @@ func (e quietError) Error() string { return "" }
 // exitCode is the one place that turns errors into exit codes.
 func exitCode(err error) int {
 	var (
-		quiet  quietError
 		usage  usageError
 		server serverError
 		away   *orchestrator.ServerError
+		topic  cli.ExitCoder // of urfave/cli itself: help for what is not there
 	)
+	if quiet, ok := err.(quietError); ok {
+		return quiet.code
+	}
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &quiet):
-		return quiet.code
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &topic):
 		return exitUsage
-	case errors.Is(err, orchestrator.ErrInterrupted), errors.Is(err, context.Canceled):
+	case errors.Is(err, orchestrator.ErrInterrupted):
 		return exitInterrupted
 	case errors.As(err, &server), errors.As(err, &away):
 		return exitServer

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -17,7 +17,7 @@ import (
 // inputFlags are the flags of every command that reads documents.
 func inputFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`; may be given several times", DefaultText: "*.pdf in any case"},
+		&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`, such as '*.{pdf,png,epub}'; may be given several times", DefaultText: "*.pdf in any case"},
 		&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
 		&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
 	}
@@ -52,11 +52,14 @@ func (in inputs) walker(output string, log *slog.Logger) (*walk.Walker, error) {
 	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Log: log})
 }
 
-func empty(ctx context.Context, w *walk.Walker) bool {
-	for range w.Documents(ctx) {
-		return false
-	}
-	return true
+// otherFormats tells whether somebody asked for files of any name, with
+// --include or by naming one: those that are not called PDF are then opened as
+// what they are called.
+func (in inputs) otherFormats() bool {
+	return len(in.include) > 0 || slices.ContainsFunc(in.paths, func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && !info.IsDir()
+	})
 }
 
 func (in inputs) nothingFound() error {
@@ -77,6 +80,11 @@ type serverChoice struct{ triton, repository string }
 func (s serverChoice) check() error {
 	if s.triton != "" && s.repository != "" {
 		return errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	}
+	if s.repository != "" {
+		if info, err := os.Stat(s.repository); err != nil || !info.IsDir() {
+			return fmt.Errorf("--model-repository %s: no such directory", s.repository)
+		}
 	}
 	return nil
 }

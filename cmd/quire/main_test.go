@@ -1,15 +1,79 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
+
+	"github.com/urfave/cli/v2"
+	"go.uber.org/goleak"
 
 	"quire/orchestrator/render"
 	"quire/tritonclient/guard"
 )
 
+const (
+	examples   = "../../examples"
+	repository = "../../model_repository"
+)
+
+// theDir is for what the tests of this package share; it is removed at the end.
+var theDir string
+
 func TestMain(m *testing.M) {
 	guard.Main()
 	render.Main()
-	os.Exit(m.Run())
+	var err error
+	if theDir, err = os.MkdirTemp("", "quire-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	// The settings of whoever runs the tests are not what they are about.
+	for _, cmd := range newApp(stops{}).Commands {
+		for _, f := range cmd.Flags {
+			for _, name := range f.(cli.DocGenerationFlag).GetEnvVars() {
+				os.Unsetenv(name)
+			}
+		}
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(theDir)
+		os.Exit(code)
+	}))
+}
+
+// binary is the program, built as a user would build it.
+var binary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(theDir, "quire")
+	return path, command("go", "build", "-o", path, "quire/cmd/quire")
+})
+
+// manyPages are so many documents of one page that a run over them can be
+// interfered with.
+const manyPages = 80
+
+var manyDocuments = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(theDir, "many")
+	return dir, command("python3", "../../scripts/make_odd.py", "--many", dir, fmt.Sprint(manyPages))
+})
+
+func command(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// must unwraps the two above.
+func must(t *testing.T, made func() (string, error)) string {
+	t.Helper()
+	path, err := made()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

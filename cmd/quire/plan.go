@@ -67,23 +67,18 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	}
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
-	go func() {
-		select {
-		case <-stop.soft: // there is nothing to finish
-			cancel(orchestrator.ErrInterrupted)
-		case <-ctx.Done():
-		}
-	}()
+	// There is nothing to finish.
+	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 	screen := newScreen(c.App.ErrWriter)
-	defer screen.close()
+	defer screen.hide()
 	log := newLogger(c.String("log-level"), screen)
 	walker, err := in.walker(c.String("output"), log)
 	if err != nil {
 		return usageError{err}
 	}
 	defer walker.Close()
-	if empty(ctx, walker) {
-		return usageError{in.nothingFound()}
+	if walker.Empty(ctx) {
+		return interruptedOr(ctx, usageError{in.nothingFound()})
 	}
 	g, err := guard.Start(ctx, guard.Config{})
 	if err != nil {
@@ -96,7 +91,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	forecast := plan.Forecast{Where: server.where(), Output: c.String("output")}
 	forecast.Inputs, err = plan.Look(ctx, plan.Config{
 		Source:   walker,
-		Renderer: render.New(render.Config{Guard: g, Passwords: in.passwords, Logger: log}),
+		Renderer: render.New(render.Config{Guard: g, Passwords: in.passwords, Logger: log, OtherFormats: in.otherFormats()}),
 		Sample:   c.Int("sample"), Time: c.Duration("sample-time"),
 		Problem: func(e *orchestrator.PageError) {
 			if c.Bool("json") {
@@ -106,13 +101,13 @@ func planRun(c *cli.Context, stop stops) (err error) {
 			}
 		},
 		Progress: func(found, opened, sample int64) {
-			if !screen.tty {
+			if !screen.tty() {
 				return
 			}
 			if sample == 0 {
-				screen.status(fmt.Sprintf("%d documents found", found))
+				screen.step(embedded.Progress{Text: fmt.Sprintf("%d documents found", found)})
 			} else {
-				screen.status(fmt.Sprintf("%d documents found, %d of %d opened to count their pages", found, opened, sample))
+				screen.step(embedded.Progress{Text: fmt.Sprintf("%d documents found, %d of %d opened to count their pages", found, opened, sample)})
 			}
 		},
 	})
@@ -230,23 +225,9 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %s", f, []string{"bytes", "kB", "MB", "GB", "TB", "PB"}[unit])
 }
 
-// duration is a time for people: two units are enough.
-func duration(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", max(1, int(d.Round(time.Second).Seconds())))
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", int(d.Round(time.Minute).Minutes()))
-	case d < 48*time.Hour:
-		d = d.Round(time.Minute)
-		return fmt.Sprintf("%d h %02d min", int(d.Hours()), int(d.Minutes())%60)
-	}
-	return fmt.Sprintf("%.1f days", d.Hours()/24)
-}
-
 // rates is where runs leave their rates, and this machine's name in them.
 func rates() (plan.Rates, string, error) {
-	dir, err := embedded.CacheDir()
+	dir, err := embedded.CacheDir(embedded.Options{})
 	if err != nil {
 		return plan.Rates{}, "", err
 	}

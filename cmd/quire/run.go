@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -33,6 +32,8 @@ func runCommand(stop stops) *cli.Command {
 			&cli.IntFlag{Name: "in-flight", EnvVars: []string{"QUIRE_IN_FLIGHT"}, Usage: "have at most `N` requests at the server", DefaultText: "quire.in_flight of the served config, else its instances + 1"},
 			&cli.DurationFlag{Name: "max-age", EnvVars: []string{"QUIRE_MAX_AGE"}, Usage: "let the first page of a batch wait at most `TIME` for others; 0: not at all", DefaultText: "quire.max_age_ms of the served config, else 20ms"},
 			&cli.DurationFlag{Name: "page-timeout", EnvVars: []string{"QUIRE_PAGE_TIMEOUT"}, Usage: "give a page up that takes longer than `TIME` to draw", Value: 30 * time.Second},
+			&cli.BoolFlag{Name: "overlay", EnvVars: []string{"QUIRE_OVERLAY"}, Usage: "also write a picture of each page with its regions drawn in, like OUT/a.pdf.pages/0001.png"},
+			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "write events for machines to standard output, one JSON object a line (docs/events.md)"},
 			logLevelFlag(),
 		}),
 		Action: func(c *cli.Context) error { return run(c, stop) },
@@ -41,53 +42,43 @@ func runCommand(stop stops) *cli.Command {
 
 // run does the main job.
 func run(c *cli.Context, stop stops) (err error) {
-	ctx, cancel := context.WithCancelCause(c.Context)
-	defer cancel(nil)
 	cfg, err := runConfigOf(c)
 	if err != nil {
 		return usageError{err}
 	}
 	screen := newScreen(c.App.ErrWriter)
-	defer screen.close()
+	defer screen.hide()
 	log := newLogger(cfg.logLevel, screen)
+
+	// ctx ends at a hard stop, setup at a soft one: before there is a page to
+	// finish, every stop is a hard one.
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	setup, endSetup := context.WithCancelCause(ctx)
+	defer endSetup(nil)
+	go onStop(ctx, stop.hard, func() { cancel(orchestrator.ErrInterrupted) })
+	go onStop(setup, stop.soft, func() { endSetup(orchestrator.ErrInterrupted) })
 
 	walker, err := cfg.walker(cfg.output, log)
 	if err != nil {
 		return usageError{err}
 	}
 	defer walker.Close()
-	if empty(ctx, walker) {
-		return usageError{cfg.nothingFound()}
+	if walker.Empty(setup) {
+		return interruptedOr(setup, usageError{cfg.nothingFound()})
 	}
-
-	// Before there is a page to finish, a soft stop is a stop.
-	go func() {
-		select {
-		case <-stop.hard:
-			cancel(orchestrator.ErrInterrupted)
-		case <-ctx.Done():
-		}
-	}()
-	setup, endSetup := context.WithCancelCause(ctx)
-	defer endSetup(nil)
-	go func() {
-		select {
-		case <-stop.soft:
-			endSetup(orchestrator.ErrInterrupted)
-		case <-setup.Done():
-		}
-	}()
 
 	g, err := guard.Start(setup, guard.Config{})
 	if err != nil {
 		return interruptedOr(setup, fmt.Errorf("start the guard process: %w", err))
 	}
-	defer func() { err = errors.Join(err, g.Close()) }()
+	defer func() { err = join(err, g.Close()) }()
 	served, err := connect(setup, cfg, g, screen, log)
 	if err != nil {
 		return interruptedOr(setup, err)
 	}
 	defer served.close()
+	served.supervise(ctx, g, cancel, log)
 
 	tree, err := sink.Open(sink.Config{
 		Dir: cfg.output, Tool: "quire", ToolVersion: version, Model: served.model.Info(),
@@ -96,10 +87,14 @@ func run(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, tree.Close()) }()
+	defer func() { err = join(err, tree.Close()) }()
 
+	pool := render.New(render.Config{
+		Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log,
+		OtherFormats: cfg.otherFormats(),
+	})
 	detector, err := orchestrator.New(orchestrator.Config{
-		Renderer: render.New(render.Config{Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log}),
+		Renderer: pool,
 		Model:    served.model, Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
 		SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 	})
@@ -107,26 +102,55 @@ func run(c *cli.Context, stop stops) (err error) {
 		return usageError{err}
 	}
 	defer detector.Close()
-	screen.say(describe(detector, served))
+	// Before the detector takes its memory back from it, which a server that
+	// hangs would hold up.
+	defer served.endServer()
 
-	var progress orchestrator.Progress
-	follow := screen.follow(ctx, detector, &progress, walker.Count)
-	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: tree, Stop: stop.soft, Progress: &progress})
-	follow()
-	if err := tree.Finish(); err != nil {
-		runErr = errors.Join(runErr, err)
+	var report reporter = text{screen: screen, out: c.App.Writer}
+	if cfg.json {
+		report = newEvents(c.App.Writer)
 	}
-	if runErr == nil || errors.Is(runErr, orchestrator.ErrInterrupted) {
+	if err := report.begin(detector, served, cfg.output); err != nil {
+		return err
+	}
+	results, finishPictures := orchestrator.Sink(tree), func() error { return nil }
+	if cfg.overlay {
+		o := newOverlay(ctx, stop.soft, tree, pool, max(1, detector.Settings().Workers/2))
+		results, finishPictures = o, o.finish
+	}
+	var progress orchestrator.Progress
+	unfollow := report.follow(ctx, detector, &progress, walker.Count)
+	go onStop(ctx, stop.soft, func() { screen.say("stopping: finishing the pages that are drawn; interrupt again to end at once") })
+	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: report.sink(results), Stop: stop.soft, Progress: &progress})
+	runErr = join(runErr, finishPictures())
+	runErr = join(runErr, tree.Finish())
+	unfollow()
+	// A run with pictures is not as fast as one without.
+	if !cfg.overlay && (runErr == nil || errors.Is(runErr, orchestrator.ErrInterrupted)) {
 		recordRate(cfg.server(), served.model.Info(), summary, tree.Written(), log)
 	}
-	fmt.Fprintln(c.App.Writer, lastLine(summary, cfg.output))
-	switch {
-	case runErr != nil:
-		return runErr
-	case summary.Documents.Failed+summary.Documents.Partial > 0:
-		return quietError{exitSomeFailed}
+	if runErr == nil && summary.Documents.Failed+summary.Documents.Partial > 0 {
+		runErr = quietError{exitSomeFailed}
 	}
-	return nil
+	return join(runErr, report.end(summary, cfg.output, runErr))
+}
+
+// onStop calls do when stop is closed before ctx ends.
+func onStop(ctx context.Context, stop <-chan struct{}, do func()) {
+	select {
+	case <-stop:
+		do()
+	case <-ctx.Done():
+	}
+}
+
+// join adds to an error what went wrong while tidying up, unless that is the
+// same thing.
+func join(err, more error) error {
+	if more == nil || errors.Is(err, more) {
+		return err
+	}
+	return errors.Join(err, more)
 }
 
 // workerNice keeps this program's own goroutines ahead of its workers, as the
@@ -139,98 +163,4 @@ func interruptedOr(ctx context.Context, err error) error {
 		return orchestrator.ErrInterrupted
 	}
 	return err
-}
-
-// describe says what will happen with how much of everything.
-func describe(d *orchestrator.Detector, s *served) string {
-	cfg, how := d.Settings(), "in the requests"
-	if s.model.Input().SharedMemory {
-		how = "in shared memory"
-	}
-	age := cfg.MaxAge.String()
-	if cfg.MaxAge < 0 {
-		age = "0s"
-	}
-	info := s.model.Info()
-	return fmt.Sprintf("model %s version %s at %s; %d workers, batches up to %d pages, %s old, %d in flight; page buffers %.1f MB %s",
-		info.Name, info.Version, s.where, cfg.Workers, cfg.Batch, age, cfg.InFlight, float64(d.MemoryBound())/1e6, how)
-}
-
-// lastLine is the account of a run; its numbers add up.
-func lastLine(s orchestrator.Summary, output string) string {
-	d, p := s.Documents, s.Pages
-	var b strings.Builder
-	fmt.Fprintf(&b, "documents: %d = %d done + %d partial + %d failed + %d skipped", d.Ended(), d.Done, d.Partial, d.Failed, d.Skipped)
-	if d.Cancelled > 0 {
-		fmt.Fprintf(&b, " + %d cancelled", d.Cancelled)
-	}
-	fmt.Fprintf(&b, "; pages: %d = %d done + %d failed + %d skipped + %d cancelled", p.Ended(), p.Done, p.Failed, p.Skipped, p.Cancelled)
-	fmt.Fprintf(&b, "; %s", s.Elapsed.Round(100*time.Millisecond))
-	if seconds := s.Elapsed.Seconds(); seconds > 0 {
-		fmt.Fprintf(&b, ", %.1f pages/s", float64(p.Done+p.Failed)/seconds)
-	}
-	fmt.Fprintf(&b, "; results in %s", output)
-	return b.String()
-}
-
-// runConfig is the command line, checked.
-type runConfig struct {
-	inputs
-	output                   string
-	triton, repository       string
-	threshold                float64 // as layout.Config has it
-	workers, batch, inFlight int
-	maxAge, pageTimeout      time.Duration
-	logLevel                 string
-}
-
-func (cfg runConfig) server() serverChoice { return serverChoice{cfg.triton, cfg.repository} }
-
-func runConfigOf(c *cli.Context) (runConfig, error) {
-	cfg := runConfig{
-		output: c.String("output"), triton: c.String("triton"), repository: c.String("model-repository"),
-		workers: c.Int("workers"), batch: c.Int("batch"), inFlight: c.Int("in-flight"),
-		maxAge: c.Duration("max-age"), pageTimeout: c.Duration("page-timeout"),
-		threshold: c.Float64("threshold"), logLevel: c.String("log-level"),
-	}
-	var err error
-	if cfg.inputs, err = inputsOf(c, "quire run DIR… -o OUT"); err != nil {
-		return cfg, err
-	}
-	if cfg.output == "" {
-		return cfg, errors.New("no output directory: add -o OUT")
-	}
-	for _, name := range []string{"workers", "batch", "in-flight"} {
-		if n := c.Int(name); c.IsSet(name) && n < 1 {
-			return cfg, fmt.Errorf("--%s %d: it must be at least 1", name, n)
-		}
-	}
-	if cfg.pageTimeout <= 0 {
-		return cfg, fmt.Errorf("--page-timeout %v: it must be above 0", cfg.pageTimeout)
-	}
-	// On the command line 0 means 0; in a Config that is what a negative
-	// number says.
-	if c.IsSet("max-age") {
-		if cfg.maxAge < 0 {
-			return cfg, fmt.Errorf("--max-age %v: it must not be negative", cfg.maxAge)
-		}
-		if cfg.maxAge == 0 {
-			cfg.maxAge = -1
-		}
-	}
-	if c.IsSet("threshold") {
-		if cfg.threshold < 0 || cfg.threshold >= 1 {
-			return cfg, fmt.Errorf("--threshold %v: it must be at least 0 and below 1", cfg.threshold)
-		}
-		if cfg.threshold == 0 {
-			cfg.threshold = -1
-		}
-	}
-	if err := cfg.server().check(); err != nil {
-		return cfg, err
-	}
-	if !validLogLevel(cfg.logLevel) {
-		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
-	}
-	return cfg, nil
 }

@@ -1,212 +1,173 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
+	"unicode"
 
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
+	"github.com/mattn/go-runewidth"
 	"golang.org/x/term"
 
-	"quire/orchestrator"
 	"quire/tritonclient/embedded"
 )
 
-// screen is where a person reads what is going on: a bar that moves on a
-// terminal, plain lines elsewhere. Its methods may be called from any goroutine.
+// refresh is how often the moving line is drawn anew.
+const refresh = 150 * time.Millisecond
+
+// screen is where a person reads what is going on: one line that moves at the
+// bottom of a terminal, below lines that stay; only the latter elsewhere. Its
+// methods may be called from any goroutine, but show and hide from one at a time.
+//
+// The cursor stays at the end of the moving line, so that what the terminal
+// itself writes there, as the ^C of an interrupt, is wiped out with it.
 type screen struct {
-	out io.Writer
-	tty bool
+	out   io.Writer
+	width func() int // in columns; nil where no line can move
 
-	mu   sync.Mutex
-	bars *mpb.Progress // while a bar is shown
-	bar  *mpb.Bar
+	mu     sync.Mutex // held while anything is written
+	line   string     // what moves, cut to the width; empty for nothing
+	moving *movingLine
 
-	now atomic.Pointer[embedded.Progress] // read by the bar's own goroutine
+	steps step
 }
+
+// movingLine is one line for as long as it moves.
+type movingLine struct{ stop, stopped chan struct{} }
 
 func newScreen(out io.Writer) *screen {
-	f, ok := out.(*os.File)
-	return &screen{out: out, tty: ok && term.IsTerminal(int(f.Fd()))}
+	s := &screen{out: out}
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
+		s.width = func() int {
+			if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+				return w
+			}
+			return 80
+		}
+	}
+	return s
 }
 
-// Write prints above the bar; the log goes here.
+func (s *screen) tty() bool { return s.width != nil }
+
+// Write prints whole lines above the one that moves; the log goes here.
 func (s *screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
-	bars := s.bars
-	s.mu.Unlock()
-	if bars != nil {
-		if n, err := bars.Write(p); err == nil {
-			return n, nil
-		} // the bar has just gone
+	defer s.mu.Unlock()
+	if s.line == "" {
+		return s.out.Write(p)
 	}
-	return s.out.Write(p)
+	// In one piece, for a terminal shows what it has got so far.
+	if _, err := fmt.Fprintf(s.out, "%s%s%s", wipe, p, s.line); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
+
+// wipe empties the line that the cursor is on: carriage return, and erase in
+// line of ECMA-48.
+const wipe = "\r\x1b[K"
 
 // say prints one line.
-func (s *screen) say(line string) {
+func (s *screen) say(line string) { fmt.Fprintf(s, "quire: %s\n", oneLine(line)) }
+
+// show draws the moving line, as line makes it for a number of columns, until
+// hide is called or another takes its place. It is for terminals only.
+func (s *screen) show(line func(columns int) string) {
 	s.hide()
-	fmt.Fprintln(s, "quire: "+line)
+	m := &movingLine{stop: make(chan struct{}), stopped: make(chan struct{})}
+	draw := func() {
+		columns := max(s.width()-len("^C")-1, 1)
+		// Not under the lock: what line asks may be waiting to log something.
+		text := runewidth.Truncate(line(columns), columns, "…")
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.line = text
+		_, _ = io.WriteString(s.out, wipe+text)
+	}
+	go func() {
+		defer close(m.stopped)
+		t := time.NewTicker(refresh)
+		defer t.Stop()
+		for {
+			draw()
+			select {
+			case <-t.C:
+			case <-m.stop:
+				return
+			}
+		}
+	}()
+	s.moving = m
 }
 
-func (s *screen) status(text string) { s.step(embedded.Progress{Text: text}) }
+// hide takes the moving line away.
+func (s *screen) hide() {
+	if s.moving == nil {
+		return
+	}
+	close(s.moving.stop)
+	<-s.moving.stopped
+	s.moving = nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.line = ""
+	_, _ = io.WriteString(s.out, wipe)
+}
+
+// step is what the set-up is doing, since when.
+type step struct {
+	mu    sync.Mutex
+	now   embedded.Progress
+	since time.Time
+}
 
 // step shows what the set-up is doing.
 func (s *screen) step(p embedded.Progress) {
-	before := s.now.Swap(&p)
-	if !s.tty {
-		if before == nil || before.Text != p.Text {
-			fmt.Fprintln(s, "quire: "+p.Text)
-		}
-		return
+	p.Text = oneLine(p.Text)
+	s.steps.mu.Lock()
+	same := s.steps.now.Text == p.Text
+	s.steps.now = p
+	if !same {
+		s.steps.since = time.Now()
 	}
+	s.steps.mu.Unlock()
+	switch {
+	case same:
+	case !s.tty():
+		s.say(p.Text)
+	case s.moving == nil:
+		s.show(s.steps.line)
+	}
+}
+
+// line tells how much is done where that is known, and the time where it takes
+// long; the text gives way to them.
+func (s *step) line(columns int) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.bars == nil {
-		s.show(0, mpb.NopStyle(), mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return s.stepText() })))
+	now := time.Now()
+	tail := ""
+	if s.now.Total > 0 {
+		tail = fmt.Sprintf(", %d %%", 100*min(s.now.Done, s.now.Total)/s.now.Total)
 	}
-}
-
-func (s *screen) stepText() string {
-	p := s.now.Load()
-	if p.Total > 0 {
-		return fmt.Sprintf("%s, %.0f of %.0f MB", p.Text, float64(p.Done)/1e6, float64(p.Total)/1e6)
+	if took := now.Sub(s.since); took >= 2*time.Second {
+		tail += ", " + duration(took.Truncate(time.Second))
 	}
-	return p.Text
+	turn := `|/-\`[now.UnixMilli()/refresh.Milliseconds()%4]
+	text := fmt.Sprintf("%c %s", turn, s.now.Text)
+	return runewidth.Truncate(text, max(columns-len(tail), 1), "…") + tail
 }
 
-// show begins a bar; s.mu is held.
-func (s *screen) show(total int64, style mpb.BarFillerBuilder, options ...mpb.BarOption) {
-	s.bars = mpb.New(mpb.WithOutput(s.out), mpb.WithRefreshRate(150*time.Millisecond))
-	s.bar = s.bars.New(total, style, options...)
-}
-
-// hide takes the bar away.
-func (s *screen) hide() {
-	s.mu.Lock()
-	bars, bar := s.bars, s.bar
-	s.bars, s.bar = nil, nil
-	s.mu.Unlock()
-	if bars != nil {
-		bar.Abort(true)
-		bars.Wait()
-	}
-}
-
-func (s *screen) close() { s.hide() }
-
-// linePause is how often a line is printed where there is no bar.
-const linePause = 10 * time.Second
-
-// follow shows the progress of a run until the function that it returns is
-// called. It only ever reads; the run never waits for it.
-func (s *screen) follow(ctx context.Context, d *orchestrator.Detector, p *orchestrator.Progress, count func(context.Context) (int, error)) (stop func()) {
-	s.hide()
-	ctx, cancel := context.WithCancel(ctx)
-	v := &view{detector: d, progress: p, start: time.Now()}
-	var group sync.WaitGroup
-	group.Go(func() {
-		if n, err := count(ctx); err == nil {
-			v.mu.Lock()
-			v.documents = int64(n)
-			v.mu.Unlock()
+// oneLine makes one line of a text, which a terminal takes for nothing else.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
 		}
-	})
-	if s.tty {
-		s.mu.Lock()
-		s.show(1, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
-			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return v.pages() })),
-			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return v.rest() })))
-		bar := s.bar
-		s.mu.Unlock()
-		group.Go(func() {
-			v.tick(ctx, 150*time.Millisecond, func() { bar.SetTotal(max(v.total(), 1), false); bar.SetCurrent(v.ended()) })
-		})
-	} else {
-		group.Go(func() {
-			v.tick(ctx, linePause, func() { fmt.Fprintf(s, "quire: %s%s\n", v.pages(), v.rest()) })
-		})
-	}
-	return func() {
-		cancel()
-		group.Wait()
-		s.hide()
-	}
-}
-
-// view turns counts into words.
-type view struct {
-	detector *orchestrator.Detector
-	progress *orchestrator.Progress
-	start    time.Time
-
-	mu        sync.Mutex
-	documents int64 // in all; 0 until they are counted
-}
-
-func (v *view) tick(ctx context.Context, every time.Duration, do func()) {
-	t := time.NewTicker(every)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			do()
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (v *view) ended() int64 { return v.progress.Now().Pages.Ended() }
-
-// total is the number of pages there will be, as far as one can tell: documents
-// that nobody has opened are taken to be as long as the others.
-func (v *view) total() int64 {
-	v.mu.Lock()
-	documents := v.documents
-	v.mu.Unlock()
-	p := v.progress.Now()
-	if documents == 0 || p.Listed == 0 {
-		return p.Known
-	}
-	return p.Known + (documents-min(p.Listed, documents))*p.Known/p.Listed
-}
-
-func (v *view) pages() string {
-	about := ""
-	v.mu.Lock()
-	if v.progress.Now().Listed < v.documents || v.documents == 0 {
-		about = "≈"
-	}
-	v.mu.Unlock()
-	return fmt.Sprintf("%d/%s%d pages ", v.ended(), about, v.total())
-}
-
-func (v *view) rest() string {
-	var b bytes.Buffer
-	p, took := v.progress.Now(), time.Since(v.start)
-	ended := p.Pages.Ended()
-	if waiting := v.detector.Stats(); waiting.Waiting != "" {
-		fmt.Fprintf(&b, " waiting for Triton, %v: %s", time.Since(waiting.WaitingSince).Round(time.Second), waiting.Waiting)
-		return b.String()
-	}
-	if ended > 0 {
-		rate := float64(ended) / took.Seconds()
-		fmt.Fprintf(&b, " %.1f pages/s", rate)
-		left := time.Duration(float64(v.total()-ended) / rate * float64(time.Second))
-		fmt.Fprintf(&b, " ETA %v", left.Round(time.Second))
-	}
-	if failed := p.Pages.Failed; failed > 0 {
-		fmt.Fprintf(&b, " %d failed", failed)
-	}
-	if failed := p.Documents.Failed + p.Documents.Partial; failed > 0 {
-		fmt.Fprintf(&b, " in %d documents", failed)
-	}
-	return b.String()
+		return r
+	}, strings.Join(strings.Fields(s), " "))
 }

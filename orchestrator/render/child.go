@@ -124,15 +124,18 @@ func (w *child) answer(cmd commandWithFile) error {
 	switch {
 	case cmd.Open != nil && cmd.file != nil:
 		end := w.begin(cmd.ID, cmd.Open.Timeout)
-		pages, err := w.engine.Open(cmd.file, w.setup.Passwords)
+		pages, err := w.engine.Open(cmd.file, cmd.Open.Format, w.setup.Passwords)
 		end()
 		r.Pages = pages
 		r.fail(err)
 	case cmd.Draw != nil:
 		end := w.begin(cmd.ID, cmd.Draw.Timeout)
-		page, err := w.engine.Draw(cmd.Draw.Page, w.setup.Width, w.setup.Height, w.rgb)
+		page, err := w.engine.Draw(cmd.Draw.Page, w.setup.Width, w.setup.Height, w.setup.Fit, w.rgb)
 		end()
-		r.Page = &drawnPage{page.WidthPt, page.HeightPt, page.Rotation, page.CropBox, time.Duration(page.CPUNanos)}
+		r.Page = &drawnPage{
+			page.WidthPt, page.HeightPt, page.Rotation, page.CropBox,
+			time.Duration(page.CPUNanos), page.Width, page.Height,
+		}
 		r.fail(err)
 	default:
 		return errors.New("a command that is none")

@@ -49,6 +49,11 @@ type Config struct {
 	// StoreBytes is how much of that keeps decoded images and fonts of the
 	// open document. Default 64 MiB.
 	StoreBytes int64
+	// OtherFormats has a document whose name says that it is of another format
+	// than PDF (see the package comment) opened as that. Default: everything
+	// is opened as PDF, whatever its name, so that no other reader of MuPDF's
+	// can be reached.
+	OtherFormats bool
 	// Passwords are tried in order on encrypted documents, in UTF-8.
 	Passwords []string
 	// Nice is added to the niceness of the worker processes; default 0.

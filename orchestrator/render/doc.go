@@ -1,4 +1,4 @@
-// Package render draws pages of PDF documents in worker processes.
+// Package render draws pages of documents in worker processes.
 //
 // MuPDF without locks cannot have two documents open in one process, some
 // pages never finish and some crash it, so each [orchestrator.RenderWorker] is
@@ -12,6 +12,20 @@
 // counted by MuPDF's allocator, with a resource limit behind it; a process
 // that died is replaced, and opens the document again, when the next page is
 // asked for.
+//
+// Documents are PDFs. With Config.OtherFormats these are opened too, told by the
+// end of the name, in capitals or not, and never by content:
+//
+//	.bmp .gif .jb2 .jbig2 .jpeg .jpg .jp2 .j2k .jpx .jpf .pbm .pgm .ppm .pnm .png .psd .tif .tiff
+//	          images; a TIFF has a page for each of its images
+//	.cbz .cbt archives of images (ZIP, tar), a page each, by name
+//	.svg      drawings; what they refer to outside themselves is left out
+//	.xps .oxps
+//	.epub .fb2 .mobi .htm .html .xhtml .txt
+//	          laid out on pages of A5 (420×595 points) in letters of 11 points
+//
+// Their lengths are points, by the image's resolution where it tells one and 96
+// pixels to the inch where not; Rotation is 0 and CropBox the page.
 //
 // Messages travel as JSON over a SOCK_SEQPACKET pair, one message a packet. A
 // worker reads files from anywhere, so what it says is checked.

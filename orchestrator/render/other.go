@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"image"
 	"runtime"
 	"time"
 
@@ -22,6 +23,27 @@ func New(Config) *Pool { return &Pool{} }
 func (*Pool) NewWorker(context.Context, int, int) (orchestrator.RenderWorker, error) {
 	return nil, fmt.Errorf("render: needs Linux, not %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
+
+// Pictures draws pages for people to look at; there are none on this system.
+type Pictures struct{}
+
+// NewPictures fails, as NewWorker does.
+func (*Pool) NewPictures(context.Context, int, int) (*Pictures, error) {
+	return nil, fmt.Errorf("render: needs Linux, not %s: %w", runtime.GOOS, errors.ErrUnsupported)
+}
+
+// Open fails.
+func (*Pictures) Open(context.Context, orchestrator.Document) (int, error) {
+	return 0, errors.ErrUnsupported
+}
+
+// Draw fails.
+func (*Pictures) Draw(context.Context, int) (*image.RGBA, orchestrator.Geometry, error) {
+	return nil, orchestrator.Geometry{}, errors.ErrUnsupported
+}
+
+// Close does nothing.
+func (*Pictures) Close() error { return nil }
 
 // Stats are counts since the pool was made.
 type Stats struct {

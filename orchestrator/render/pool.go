@@ -35,17 +35,25 @@ func New(cfg Config) *Pool { return &Pool{cfg: cfg.withDefaults()} }
 // NewWorker starts a worker process and returns once it can draw. An error is
 // about this machine or this program, or ctx's own; ctx bounds the start only.
 func (p *Pool) NewWorker(ctx context.Context, width, height int) (orchestrator.RenderWorker, error) {
+	w, err := p.newWorker(ctx, raster{width: width, height: height})
+	if err != nil {
+		return nil, err // not w: a nil *worker is no nil RenderWorker
+	}
+	return w, nil
+}
+
+func (p *Pool) newWorker(ctx context.Context, r raster) (*worker, error) {
 	if p.cfg.Guard == nil {
 		return nil, errors.New("render: Config.Guard is not set")
 	}
-	if width < 1 || height < 1 || width > maxSide || height > maxSide {
-		return nil, fmt.Errorf("render: a raster of %d×%d pixels; both must be from 1 to %d", width, height, maxSide)
+	if r.width < 1 || r.height < 1 || r.width > maxSide || r.height > maxSide {
+		return nil, fmt.Errorf("render: a raster of %d×%d pixels; both must be from 1 to %d", r.width, r.height, maxSide)
 	}
-	process, err := start(ctx, p.cfg, width, height)
+	process, err := start(ctx, p.cfg, r)
 	if err != nil {
 		return nil, err
 	}
-	return &worker{pool: p, width: width, height: height, process: process}, nil
+	return &worker{pool: p, raster: r, process: process}, nil
 }
 
 // Stats are counts since the pool was made.

@@ -34,9 +34,9 @@ type process struct {
 
 // start starts a process and waits until it can be used. Its errors, ctx's own
 // apart, are about this machine and not about any page.
-func start(ctx context.Context, cfg Config, width, height int) (*process, error) {
+func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 	p := &process{}
-	slot, err := newSlot(width * height * 3)
+	slot, err := newSlot(r.width * r.height * 3)
 	if err != nil {
 		return nil, err
 	}
@@ -46,15 +46,15 @@ func start(ctx context.Context, cfg Config, width, height int) (*process, error)
 		return nil, fmt.Errorf("render: cannot start a worker process: %w", err)
 	}
 	setup := setupCommand{
-		Width: width, Height: height,
+		Width: r.width, Height: r.height, Fit: r.fit,
 		Memory: cfg.MemoryLimit, Store: cfg.StoreBytes,
 		Passwords: cfg.Passwords,
 		Log:       cfg.Logger.Enabled(ctx, logLevel),
 	}
-	r, err := p.call(ctx, command{Setup: &setup}, nil, startTimeout)
+	ready, err := p.call(ctx, command{Setup: &setup}, nil, startTimeout)
 	switch {
-	case err == nil && r.Reason != "":
-		err = errors.New(r.Message)
+	case err == nil && ready.Reason != "":
+		err = errors.New(ready.Message)
 	case errors.Is(err, errDied):
 		err = fmt.Errorf("it ended at once (%s)%s; does main (or TestMain) call render.Main first?", p.end(), p.stderr.said())
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"quire/orchestrator/render/internal/mupdf"
 )
 
 // maxMessage is more than the longest message: a reply with all that MuPDF's
@@ -31,6 +33,8 @@ type command struct {
 
 type setupCommand struct {
 	Width, Height int
+	// Fit asks for pages of their own shape, Width×Height at most.
+	Fit           bool
 	Memory, Store int64
 	Passwords     []string `json:",omitempty"`
 	// Log asks for MuPDF's messages.
@@ -38,6 +42,7 @@ type setupCommand struct {
 }
 
 type openCommand struct {
+	Format mupdf.Format
 	// Timeout is 0 for none.
 	Timeout time.Duration
 }
@@ -68,6 +73,8 @@ type drawnPage struct {
 	Rotation          int
 	CropBox           [4]float64
 	CPU               time.Duration
+	// Width and Height are the raster that was drawn, in pixels.
+	Width, Height int
 }
 
 // reason is why a worker could not do as it was told.

@@ -244,6 +244,20 @@ func TestChangedFile(t *testing.T) {
 			}
 		})
 	}
+	t.Run("removed", func(t *testing.T) {
+		w := newWorker(t, newPool(t, Config{}))
+		path := filepath.Join(t.TempDir(), "a.pdf")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		open(t, w, fileDocument(path))
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		wantColour(t, w, 2, 0, 255, 0) // what is open stays
+		_, err := w.Open(t.Context(), fileDocument(path))
+		wantError(t, err, orchestrator.StageOpen, 0, orchestrator.CategoryUnreadable)
+	})
 	t.Run("replaced by another", func(t *testing.T) {
 		w := newWorker(t, newPool(t, Config{}))
 		path := filepath.Join(t.TempDir(), "a.pdf")

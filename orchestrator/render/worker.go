@@ -16,25 +16,34 @@ import (
 	"unicode"
 
 	"quire/orchestrator"
+	"quire/orchestrator/render/internal/mupdf"
 )
 
 // worker is a process and what it takes to replace it.
 type worker struct {
-	pool          *Pool
-	width, height int
-	process       *process // nil after it was lost
-	doc           *document
+	pool    *Pool
+	raster  raster
+	process *process // nil after it was lost
+	doc     *document
 
 	close  sync.Once
 	closed bool
 }
 
+// raster is what pages are drawn to: exactly width×height pixels, or with fit
+// the largest raster of the page's shape within that.
+type raster struct {
+	width, height int
+	fit           bool
+}
+
 // document is the open document as the parent knows it.
 type document struct {
-	path  string
-	file  *os.File
-	info  os.FileInfo
-	pages int
+	path   string
+	format format
+	file   *os.File
+	info   os.FileInfo
+	pages  int
 	// process is the one that has it open; another one must open it again.
 	process *process
 	// changed is set for good once the file was seen to change.
@@ -64,8 +73,12 @@ func (w *worker) Open(ctx context.Context, doc orchestrator.Document) (int, erro
 		w.doc.close()
 		w.doc = nil
 	}
-	d := &document{path: doc.Path}
+	d := &document{path: doc.Path, format: w.pool.format(doc.Path)}
 	file, err := doc.Open()
+	var told *orchestrator.PageError
+	if errors.As(err, &told) {
+		return 0, d.failure(0, told.Category, told.Message, told.Err)
+	}
 	if err != nil {
 		return 0, d.failure(0, orchestrator.CategoryUnreadable, "the file cannot be opened: "+plain(err), err)
 	}
@@ -107,7 +120,7 @@ func (w *worker) load(ctx context.Context, d *document, page int) (int, error) {
 		return 0, err
 	}
 	timeout := w.pool.cfg.OpenTimeout
-	r, err := w.process.call(ctx, command{Open: &openCommand{Timeout: timeout}}, d.file, timeout)
+	r, err := w.process.call(ctx, command{Open: &openCommand{Format: d.format.reader, Timeout: timeout}}, d.file, timeout)
 	if err != nil {
 		return 0, w.lost(ctx, d, page, err, "opening the document", timeout)
 	}
@@ -127,28 +140,40 @@ func (w *worker) load(ctx context.Context, d *document, page int) (int, error) {
 
 // Draw implements [orchestrator.RenderWorker].
 func (w *worker) Draw(ctx context.Context, page int) ([]byte, orchestrator.Geometry, error) {
-	var none orchestrator.Geometry
+	d, err := w.draw(ctx, page)
+	return d.pixels, d.geometry, err
+}
+
+// drawing is a page as it was drawn. Its geometry may be there when the rest is
+// not.
+type drawing struct {
+	pixels        []byte
+	width, height int
+	geometry      orchestrator.Geometry
+}
+
+func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 	d := w.doc
 	switch {
 	case w.closed:
-		return nil, none, errors.New("render: the worker is closed")
+		return drawing{}, errors.New("render: the worker is closed")
 	case d == nil:
-		return nil, none, errors.New("render: no document is open")
+		return drawing{}, errors.New("render: no document is open")
 	case page < 1 || page > d.pages:
 		err := d.failure(page, orchestrator.CategoryNoSuchPage, fmt.Sprintf("no such page; the document ends with page %d", d.pages), nil)
 		err.Stage = orchestrator.StageRender // page 0 does not stand for the document here
-		return nil, none, err
+		return drawing{}, err
 	case d.changed:
-		return nil, none, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
+		return drawing{}, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
 	}
 	// A process that died between two pages is nobody's fault.
 	if w.process == nil || !w.process.alive() || d.process != w.process {
 		pages, err := w.load(ctx, d, page)
 		if err != nil {
-			return nil, none, err
+			return drawing{}, err
 		}
 		if pages != d.pages {
-			return nil, none, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
+			return drawing{}, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
 		}
 	}
 	const what = "drawing the page"
@@ -156,28 +181,29 @@ func (w *worker) Draw(ctx context.Context, page int) ([]byte, orchestrator.Geome
 	w.pool.pages.Add(1)
 	r, err := w.process.call(ctx, command{Draw: &drawCommand{Page: page - 1, Timeout: timeout}}, nil, timeout)
 	if err == nil {
-		err = r.Page.check(r.Reason == "")
+		err = r.Page.check(r.Reason == "", w.raster)
 	}
 	if err != nil {
-		return nil, none, w.lost(ctx, d, page, err, what, timeout)
+		return drawing{}, w.lost(ctx, d, page, err, what, timeout)
 	}
-	geometry := none
+	var geometry orchestrator.Geometry
 	if r.Page != nil {
 		w.pool.cpu.Add(int64(r.Page.CPU))
 		geometry = orchestrator.Geometry{WidthPt: r.Page.WidthPt, HeightPt: r.Page.HeightPt, Rotation: r.Page.Rotation, CropBox: r.Page.CropBox}
 	}
 	w.log(ctx, d, page, r)
 	if w.changed(d) {
-		return nil, none, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
+		return drawing{}, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
 	}
 	if r.Reason != "" {
-		return nil, geometry, w.refused(ctx, d, page, r, what, timeout)
+		return drawing{geometry: geometry}, w.refused(ctx, d, page, r, what, timeout)
 	}
-	return w.process.slot.mem, geometry, nil
+	width, height := r.Page.Width, r.Page.Height
+	return drawing{w.process.slot.mem[:width*height*3], width, height, geometry}, nil
 }
 
 // check refuses what no sane worker says.
-func (p *drawnPage) check(drawn bool) error {
+func (p *drawnPage) check(drawn bool, most raster) error {
 	if p == nil {
 		if drawn {
 			return fmt.Errorf("%w: no geometry", errDied)
@@ -188,6 +214,11 @@ func (p *drawnPage) check(drawn bool) error {
 	ok = ok && p.WidthPt >= 0 && p.HeightPt >= 0 && p.CPU >= 0
 	if drawn {
 		ok = ok && p.WidthPt > 0 && p.HeightPt > 0
+		if most.fit {
+			ok = ok && p.Width >= 1 && p.Width <= most.width && p.Height >= 1 && p.Height <= most.height
+		} else {
+			ok = ok && p.Width == most.width && p.Height == most.height
+		}
 	}
 	if !ok {
 		return fmt.Errorf("%w: geometry %+v", errDied, *p)
@@ -220,7 +251,7 @@ func (w *worker) ensure(ctx context.Context) error {
 		w.process.kill()
 		w.process = nil
 	}
-	p, err := start(ctx, w.pool.cfg, w.width, w.height)
+	p, err := start(ctx, w.pool.cfg, w.raster)
 	if err != nil {
 		return err
 	}
@@ -295,6 +326,9 @@ func (w *worker) refused(ctx context.Context, d *document, page int, r reply, wh
 		return d.failure(page, orchestrator.CategoryUnreadable, "the file cannot be read: "+r.Message, cause)
 	case reasonPageSize:
 		return d.failure(page, orchestrator.CategoryPageSize, "the page has a size that cannot be drawn", nil)
+	}
+	if page == 0 && d.format.reader != mupdf.PDF {
+		return d.failure(0, orchestrator.CategoryMalformed, fmt.Sprintf("not %s that can be read (%s)", d.format.name, r.Message), cause)
 	}
 	if page == 0 {
 		if !looksLikePDF(d.file) {

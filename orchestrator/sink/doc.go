@@ -4,6 +4,8 @@
 // # The tree
 //
 //	OUT/sub/a.pdf.json   the result of sub/a.pdf
+//	OUT/sub/a.pdf.pages/0001.png
+//	                     a picture of its first page, where pictures were asked for
 //	OUT/failed.jsonl     what failed: one line for each page or document, sorted
 //	OUT/run.json         what gave these results: tool, model, options
 //	OUT/.quire/          work in progress; of no interest to readers of results

@@ -99,6 +99,10 @@ func ReadDocument(name string) (*Document, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseDocument(name, data)
+}
+
+func parseDocument(name string, data []byte) (*Document, error) {
 	d := new(Document)
 	if err := json.Unmarshal(data, d); err != nil {
 		return nil, fmt.Errorf("%s is not a result: %w", name, err)

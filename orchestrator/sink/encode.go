@@ -52,15 +52,24 @@ func (e *encoder) box(b [4]float64) {
 	e.raw("]")
 }
 
+// PathText is a document's path as results write it, and its path_encoding: the
+// path itself, or, when it is not UTF-8, with '%' and the bytes that are not as
+// %XX and the encoding "percent".
+func PathText(path string) (text, encoding string) {
+	if utf8.ValidString(path) {
+		return path, ""
+	}
+	return escape(path), "percent"
+}
+
 // path writes a document's path, and says so when it had to be escaped.
 func (e *encoder) path(p string) {
+	text, encoding := PathText(p)
 	e.raw(`"path":`)
-	if utf8.ValidString(p) {
-		e.string(p)
-		return
+	e.string(text)
+	if encoding != "" {
+		e.raw(`,"path_encoding":"` + encoding + `"`)
 	}
-	e.string(escape(p))
-	e.raw(`,"path_encoding":"percent"`)
 }
 
 func (e *encoder) failure(err *orchestrator.PageError) {

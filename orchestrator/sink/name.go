@@ -15,6 +15,7 @@ const (
 	maxName = 255
 
 	resultSuffix  = ".json"
+	pictureSuffix = ".pages"
 	failuresName  = "failed.jsonl"
 	runName       = "run.json"
 	workDirectory = ".quire"
@@ -25,18 +26,40 @@ const (
 //
 // No two documents have the same. In names, '%' and bytes that are not UTF-8
 // become %XX. So do single characters of names that would otherwise meet one of
-// ours: the dot of a directory "x.json", which may stand beside the result of a
-// document "x", and the first letters of OUT/run.json and OUT/.quire. A name
+// ours: the dot of a directory "x.json" or "x.pages", which may stand beside the
+// result or the pictures of a document "x", and the first letters of
+// OUT/run.json and OUT/.quire. A name
 // that would be too long for the file system is cut and ends in "%~" and a hash
 // of the whole name; "%~" appears in no other name.
 func ResultName(documentPath string) (string, error) {
+	return fileName(documentPath, resultSuffix)
+}
+
+// PictureName gives the place of the picture of a document's page (1-based),
+// relative to the output directory and with slashes: OUT/sub/a.pdf.pages/0001.png
+// for the first page of sub/a.pdf. The directory is that document's own: no
+// result lies in it, and no other document's picture.
+func PictureName(documentPath string, page int) (string, error) {
+	dir, err := fileName(documentPath, pictureSuffix)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s/%04d.png", dir, page), nil
+}
+
+// fileName gives the place of what belongs to a document and ends in suffix.
+func fileName(documentPath, suffix string) (string, error) {
 	parts := strings.Split(documentPath, "/")
 	for i, p := range parts {
 		if p == "" || p == "." || p == ".." || strings.ContainsRune(p, 0) {
 			return "", fmt.Errorf("document path %q does not lie below the input root", documentPath)
 		}
 		last := i == len(parts)-1
-		parts[i] = resultPart(p, last)
+		if !last {
+			parts[i] = part(p, "")
+		} else {
+			parts[i] = part(p, suffix)
+		}
 		if i > 0 {
 			continue
 		}
@@ -47,13 +70,17 @@ func ResultName(documentPath string) (string, error) {
 	return path.Join(parts...), nil
 }
 
-// resultPart makes one element of a result's name.
-func resultPart(p string, last bool) string {
-	name, suffix := escape(p), ""
-	if last {
-		suffix = resultSuffix
-	} else if dot := strings.LastIndexByte(name, '.'); dot >= 0 && (name[dot:] == ".json" || name[dot:] == ".jsonl") {
-		name = name[:dot] + "%2E" + name[dot+1:]
+// part makes one element of a name: the last one, which has a suffix, or that of
+// a directory.
+func part(p, suffix string) string {
+	name := escape(p)
+	if suffix == "" {
+		for _, ours := range []string{resultSuffix, path.Ext(failuresName), pictureSuffix} {
+			if before, ok := strings.CutSuffix(name, ours); ok {
+				name = before + "%2E" + ours[1:]
+				break
+			}
+		}
 	}
 	if len(name)+len(suffix) > maxName {
 		sum := sha256.Sum256([]byte(p))

@@ -179,6 +179,14 @@ func (w *Walker) Count(ctx context.Context) (int, error) {
 	return n, ctx.Err()
 }
 
+// Empty tells whether Documents would yield nothing now. It stops at the first
+// find, and tells the log nothing; when ctx ends first it answers true.
+func (w *Walker) Empty(ctx context.Context) bool {
+	empty := true
+	w.find(ctx, slog.New(slog.DiscardHandler), func(found) bool { empty = false; return false })
+	return empty
+}
+
 // found is something to account for: a file, or what cannot be one.
 type found struct {
 	root *root

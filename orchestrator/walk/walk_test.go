@@ -19,13 +19,14 @@ import (
 )
 
 // plant makes a tree: "dir/" a directory, "name" a file that holds its own
-// name, "name -> target" a link, "name |" a FIFO.
+// name, "name -> target" a link, "name |" a FIFO, "name =" a socket.
 func plant(t *testing.T, items ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, item := range items {
 		name, target, link := strings.Cut(item, " -> ")
 		name, fifo := strings.CutSuffix(name, " |")
+		name, socket := strings.CutSuffix(name, " =")
 		full := filepath.Join(dir, name)
 		var err error
 		switch {
@@ -35,6 +36,8 @@ func plant(t *testing.T, items ...string) string {
 			err = errors.Join(os.MkdirAll(filepath.Dir(full), 0o777), os.Symlink(target, full))
 		case fifo:
 			err = errors.Join(os.MkdirAll(filepath.Dir(full), 0o777), syscall.Mkfifo(full, 0o666))
+		case socket:
+			err = errors.Join(os.MkdirAll(filepath.Dir(full), 0o777), syscall.Mknod(full, syscall.S_IFSOCK|0o666, 0))
 		default:
 			err = errors.Join(os.MkdirAll(filepath.Dir(full), 0o777), os.WriteFile(full, []byte(name), 0o666))
 		}
@@ -112,8 +115,13 @@ func TestDocuments(t *testing.T) {
 			tree: []string{"sub/a.pdf", "again -> sub", "sub/up -> ..", "self -> ."},
 			want: []string{"sub/a.pdf"}},
 		{name: "what is no regular file is not waited for",
-			tree: []string{"a.pdf |", "b |", "c.pdf -> b", "d.pdf"},
-			want: []string{"a.pdf: not_regular", "c.pdf: not_regular", "d.pdf"}},
+			tree: []string{"a.pdf |", "b |", "c.pdf -> b", "d.pdf", "e.pdf =", "f =", "g.pdf -> f", "null.pdf -> /dev/null"},
+			want: []string{"a.pdf: not_regular", "c.pdf: not_regular", "d.pdf", "e.pdf: not_regular", "g.pdf: not_regular", "null.pdf: unreadable"}},
+		{name: "loops of links",
+			tree: []string{"a.pdf -> b.pdf", "b.pdf -> sub/c.pdf", "sub/c.pdf -> ../a.pdf", "sub/deeper/up -> ../..", "sub/deeper/d.pdf"},
+			want: []string{"a.pdf: unreadable", "b.pdf: unreadable", "sub/c.pdf: unreadable", "sub/deeper/d.pdf"}},
+		{name: "the longest name there can be",
+			tree: []string{strings.Repeat("x", 251) + ".pdf"}, want: []string{strings.Repeat("x", 251) + ".pdf"}},
 		{name: "include by name, at any depth",
 			tree: []string{"a.pdf", "a.tif", "sub/b.tif", "sub/b.TIF"}, cfg: Config{Include: []string{"*.tif"}},
 			want: []string{"a.tif", "sub/b.tif"}},
@@ -160,6 +168,7 @@ func TestSeveralInputs(t *testing.T) {
 		{"files and directories", in("c.PDF", "one", "notes.txt"), []string{"c.PDF", "one/a.pdf", "notes.txt"}},
 		{"a link that is named may lead anywhere", in("d-link.pdf"), []string{"d-link.pdf"}},
 		{"a FIFO that is named", in("pipe.pdf"), []string{"pipe.pdf: not_regular"}},
+		{"a device that is named", []string{"/dev/zero"}, []string{"zero: not_regular"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

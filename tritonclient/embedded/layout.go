@@ -147,6 +147,26 @@ func checkShell() error {
 	return &SetupError{Thing: "bash", Reason: "not found, and the server starts Python with it", Remedy: installCommand("bash", "bash") + ", " + wayOut}
 }
 
+// ServerHelp is what tritonserver --help says: all of its flags. It installs the
+// server if need be.
+func ServerHelp(ctx context.Context, o Options) (string, error) {
+	e, err := ServerEnv(ctx, o)
+	if err != nil {
+		return "", err
+	}
+	b, err := layOut(ctx, o, e)
+	if err != nil {
+		return "", err
+	}
+	var help strings.Builder
+	_, err = runLines(ctx, o.Guard, guard.Command{
+		Path: serverPath(e),
+		Args: []string{"tritonserver", "--help"},
+		Env:  e.environ("LD_LIBRARY_PATH=" + b.libraryPath(e)),
+	}, func(line string) { help.WriteString(line + "\n") })
+	return help.String(), err
+}
+
 // checkLoads runs server and stub for nothing but what the dynamic loader says.
 func checkLoads(ctx context.Context, g *guard.Guard, e *Env, b backends) error {
 	for _, args := range [][]string{{serverPath(e), "--help"}, {filepath.Join(b.dir, "python", "triton_python_backend_stub")}} {

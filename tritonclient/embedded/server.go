@@ -69,7 +69,7 @@ func (c Config) withDefaults() Config {
 }
 
 // Server is a tritonserver. Its methods may be called from any goroutine,
-// except that Stop and Restart must not overlap with Restart.
+// except that Stop, Kill and Restart must not overlap with Restart or Supervise.
 type Server struct {
 	cfg      Config
 	env      *Env
@@ -315,8 +315,7 @@ var errPortBusy = errors.New("its port is taken")
 // explain makes one line of the log of a server that would not start, and
 // leaves the log for who wants it all.
 func (s *Server) explain(cause error, state guard.State) error {
-	lines := s.Log()
-	reason := startReason(lines)
+	reason := startReason(s.Log())
 	if reason == "" {
 		reason = "no word about it in its log"
 	}
@@ -327,14 +326,21 @@ func (s *Server) explain(cause error, state guard.State) error {
 	if errors.Is(cause, errEnded) && strings.Contains(reason, "already in use") {
 		cause = errPortBusy
 	}
-	text := fmt.Sprintf("embedded Triton did not start (%s): %s", how, reason)
-	path := filepath.Join(s.cache, "logs", "tritonserver.log")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
-		if err := replaceFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err == nil {
-			text += "; log: " + path
-		}
-	}
+	text := fmt.Sprintf("embedded Triton did not start (%s): %s%s", how, reason, s.saveLog())
 	return &startError{text: oneLine(text), err: cause}
+}
+
+// saveLog leaves the server's log in the cache directory and returns where, as
+// the tail of a sentence.
+func (s *Server) saveLog() string {
+	path := filepath.Join(s.cache, "logs", "tritonserver.log")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return ""
+	}
+	if err := replaceFile(path, []byte(strings.Join(s.Log(), "\n")+"\n"), 0o644); err != nil {
+		return ""
+	}
+	return "; log: " + path
 }
 
 type startError struct {

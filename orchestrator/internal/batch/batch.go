@@ -41,15 +41,15 @@ type Config[R any] struct {
 	// MaxBytes is the most bytes it holds; 0 means no limit. An item larger
 	// than that travels alone.
 	MaxBytes int64
-	// MaxAge is how long the first item waits for company once there is a
-	// permit; 0 or less means not at all.
+	// MaxAge is how long the first item waits for company; without a permit it
+	// waits on and leaves with the next one. 0 or less means not at all.
 	MaxAge time.Duration
 	// InFlight is the most batches that run at once, at least 1.
 	InFlight int
-	// Open gives a new batch its resource, the place its items are put in. It
-	// is called with at most InFlight batches running and none open, under the
-	// batcher's lock: it must not block.
-	Open func() R
+	// Open gives a new batch its resource, the place its items are put in, and
+	// tells how many fit. It is called with at most InFlight batches running
+	// and none open, under the batcher's lock: it must not block.
+	Open func() (resource R, places int)
 	// Discard takes back the resource of a batch that never ran.
 	Discard func(R)
 	// Move moves item src to place dst of the resource; it closes the gaps that
@@ -99,6 +99,7 @@ type Batch[R, T any] struct {
 
 type building[R, T any] struct {
 	resource R
+	places   int            // that fit resource
 	entries  []*entry[R, T] // by place; nil is a gap
 	live     int            // entries that are not gaps
 	pending  int            // reserved, not committed
@@ -309,10 +310,11 @@ func (b *Batcher[R, T]) seat() {
 		if b.open == nil {
 			// A batch in Open means one slab more than are in flight; there is
 			// one, since InFlight bounds those.
-			b.open = &building[R, T]{resource: b.cfg.Open()}
+			b.open = &building[R, T]{}
+			b.open.resource, b.open.places = b.cfg.Open()
 		}
 		o, w := b.open, b.waiters[0]
-		if o.live >= b.cfg.MaxItems {
+		if b.full(o) {
 			return
 		}
 		if b.cfg.MaxBytes > 0 && o.live > 0 && o.bytes+w.bytes > b.cfg.MaxBytes {
@@ -340,6 +342,10 @@ func (b *Batcher[R, T]) seat() {
 		}
 		w.slot <- Slot[R, T]{Resource: o.resource, Place: e.place, owner: b, entry: e}
 	}
+}
+
+func (b *Batcher[R, T]) full(o *building[R, T]) bool {
+	return o.live >= min(b.cfg.MaxItems, o.places)
 }
 
 func (b *Batcher[R, T]) startAge(o *building[R, T]) {
@@ -372,7 +378,7 @@ func (b *Batcher[R, T]) seal() bool {
 	}
 	var reason Reason
 	switch {
-	case o.live >= b.cfg.MaxItems:
+	case b.full(o):
 		reason = Size
 	case o.tight:
 		reason = Bytes
@@ -413,6 +419,9 @@ func (b *Batcher[R, T]) seal() bool {
 		batch.Items = append(batch.Items, e.item)
 	}
 	b.stats.Sealed[reason]++
+	for len(b.stats.Sizes) <= len(batch.Items) {
+		b.stats.Sizes = append(b.stats.Sizes, 0)
+	}
 	b.stats.Sizes[len(batch.Items)]++
 	go func() {
 		defer b.finish(batch)
@@ -464,12 +473,15 @@ func (b *Batcher[R, T]) SetWindow(n int) {
 	b.advance()
 }
 
-// SetMaxItems changes the most items a batch holds, between 1 and what the
-// batcher was made with. A batch that is larger already is sealed as it is.
-func (b *Batcher[R, T]) SetMaxItems(n int) {
+// SetLimits changes MaxItems, InFlight and MaxAge. Batches that are in flight
+// already are left alone; the open one keeps its age and holds no more than its
+// resource has room for.
+func (b *Batcher[R, T]) SetLimits(maxItems, inFlight int, maxAge time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.cfg.MaxItems = min(max(n, 1), len(b.stats.Sizes)-1)
+	b.cfg.MaxAge = maxAge
+	b.cfg.MaxItems, b.cfg.InFlight = max(maxItems, 1), max(inFlight, 1)
+	b.window = b.cfg.InFlight
 	b.advance()
 }
 

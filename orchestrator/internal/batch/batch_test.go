@@ -29,18 +29,23 @@ type bench struct {
 	reasons []Reason
 	gates   []chan struct{} // one a batch; closing it ends the batch
 	auto    bool            // batches end at once
+	room    int             // places of the next resource, if not MaxItems
 	inside  func(*Batch[places, int])
 }
 
 func newBench(t *testing.T, cfg Config[places]) *bench {
 	t.Helper()
 	k := &bench{}
-	cfg.Open = func() places {
+	cfg.Open = func() (places, int) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.lent++
 		k.maxLent = max(k.maxLent, k.lent)
-		return make(places, cfg.MaxItems)
+		room := cfg.MaxItems
+		if k.room > 0 {
+			room = k.room
+		}
+		return make(places, room), room
 	}
 	cfg.Discard = func(places) { k.mu.Lock(); k.lent--; k.mu.Unlock() }
 	cfg.Move = func(r places, dst, src int) { r[dst] = r[src] }
@@ -323,6 +328,45 @@ func TestCloseRefusesAndDrains(t *testing.T) {
 		if k.lent != 0 {
 			t.Fatalf("%d resources still lent", k.lent)
 		}
+	})
+}
+
+func TestSetLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newBench(t, Config[places]{MaxItems: 2, MaxAge: time.Hour, InFlight: 1})
+		k.Expect(100)
+		k.arrive(t, 1)
+		k.arrive(t, 2) // in flight
+		synctest.Wait()
+		k.arrive(t, 3) // open, in a resource of 2
+		k.mu.Lock()
+		k.room = 4
+		k.mu.Unlock()
+		k.SetLimits(4, 2, time.Hour)
+		k.arrive(t, 4) // full: the resource has no more room
+		synctest.Wait()
+		for i := range 4 {
+			k.arrive(t, 5+i)
+		}
+		synctest.Wait()
+		if got := k.seen(); got != "[[1 2] [3 4]] [size size]" {
+			t.Fatal(got)
+		}
+		k.open(0)
+		synctest.Wait()
+		if got := k.seen(); got != "[[1 2] [3 4] [5 6 7 8]] [size size size]" {
+			t.Fatal(got)
+		}
+		k.SetLimits(1, 1, time.Hour)
+		k.arrive(t, 9)
+		k.open(1)
+		k.open(2)
+		synctest.Wait()
+		if got := k.Stats(); got.Sealed[Size] != 4 || got.Window != 1 || got.Sizes[4] != 1 {
+			t.Fatalf("%+v", got)
+		}
+		k.open(3)
+		k.Close()
 	})
 }
 

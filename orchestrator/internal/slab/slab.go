@@ -1,5 +1,6 @@
-// Package slab lends batch-sized page buffers under one byte ceiling. Waiting
-// for a slab is the memory back-pressure of the engine.
+// Package slab lends batch-sized page buffers under one byte ceiling. There are
+// as many as the engine can use at once, one for each batch in flight and one
+// for the batch that is being filled, so that memory is bounded by construction.
 package slab
 
 import (
@@ -44,14 +45,20 @@ type Config struct {
 	// Prefix the slabs are private memory. Whoever gave the prefix unlinks what
 	// a killed process leaves.
 	Prefix string
+	// Release, if set, is called with each slab before it is unmapped.
+	Release func(*Slab)
 }
 
-// Pool is a fixed set of slabs. Its methods may be called from any goroutine.
+// Pool is a set of slabs. Its methods may be called from any goroutine.
 type Pool struct {
-	all  []*Slab
-	free chan *Slab
+	cfg Config
 
-	closeOnce sync.Once
+	mu      sync.Mutex
+	free    []*Slab
+	waiting []chan *Slab // Gets that found none, in order; each has capacity 1
+	lent    map[*Slab]bool
+	made    int // ever; the names count on
+	closed  bool
 }
 
 // shmDir is where Linux keeps POSIX shared memory (shm_overview(7)).
@@ -63,17 +70,79 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.Slabs < 1 || cfg.Pages < 1 || cfg.PageBytes < 1 {
 		return nil, fmt.Errorf("slab: %d slabs of %d pages of %d bytes: each must be at least 1", cfg.Slabs, cfg.Pages, cfg.PageBytes)
 	}
-	p := &Pool{free: make(chan *Slab, cfg.Slabs)}
-	for i := range cfg.Slabs {
-		s, err := newSlab(cfg, i)
-		if err != nil {
-			p.unmap()
-			return nil, err
-		}
-		p.all = append(p.all, s)
-		p.free <- s
+	p := &Pool{cfg: cfg, lent: map[*Slab]bool{}}
+	var err error
+	p.free, err = p.make()
+	if err != nil {
+		return nil, err
 	}
 	return p, nil
+}
+
+// make allocates the slabs that cfg asks for, all or none.
+func (p *Pool) make() ([]*Slab, error) {
+	var slabs []*Slab
+	for range p.cfg.Slabs {
+		s, err := newSlab(p.cfg, p.made)
+		if err != nil {
+			for _, s := range slabs {
+				s.unmap()
+			}
+			return nil, err
+		}
+		p.made++
+		slabs = append(slabs, s)
+	}
+	return slabs, nil
+}
+
+// Resize replaces the slabs by others: those that are free now, those that are
+// lent when they are put back. Until then there are more slabs than asked for.
+// When there is no memory for the new ones, the old ones stay.
+func (p *Pool) Resize(slabs, pages int) error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return ErrClosed
+	}
+	old := p.cfg
+	p.cfg.Slabs, p.cfg.Pages = max(slabs, 1), max(pages, 1)
+	fresh, err := p.make()
+	if err != nil {
+		p.cfg = old
+		p.mu.Unlock()
+		return err
+	}
+	retired := p.free
+	p.free = fresh
+	for s := range p.lent {
+		p.lent[s] = false // not of the set any more
+	}
+	for len(p.waiting) > 0 && len(p.free) > 0 {
+		p.handOver()
+	}
+	p.mu.Unlock()
+	for _, s := range retired {
+		p.retire(s)
+	}
+	return nil
+}
+
+// handOver gives a free slab to the first that waits; p.mu is held.
+func (p *Pool) handOver() {
+	last := len(p.free) - 1
+	s := p.free[last]
+	p.free = p.free[:last]
+	p.lent[s] = true
+	p.waiting[0] <- s
+	p.waiting = p.waiting[1:]
+}
+
+func (p *Pool) retire(s *Slab) {
+	if p.cfg.Release != nil {
+		p.cfg.Release(s)
+	}
+	s.unmap()
 }
 
 func newSlab(cfg Config, i int) (*Slab, error) {
@@ -114,60 +183,95 @@ var ErrClosed = errors.New("slab: pool is closed")
 
 // Get borrows a slab, waiting for one if all are lent.
 func (p *Pool) Get(ctx context.Context) (*Slab, error) {
+	got := make(chan *Slab, 1)
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, ErrClosed
+	}
+	p.waiting = append(p.waiting, got)
+	if len(p.free) > 0 {
+		p.handOver()
+	}
+	p.mu.Unlock()
 	select {
-	case s, ok := <-p.free:
+	case s, ok := <-got:
 		if !ok {
 			return nil, ErrClosed
 		}
 		return s, nil
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
 	}
+	p.mu.Lock()
+	for i, w := range p.waiting {
+		if w == got {
+			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
+			break
+		}
+	}
+	p.mu.Unlock()
+	select {
+	case s, ok := <-got: // it came just now
+		if ok {
+			p.Put(s)
+		}
+	default:
+	}
+	return nil, context.Cause(ctx)
 }
 
 // Put gives a slab back.
 func (p *Pool) Put(s *Slab) {
-	select {
-	case p.free <- s:
-	default:
+	p.mu.Lock()
+	current, ok := p.lent[s]
+	if !ok {
+		p.mu.Unlock()
 		panic("slab: put back twice")
 	}
+	delete(p.lent, s)
+	if current {
+		p.free = append(p.free, s)
+		if len(p.waiting) > 0 {
+			p.handOver()
+		}
+	}
+	p.mu.Unlock()
+	if !current {
+		p.retire(s)
+	}
 }
 
-// Bytes is what the pool occupies in all.
+// Bytes is what the slabs that were asked for occupy in all.
 func (p *Pool) Bytes() int64 {
-	var n int64
-	for _, s := range p.all {
-		n += int64(len(s.Bytes))
-	}
-	return n
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int64(p.cfg.Slabs) * int64(p.cfg.Pages) * int64(p.cfg.PageBytes)
 }
 
-// Close calls release for every slab, then unmaps and unlinks them. All slabs
-// must have been put back. It is idempotent.
-func (p *Pool) Close(release func(*Slab)) {
-	p.closeOnce.Do(func() {
-		if n := len(p.all) - len(p.free); n != 0 {
-			panic(fmt.Sprintf("slab: closed with %d slabs still lent", n))
-		}
-		for _, s := range p.all {
-			<-p.free
-			if release != nil {
-				release(s)
-			}
-		}
-		close(p.free)
-		p.unmap()
-	})
+// Close releases, unmaps and unlinks the slabs. All must have been put back. It
+// is idempotent.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	if n := len(p.lent); n != 0 {
+		p.mu.Unlock()
+		panic(fmt.Sprintf("slab: closed with %d slabs still lent", n))
+	}
+	free := p.free
+	p.free, p.closed = nil, true
+	for _, w := range p.waiting {
+		close(w)
+	}
+	p.waiting = nil
+	p.mu.Unlock()
+	for _, s := range free {
+		p.retire(s)
+	}
 }
 
-func (p *Pool) unmap() {
-	for _, s := range p.all {
-		if s.Key != "" {
-			os.Remove(filepath.Join(shmDir, s.Key[1:]))
-		}
-		unix.Munmap(s.mapped)
-		s.Bytes, s.mapped = nil, nil
+func (s *Slab) unmap() {
+	if s.Key != "" {
+		os.Remove(filepath.Join(shmDir, s.Key[1:]))
 	}
-	p.all = nil
+	unix.Munmap(s.mapped)
+	s.Bytes, s.mapped = nil, nil
 }

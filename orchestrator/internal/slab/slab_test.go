@@ -21,7 +21,8 @@ func shmNames(t *testing.T, prefix string) []string {
 
 func TestPoolSharedMemory(t *testing.T) {
 	prefix := fmt.Sprintf("quire-test-%d-", os.Getpid())
-	p, err := New(Config{Slabs: 2, Pages: 3, PageBytes: 5000, Prefix: prefix})
+	var released []string
+	p, err := New(Config{Slabs: 2, Pages: 3, PageBytes: 5000, Prefix: prefix, Release: func(s *Slab) { released = append(released, s.Key) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,9 +48,8 @@ func TestPoolSharedMemory(t *testing.T) {
 	}
 	p.Put(a)
 	p.Put(b)
-	var released []string
-	p.Close(func(s *Slab) { released = append(released, s.Key) })
-	p.Close(nil)
+	p.Close()
+	p.Close()
 	if len(released) != 2 {
 		t.Fatalf("released %v", released)
 	}
@@ -87,7 +87,46 @@ func TestPoolPrivateMemory(t *testing.T) {
 		if recover() == nil {
 			t.Error("putting back twice went unnoticed")
 		}
-		p.Close(nil)
+		p.Close()
 	}()
 	p.Put(s)
+}
+
+func TestResize(t *testing.T) {
+	prefix := fmt.Sprintf("quire-test-resize-%d-", os.Getpid())
+	p, err := New(Config{Slabs: 2, Pages: 1, PageBytes: 100, Prefix: prefix})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, _ := p.Get(context.Background())
+	if err := p.Resize(3, 4); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(shmNames(t, prefix)); got != 1+3 || p.Bytes() != 1200 {
+		t.Errorf("%d objects, %d bytes; want the lent one and 3 new", got, p.Bytes())
+	}
+	copy(old.Page(0), "still mine")
+	var slabs []*Slab
+	for range 3 {
+		s, _ := p.Get(context.Background())
+		if s.Pages != 4 {
+			t.Errorf("a slab of %d pages after Resize", s.Pages)
+		}
+		slabs = append(slabs, s)
+	}
+	p.Put(old)
+	if got := len(shmNames(t, prefix)); got != 3 {
+		t.Errorf("%d objects once the old one is back, want 3", got)
+	}
+	// No memory: everything stays as it is.
+	if err := p.Resize(1, 1<<40); err == nil || p.Bytes() != 1200 {
+		t.Errorf("an impossible Resize: %v, %d bytes", err, p.Bytes())
+	}
+	for _, s := range slabs {
+		p.Put(s)
+	}
+	p.Close()
+	if names := shmNames(t, prefix); len(names) != 0 {
+		t.Errorf("left behind: %v", names)
+	}
 }

@@ -50,14 +50,14 @@ func BenchmarkDraw(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			n, err := e.Open(f, nil)
+			n, err := e.Open(f, PDF, nil)
 			if err != nil {
 				failed++
 				continue
 			}
 			for i := range min(n, 20) {
 				timer := time.AfterFunc(10*time.Second, e.Abort)
-				page, err := e.Draw(i, w, h, rgb)
+				page, err := e.Draw(i, w, h, false, rgb)
 				timer.Stop()
 				e.Resume()
 				pages++

@@ -29,6 +29,13 @@
 #define SIDE_MIN 1e-3
 #define SIDE_MAX 1.2e9
 
+/* Formats without pages of their own are laid out on pages of A5, 11 points to
+ * the em: what MuPDF's own viewer takes, and near the rasters of models that
+ * were trained on pages of print. */
+#define LAYOUT_WIDTH 420
+#define LAYOUT_HEIGHT 595
+#define LAYOUT_EM 11
+
 struct engine {
 	fz_context *ctx;
 	fz_document *doc;
@@ -257,12 +264,8 @@ engine *engine_new(size_t memory, size_t store)
 	fz_set_warning_callback(ctx, on_message, e);
 	fz_set_error_callback(ctx, on_message, e);
 	volatile int ok = 1;
-	fz_try(ctx) {
+	fz_try(ctx)
 		fz_disable_icc(ctx);
-		/* Only PDF: a handler that is not registered cannot be reached by
-		 * any input. */
-		fz_register_document_handler(ctx, &pdf_document_handler);
-	}
 	fz_catch(ctx) {
 		fz_convert_error(ctx, NULL);
 		ok = 0;
@@ -381,7 +384,26 @@ static int count_pages(fz_context *ctx, fz_document *doc)
 	return n;
 }
 
-int engine_open(engine *e, int fd, const char *const *passwords, int n, engine_error *err)
+/* handler gives what reads a format. It is called directly and none is
+ * registered, so that only what a document's name says it is reads it, whatever
+ * its content looks like. */
+static const fz_document_handler *handler(int format)
+{
+	switch (format) {
+	case ENGINE_XPS: return &xps_document_handler;
+	case ENGINE_EPUB: return &epub_document_handler;
+	case ENGINE_FB2: return &fb2_document_handler;
+	case ENGINE_MOBI: return &mobi_document_handler;
+	case ENGINE_CBZ: return &cbz_document_handler;
+	case ENGINE_IMAGE: return &img_document_handler;
+	case ENGINE_SVG: return &svg_document_handler;
+	case ENGINE_TEXT: return &txt_document_handler;
+	case ENGINE_HTML: return &html_document_handler;
+	}
+	return &pdf_document_handler;
+}
+
+int engine_open(engine *e, int fd, int format, const char *const *passwords, int n, engine_error *err)
 {
 	fz_context *ctx = e->ctx;
 	fz_stream *stm = NULL;
@@ -405,12 +427,15 @@ int engine_open(engine *e, int fd, const char *const *passwords, int n, engine_e
 	fz_var(stm);
 	fz_try(ctx) {
 		stm = fz_open_file_ptr_no_close(ctx, e->file);
-		e->doc = fz_open_document_with_stream(ctx, "application/pdf", stm);
+		const fz_document_handler *h = handler(format);
+		e->doc = h->open(ctx, h, stm, NULL, NULL, NULL);
 		if (fz_needs_password(ctx, e->doc)) {
 			locked = 1;
 			for (int i = 0; i < n && locked; i++)
 				locked = !fz_authenticate_password(ctx, e->doc, passwords[i]);
 		}
+		if (!locked && fz_is_document_reflowable(ctx, e->doc))
+			fz_layout_document(ctx, e->doc, LAYOUT_WIDTH, LAYOUT_HEIGHT, LAYOUT_EM);
 		if (!locked)
 			pages = count_pages(ctx, e->doc);
 		fz_flush_warnings(ctx);
@@ -534,7 +559,15 @@ static int64_t thread_cpu_ns(void)
 	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-int engine_draw(engine *e, int number, int width, int height, unsigned char *rgb, engine_page *out, engine_error *err)
+/* shape shrinks one side of a raster to the page's shape, to one pixel at least. */
+static void shape(const engine_page *page, int *width, int *height)
+{
+	double scale = fmin(*width / page->width, *height / page->height);
+	*width = (int)fmax(1, fmin(*width, round(page->width * scale)));
+	*height = (int)fmax(1, fmin(*height, round(page->height * scale)));
+}
+
+int engine_draw(engine *e, int number, int width, int height, int fit, unsigned char *rgb, engine_page *out, engine_error *err)
 {
 	fz_context *ctx = e->ctx;
 	fz_page *page = NULL;
@@ -575,6 +608,10 @@ int engine_draw(engine *e, int number, int width, int height, unsigned char *rgb
 		}
 		bad_size = !(out->width >= SIDE_MIN && out->width <= SIDE_MAX && out->height >= SIDE_MIN && out->height <= SIDE_MAX);
 		if (!bad_size) {
+			if (fit)
+				shape(out, &width, &height);
+			out->px_width = width;
+			out->px_height = height;
 			float sx = width / out->width, sy = height / out->height;
 			view.a *= sx;
 			view.e *= sx;

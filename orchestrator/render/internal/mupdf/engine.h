@@ -18,6 +18,20 @@ enum {
 	ENGINE_PAGE_SIZE, /* the page has no area that can be drawn */
 };
 
+/* What a document is read as; mupdf.go has the same list. */
+enum {
+	ENGINE_PDF,
+	ENGINE_XPS,
+	ENGINE_EPUB,
+	ENGINE_FB2,
+	ENGINE_MOBI,
+	ENGINE_CBZ,
+	ENGINE_IMAGE,
+	ENGINE_SVG,
+	ENGINE_TEXT,
+	ENGINE_HTML,
+};
+
 typedef struct {
 	int code;
 	char message[256];
@@ -29,19 +43,22 @@ typedef struct {
 	int rotation;
 	double crop[4];
 	int64_t cpu_ns; /* CPU time of the calling thread */
+	int px_width, px_height; /* the raster that was drawn */
 } engine_page;
 
 engine *engine_new(size_t memory, size_t store);
 void engine_free(engine *);
 
-/* engine_open makes the file behind fd the open document and returns its page
- * count, or -1. fd stays the caller's and must stay open until engine_close. */
-int engine_open(engine *, int fd, const char *const *passwords, int n, engine_error *);
+/* engine_open makes the file behind fd, read as format, the open document and
+ * returns its page count, or -1. fd stays the caller's and must stay open until
+ * engine_close. */
+int engine_open(engine *, int fd, int format, const char *const *passwords, int n, engine_error *);
 void engine_close(engine *);
 
-/* engine_draw draws page number (from 0) to width x height RGB. It returns 0,
- * or -1 with the reason; page holds the geometry as soon as width is not 0. */
-int engine_draw(engine *, int number, int width, int height, unsigned char *rgb, engine_page *page, engine_error *);
+/* engine_draw draws page number (from 0) to width x height RGB; with fit, to the
+ * largest raster of the page's shape within that. It returns 0, or -1 with the
+ * reason; page holds the geometry as soon as width is not 0. */
+int engine_draw(engine *, int number, int width, int height, int fit, unsigned char *rgb, engine_page *page, engine_error *);
 
 /* engine_abort, from any thread, makes the running call fail soon with
  * ENGINE_ABORTED; the flag stays up until engine_resume. */

@@ -24,6 +24,7 @@ typedef struct fz_device fz_device;
 typedef struct fz_pixmap fz_pixmap;
 typedef struct fz_colorspace fz_colorspace;
 typedef struct fz_separations fz_separations;
+typedef struct fz_archive fz_archive;
 typedef struct fz_document_handler fz_document_handler;
 typedef struct pdf_document pdf_document;
 typedef struct pdf_obj pdf_obj;
@@ -86,14 +87,22 @@ void fz_var_imp(void *);
 #define fz_catch(ctx) while (0); if (fz_do_catch(ctx))
 
 /* Documents. */
-extern fz_document_handler pdf_document_handler;
-void fz_register_document_handler(fz_context *, const fz_document_handler *);
+typedef fz_document *fz_document_open_fn(fz_context *, const fz_document_handler *, fz_stream *, fz_stream *accel, fz_archive *dir, void *state);
+struct fz_document_handler {
+	void *recognize; /* a function that is not called here */
+	fz_document_open_fn *open;
+	/* More follows that is not used here. */
+};
+extern fz_document_handler pdf_document_handler, xps_document_handler, epub_document_handler,
+	fb2_document_handler, mobi_document_handler, cbz_document_handler, img_document_handler,
+	svg_document_handler, txt_document_handler, html_document_handler;
 fz_stream *fz_open_file_ptr_no_close(fz_context *, FILE *);
 void fz_drop_stream(fz_context *, fz_stream *);
-fz_document *fz_open_document_with_stream(fz_context *, const char *magic, fz_stream *);
 void fz_drop_document(fz_context *, fz_document *);
 int fz_needs_password(fz_context *, fz_document *);
 int fz_authenticate_password(fz_context *, fz_document *, const char *);
+int fz_is_document_reflowable(fz_context *, fz_document *);
+void fz_layout_document(fz_context *, fz_document *, float w, float h, float em);
 int fz_count_pages(fz_context *, fz_document *);
 
 /* Pages. */

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package mupdf draws pages of PDF documents with the MuPDF that go-fitz
+// Package mupdf draws pages of documents with the MuPDF that go-fitz
 // carries. It holds one context with one open document, counts its memory and
 // lets nothing of MuPDF's escape: every call is inside a try.
 //
@@ -39,6 +39,23 @@ const (
 	PageSize  Reason = C.ENGINE_PAGE_SIZE // the page has no area to draw
 )
 
+// Format is what a document is read as.
+type Format int
+
+// The formats; the numbers are those of engine.h.
+const (
+	PDF   Format = C.ENGINE_PDF
+	XPS   Format = C.ENGINE_XPS
+	EPUB  Format = C.ENGINE_EPUB
+	FB2   Format = C.ENGINE_FB2
+	MOBI  Format = C.ENGINE_MOBI
+	CBZ   Format = C.ENGINE_CBZ
+	Image Format = C.ENGINE_IMAGE
+	SVG   Format = C.ENGINE_SVG
+	Text  Format = C.ENGINE_TEXT
+	HTML  Format = C.ENGINE_HTML
+)
+
 // Error is a failed call; Message is MuPDF's own text and may be empty.
 type Error struct {
 	Reason  Reason
@@ -56,6 +73,8 @@ type Page struct {
 	CropBox           [4]float64
 	// CPUNanos is the CPU time that drawing took on the calling thread.
 	CPUNanos int64
+	// Width and Height are the raster that was drawn, in pixels.
+	Width, Height int
 }
 
 // Engine is one MuPDF context and its open document.
@@ -65,6 +84,7 @@ type Engine struct {
 	// tainted says that the open document's caches may lack what a stopped
 	// page did not get, and must not be used for the next page.
 	tainted   bool
+	format    Format
 	passwords []string
 }
 
@@ -78,13 +98,14 @@ func New(memory, store int64) (*Engine, error) {
 	return &Engine{c: c}, nil
 }
 
-// Open makes file the open document, in place of any other, and returns its
-// page count. The first of passwords that fits is used when the document needs
+// Open makes file, read as format, the open document, in place of any other,
+// and returns its page count. Documents without pages of their own are laid out
+// on pages of 420×595 points (A5) in letters of 11. The first of passwords that fits is used when the document needs
 // one. The engine closes file when the next is opened, whatever the outcome.
 // Errors are *Error.
-func (e *Engine) Open(file *os.File, passwords []string) (int, error) {
+func (e *Engine) Open(file *os.File, format Format, passwords []string) (int, error) {
 	e.closeDocument()
-	e.file, e.passwords = file, passwords
+	e.file, e.format, e.passwords = file, format, passwords
 	return e.open()
 }
 
@@ -98,7 +119,7 @@ func (e *Engine) open() (int, error) {
 		defer C.free(unsafe.Pointer(passwords[i]))
 	}
 	var cerr C.engine_error
-	n := C.engine_open(e.c, C.int(e.file.Fd()), (**C.char)(list), C.int(len(e.passwords)), &cerr)
+	n := C.engine_open(e.c, C.int(e.file.Fd()), C.int(e.format), (**C.char)(list), C.int(len(e.passwords)), &cerr)
 	if n < 0 {
 		return 0, e.fail(&cerr)
 	}
@@ -106,13 +127,14 @@ func (e *Engine) open() (int, error) {
 }
 
 // Draw draws page number (from 0) into rgb, width×height×3 bytes, white where
-// the page has nothing. The page is stretched to fill the raster. The geometry
-// is valid also with an error where its width is not 0. Errors are *Error.
+// the page has nothing. The page is stretched to fill the raster; with fit it
+// keeps its shape and fills the largest raster within, from the first byte of
+// rgb on and without gaps between rows; Page tells its size. The geometry valid also with an error where its width is not 0. Errors are *Error.
 //
 // After a page that was stopped or ran out of memory the document is opened
 // again before the next one, so that no page's pixels depend on what happened
 // to the page before.
-func (e *Engine) Draw(number, width, height int, rgb []byte) (Page, error) {
+func (e *Engine) Draw(number, width, height int, fit bool, rgb []byte) (Page, error) {
 	if len(rgb) != width*height*3 {
 		return Page{}, &Error{Malformed, "the raster has the wrong size"}
 	}
@@ -123,12 +145,18 @@ func (e *Engine) Draw(number, width, height int, rgb []byte) (Page, error) {
 	}
 	var cerr C.engine_error
 	var cpage C.engine_page
-	rc := C.engine_draw(e.c, C.int(number), C.int(width), C.int(height), (*C.uchar)(unsafe.Pointer(unsafe.SliceData(rgb))), &cpage, &cerr)
+	var cfit C.int
+	if fit {
+		cfit = 1
+	}
+	rc := C.engine_draw(e.c, C.int(number), C.int(width), C.int(height), cfit, (*C.uchar)(unsafe.Pointer(unsafe.SliceData(rgb))), &cpage, &cerr)
 	page := Page{
 		WidthPt:  float64(cpage.width),
 		HeightPt: float64(cpage.height),
 		Rotation: int(cpage.rotation),
 		CPUNanos: int64(cpage.cpu_ns),
+		Width:    int(cpage.px_width),
+		Height:   int(cpage.px_height),
 	}
 	for i := range page.CropBox {
 		page.CropBox[i] = float64(cpage.crop[i])

@@ -45,7 +45,7 @@ func file(t testing.TB, data []byte) *os.File {
 
 func open(t testing.TB, e *Engine, data []byte, passwords ...string) int {
 	t.Helper()
-	n, err := e.Open(file(t, data), passwords)
+	n, err := e.Open(file(t, data), PDF, passwords)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestGeometryAndPixels(t *testing.T) {
 			// Neither the page's shape nor square pixels.
 			const w, h = 61, 80
 			rgb := make([]byte, w*h*3)
-			page, err := e.Draw(0, w, h, rgb)
+			page, err := e.Draw(0, w, h, false, rgb)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -154,7 +154,7 @@ func TestBoxesAreInherited(t *testing.T) {
 	e := newEngine(t)
 	open(t, e, f.Bytes())
 	rgb := make([]byte, 40*40*3)
-	page, err := e.Draw(0, 40, 40, rgb)
+	page, err := e.Draw(0, 40, 40, false, rgb)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestStretching(t *testing.T) {
 	open(t, e, pdftest.Simple("", pdftest.Page{Attrs: "/MediaBox[0 0 100 100]", Content: "1 0 0 rg 10 20 30 40 re f"}).Bytes())
 	const w, h = 400, 200
 	rgb := make([]byte, w*h*3)
-	if _, err := e.Draw(0, w, h, rgb); err != nil {
+	if _, err := e.Draw(0, w, h, false, rgb); err != nil {
 		t.Fatal(err)
 	}
 	for y := range h {
@@ -202,7 +202,7 @@ func TestAnnotationsAndFormFields(t *testing.T) {
 	open(t, e, f.Bytes())
 	const w, h = 100, 50
 	rgb := make([]byte, w*h*3)
-	if _, err := e.Draw(0, w, h, rgb); err != nil {
+	if _, err := e.Draw(0, w, h, false, rgb); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := quarters(rgb, w, h), [4][3]byte{white, blue, red, white}; got != want {
@@ -215,7 +215,7 @@ func TestPassword(t *testing.T) {
 	f.Encrypt("sesame")
 	e := newEngine(t)
 	for _, passwords := range [][]string{nil, {"a", "b"}} {
-		_, err := e.Open(file(t, f.Bytes()), passwords)
+		_, err := e.Open(file(t, f.Bytes()), PDF, passwords)
 		if reason(t, err) != Encrypted {
 			t.Errorf("passwords %q: %v", passwords, err)
 		}
@@ -224,7 +224,7 @@ func TestPassword(t *testing.T) {
 		t.Fatalf("%d pages", n)
 	}
 	rgb := make([]byte, 40*40*3)
-	if _, err := e.Draw(0, 40, 40, rgb); err != nil {
+	if _, err := e.Draw(0, 40, 40, false, rgb); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := quarters(rgb, 40, 40), [4][3]byte{blue, black, red, green}; got != want {
@@ -238,13 +238,13 @@ func TestEndlessPageIsStopped(t *testing.T) {
 	rgb := make([]byte, 40*40*3)
 	timer := time.AfterFunc(50*time.Millisecond, e.Abort)
 	defer timer.Stop()
-	_, err := e.Draw(0, 40, 40, rgb)
+	_, err := e.Draw(0, 40, 40, false, rgb)
 	if reason(t, err) != Aborted {
 		t.Fatal(err)
 	}
 	e.Resume()
 	open(t, e, pdftest.Simple("", pdftest.Page{Attrs: "/MediaBox[0 0 100 50]", Content: corners(0, 0)}).Bytes())
-	if _, err := e.Draw(0, 40, 40, rgb); err != nil {
+	if _, err := e.Draw(0, 40, 40, false, rgb); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -254,12 +254,12 @@ func TestMemory(t *testing.T) {
 	rgb := make([]byte, 40*40*3)
 	before := e.Used()
 	open(t, e, pdftest.Bomb(100_000)) // 1.25 GB
-	_, err := e.Draw(0, 40, 40, rgb)
+	_, err := e.Draw(0, 40, 40, false, rgb)
 	if reason(t, err) != Memory {
 		t.Fatal(err)
 	}
 	open(t, e, pdftest.Bomb(100))
-	if _, err := e.Draw(0, 40, 40, rgb); err != nil {
+	if _, err := e.Draw(0, 40, 40, false, rgb); err != nil {
 		t.Fatal(err)
 	}
 	e.closeDocument()
@@ -305,7 +305,7 @@ func TestPageCounts(t *testing.T) {
 			}
 			drawn := 0
 			for i := range n {
-				if _, err := e.Draw(i, 10, 10, make([]byte, 300)); err == nil {
+				if _, err := e.Draw(i, 10, 10, false, make([]byte, 300)); err == nil {
 					drawn++
 				} else if t.Log(err); reason(t, err) != Malformed {
 					t.Error(err)
@@ -336,7 +336,7 @@ func TestMessages(t *testing.T) {
 	e := newEngine(t)
 	open(t, e, pdftest.Simple("", pdftest.Page{Attrs: "/MediaBox[0 0 9 9]", Content: "/None Do"}).Bytes())
 	e.Messages()
-	if _, err := e.Draw(0, 10, 10, make([]byte, 300)); err != nil {
+	if _, err := e.Draw(0, 10, 10, false, make([]byte, 300)); err != nil {
 		t.Fatal(err)
 	}
 	if lines, lost := e.Messages(); len(lines) == 0 || lost != 0 {
@@ -350,7 +350,7 @@ func TestMessages(t *testing.T) {
 func TestNotAPDF(t *testing.T) {
 	e := newEngine(t)
 	for _, data := range []string{"", "hello", "%PDF-1.7\n"} {
-		_, err := e.Open(file(t, []byte(data)), nil)
+		_, err := e.Open(file(t, []byte(data)), PDF, nil)
 		if reason(t, err) != Malformed {
 			t.Errorf("%q: %v", data, err)
 		}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"sync"
+	"time"
+
+	"quire/orchestrator"
+	"quire/orchestrator/sink"
+)
+
+// events writes a run as JSON lines for machines; docs/events.md is its
+// contract. Keys and message types are only ever added. Its methods may be
+// called from any goroutine.
+//
+// A reader that does not keep up slows the run down, but for progress, which
+// is left out while the line before it has not gone: no failure is lost.
+type events struct {
+	mu    sync.Mutex
+	out   *bufio.Writer
+	start time.Time
+	err   error
+}
+
+func newEvents(w io.Writer) *events { return &events{out: bufio.NewWriter(w), start: time.Now()} }
+
+func (e *events) write(event any) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.writeLocked(event)
+}
+
+func (e *events) writeLocked(event any) error {
+	line, err := json.Marshal(event)
+	if err != nil {
+		return err
+	}
+	if e.err == nil {
+		e.out.Write(append(line, '\n'))
+		e.err = e.out.Flush()
+	}
+	return e.err
+}
+
+type startEvent struct {
+	MessageType     string     `json:"message_type"` // start
+	Schema          string     `json:"schema"`
+	Version         string     `json:"version"`
+	Model           modelEvent `json:"model"`
+	Server          string     `json:"server"`
+	Output          string     `json:"output"`
+	Workers         int        `json:"workers"`
+	Batch           int        `json:"batch"`
+	InFlight        int        `json:"in_flight"`
+	MaxAgeMS        float64    `json:"max_age_ms"`
+	PageBufferBytes int64      `json:"page_buffer_bytes"`
+	SharedMemory    bool       `json:"shared_memory"`
+}
+
+type modelEvent struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+type progressEvent struct {
+	MessageType     string      `json:"message_type"` // progress
+	Seconds         float64     `json:"seconds"`
+	DocumentsListed int64       `json:"documents_listed"`
+	PagesKnown      int64       `json:"pages_known"`
+	Documents       countsEvent `json:"documents"`
+	Pages           countsEvent `json:"pages"`
+	PagesPerSecond  float64     `json:"pages_per_second"`
+	InFlight        int         `json:"in_flight"`
+	Window          int         `json:"window"`
+	Waiting         string      `json:"waiting,omitempty"`
+}
+
+type countsEvent struct {
+	Done      int64 `json:"done"`
+	Partial   int64 `json:"partial"`
+	Failed    int64 `json:"failed"`
+	Skipped   int64 `json:"skipped"`
+	Cancelled int64 `json:"cancelled"`
+}
+
+type pageFailedEvent struct {
+	MessageType string `json:"message_type"` // page_failed
+	pathEvent
+	Page int `json:"page"`
+	errorEvent
+}
+
+type pathEvent struct {
+	Path         string `json:"path"`
+	PathEncoding string `json:"path_encoding,omitempty"`
+}
+
+func pathOf(path string) pathEvent {
+	text, encoding := sink.PathText(path)
+	return pathEvent{text, encoding}
+}
+
+type errorEvent struct {
+	Stage    orchestrator.Stage    `json:"stage"`
+	Category orchestrator.Category `json:"category"`
+	Message  string                `json:"message"`
+}
+
+type documentEvent struct {
+	MessageType string `json:"message_type"` // document
+	pathEvent
+	Status    orchestrator.Status `json:"status"`
+	PageCount *int                `json:"page_count"`
+	Pages     countsEvent         `json:"pages"`
+	Error     *errorEvent         `json:"error,omitempty"`
+}
+
+type summaryEvent struct {
+	MessageType    string      `json:"message_type"` // summary
+	Seconds        float64     `json:"seconds"`
+	Inputs         int64       `json:"inputs"`
+	Documents      countsEvent `json:"documents"`
+	PagesTotal     int64       `json:"pages_total"`
+	Pages          countsEvent `json:"pages"`
+	PagesPerSecond float64     `json:"pages_per_second"`
+	ExitCode       int         `json:"exit_code"`
+	Error          string      `json:"error,omitempty"`
+}
+
+func (e *events) begin(d *orchestrator.Detector, s *served, output string) error {
+	cfg, info := d.Settings(), s.model.Info()
+	return e.write(startEvent{
+		MessageType: "start", Schema: "quire-events/1", Version: version,
+		Model: modelEvent{info.Name, info.Version}, Server: s.where, Output: output,
+		Workers: cfg.Workers, Batch: cfg.Batch, InFlight: cfg.InFlight,
+		MaxAgeMS: max(0, float64(cfg.MaxAge)/1e6), PageBufferBytes: d.MemoryBound(), SharedMemory: s.model.Input().SharedMemory,
+	})
+}
+
+// follow writes progress once a second until the function that it returns is
+// called.
+func (e *events) follow(ctx context.Context, d *orchestrator.Detector, p *orchestrator.Progress, _ func(context.Context) (int, error)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	group.Go(func() {
+		t := time.NewTicker(time.Second)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				return
+			}
+			if !e.mu.TryLock() {
+				continue // a line is waiting for its reader
+			}
+			now, stats, took := p.Now(), d.Stats(), time.Since(e.start).Seconds()
+			_ = e.writeLocked(progressEvent{ // a reader that went away is told of by the next document
+				MessageType: "progress", Seconds: took, DocumentsListed: now.Listed, PagesKnown: now.Known,
+				Documents: countsEvent(now.Documents), Pages: countsEvent(now.Pages),
+				PagesPerSecond: float64(now.Pages.Done+now.Pages.Failed) / took,
+				InFlight:       stats.InFlight, Window: stats.Window, Waiting: stats.Waiting,
+			})
+			e.mu.Unlock()
+		}
+	})
+	return func() {
+		cancel()
+		group.Wait()
+	}
+}
+
+func (e *events) end(s orchestrator.Summary, _ string, err error) error {
+	ev := summaryEvent{
+		MessageType: "summary", Seconds: s.Elapsed.Seconds(), Inputs: s.Documents.Ended(), Documents: countsEvent(s.Documents),
+		PagesTotal: s.Pages.Ended(), Pages: countsEvent(s.Pages), ExitCode: exitCode(err),
+	}
+	if ev.Seconds > 0 {
+		ev.PagesPerSecond = float64(s.Pages.Done+s.Pages.Failed) / ev.Seconds
+	}
+	if err != nil && err.Error() != "" {
+		ev.Error = oneLine(err.Error())
+	}
+	return e.write(ev)
+}
+
+// sink tells of pages and documents after the sink has them.
+func (e *events) sink(to orchestrator.Sink) orchestrator.Sink { return eventSink{to, e} }
+
+type eventSink struct {
+	orchestrator.Sink
+	events *events
+}
+
+func (s eventSink) Page(r orchestrator.PageResult) error {
+	if err := s.Sink.Page(r); err != nil {
+		return err
+	}
+	if r.Err == nil {
+		return nil
+	}
+	return s.events.write(pageFailedEvent{"page_failed", pathOf(r.Ref.Path), r.Ref.Page, *errorOf(r.Err)})
+}
+
+func (s eventSink) End(d orchestrator.DocumentResult) error {
+	if err := s.Sink.End(d); err != nil {
+		return err
+	}
+	ev := documentEvent{
+		MessageType: "document", pathEvent: pathOf(d.Path), Status: d.Status, Error: errorOf(d.Err),
+		Pages: countsEvent{Done: int64(d.Done), Failed: int64(d.Failed), Skipped: int64(d.Skipped), Cancelled: int64(d.Cancelled)},
+	}
+	if d.PageCount >= 0 {
+		ev.PageCount = &d.PageCount
+	}
+	return s.events.write(ev)
+}
+
+func errorOf(e *orchestrator.PageError) *errorEvent {
+	if e == nil {
+		return nil
+	}
+	return &errorEvent{e.Stage, e.Category, oneLine(e.Message)}
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"quire/orchestrator"
+	"quire/orchestrator/render"
+	"quire/orchestrator/report"
+	"quire/orchestrator/sink"
+)
+
+// pictureSide is how many pixels the longer side of a page has in its picture:
+// about 120 to the inch of an A4 page, which small print can be read in.
+const pictureSide = 1400
+
+// overlay is a sink that has a picture drawn of every page of each document
+// that ended. Documents wait for a free hand, so that memory stays bounded.
+type overlay struct {
+	orchestrator.Sink
+	ctx      context.Context
+	stop     <-chan struct{}
+	pool     *render.Pool
+	pictures *sink.Pictures
+
+	begun map[string]orchestrator.Document // by path
+	work  chan orchestrator.Document
+	hands sync.WaitGroup
+	end   context.CancelCauseFunc // of ctx
+}
+
+// newOverlay puts pictures into tree, drawn by n workers of their own. When
+// ctx ends or stop is closed, no further page is drawn.
+func newOverlay(ctx context.Context, stop <-chan struct{}, tree *sink.Tree, pool *render.Pool, n int) *overlay {
+	o := &overlay{
+		Sink: tree, stop: stop, pool: pool, pictures: tree.Pictures(),
+		begun: make(map[string]orchestrator.Document), work: make(chan orchestrator.Document),
+	}
+	o.ctx, o.end = context.WithCancelCause(ctx)
+	for range n {
+		o.hands.Go(o.draw)
+	}
+	return o
+}
+
+func (o *overlay) Begin(doc orchestrator.Document, pages int) error {
+	o.begun[doc.Path] = doc
+	return o.Sink.Begin(doc, pages)
+}
+
+func (o *overlay) End(result orchestrator.DocumentResult) error {
+	if err := o.Sink.End(result); err != nil {
+		return err
+	}
+	doc, ok := o.begun[result.Path]
+	delete(o.begun, result.Path)
+	switch result.Status {
+	case orchestrator.StatusDone, orchestrator.StatusPartial, orchestrator.StatusFailed:
+	default:
+		return nil // no result was written
+	}
+	if !ok {
+		return o.pictures.Trim(result.Path, 0)
+	}
+	select {
+	case o.work <- doc:
+		return nil
+	case <-o.stop:
+		return nil
+	case <-o.ctx.Done():
+		return context.Cause(o.ctx)
+	}
+}
+
+// finish waits until the last picture is drawn. It is called once, after the
+// last End.
+func (o *overlay) finish() error {
+	close(o.work)
+	o.hands.Wait()
+	err := context.Cause(o.ctx)
+	o.end(nil)
+	if errors.Is(err, orchestrator.ErrInterrupted) {
+		return nil // the run says so
+	}
+	return err
+}
+
+// draw is one worker's work. A picture that cannot be written ends the run.
+func (o *overlay) draw() {
+	var drawer *render.Pictures
+	defer func() {
+		if drawer != nil {
+			drawer.Close()
+		}
+	}()
+	for doc := range o.work {
+		if o.stopped() {
+			continue
+		}
+		var err error
+		if drawer == nil {
+			drawer, err = o.pool.NewPictures(o.ctx, pictureSide, pictureSide)
+		}
+		if err == nil {
+			err = o.document(drawer, doc)
+		}
+		if err != nil {
+			o.end(err)
+		}
+	}
+}
+
+func (o *overlay) stopped() bool {
+	select {
+	case <-o.stop:
+		return true
+	default:
+		return o.ctx.Err() != nil
+	}
+}
+
+// document draws what the document's result says.
+func (o *overlay) document(drawer *render.Pictures, doc orchestrator.Document) error {
+	result, err := o.pictures.Result(doc.Path)
+	if err != nil {
+		return err
+	}
+	_, err = drawer.Open(o.ctx, doc)
+	cannotOpen, err := pageError(err)
+	if err != nil {
+		return err
+	}
+	for _, p := range result.Pages {
+		if o.stopped() {
+			return nil
+		}
+		page := pictureOf(result, p)
+		switch {
+		case p.Status != orchestrator.StatusDone:
+		case cannotOpen != nil:
+			page.Note = "The document cannot be opened again: " + cannotOpen.Message
+		default:
+			image, _, err := drawer.Draw(o.ctx, p.PageNo)
+			cannotDraw, err := pageError(err)
+			switch {
+			case err != nil:
+				return err
+			case cannotDraw != nil:
+				page.Note = "The page cannot be drawn again: " + cannotDraw.Message
+			default:
+				page.Image = image
+			}
+		}
+		picture := report.Picture(page)
+		if err := o.pictures.Write(doc.Path, p.PageNo, func(w io.Writer) error { return report.WritePNG(w, picture) }); err != nil {
+			return err
+		}
+	}
+	return o.pictures.Trim(doc.Path, len(result.Pages))
+}
+
+// pageError takes a page's own failure apart from one that leaves nothing to go
+// on with.
+func pageError(err error) (*orchestrator.PageError, error) {
+	var p *orchestrator.PageError
+	if errors.As(err, &p) {
+		return p, nil
+	}
+	return nil, err
+}
+
+// pictureOf is a page of a result, but for its image.
+func pictureOf(d *sink.Document, p sink.Page) report.Page {
+	page := report.Page{
+		Title: fmt.Sprintf("%s, page %d of %d", d.Source.Path, p.PageNo, len(d.Pages)),
+		About: fmt.Sprintf("model %s, version %s", d.Model.Name, d.Model.Version),
+		Note:  fmt.Sprintf("This page is %s.", p.Status),
+	}
+	if p.Error != nil {
+		page.Note = fmt.Sprintf("This page failed (%s, %s): %s", p.Error.Stage, p.Error.Category, p.Error.Message)
+	}
+	if p.Geometry != nil {
+		page.Width, page.Height = p.Geometry.WidthPt, p.Geometry.HeightPt
+	}
+	for _, r := range p.Regions {
+		page.Regions = append(page.Regions, orchestrator.Region(r))
+	}
+	return page
+}

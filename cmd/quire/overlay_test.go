@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"image/color"
+	"image/png"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"quire/orchestrator"
+	"quire/orchestrator/render"
+	"quire/orchestrator/report"
+	"quire/orchestrator/sink"
+	"quire/tritonclient/guard"
+)
+
+// overlayOver gives an overlay on a new tree in out.
+func overlayOver(t *testing.T, ctx context.Context, stop <-chan struct{}, out string) *overlay {
+	t.Helper()
+	g, err := guard.Start(t.Context(), guard.Config{Name: "quiretest"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test", Model: orchestrator.ModelInfo{Name: "layout", Version: "1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tree.Close() })
+	return newOverlay(ctx, stop, tree, render.New(render.Config{Guard: g}), 2)
+}
+
+// sendDocument sends a document through the overlay, with one table on each page
+// but failed ones.
+func sendDocument(t *testing.T, o *overlay, file, path string, pages int, failed ...int) {
+	t.Helper()
+	doc := orchestrator.Document{Path: path, Open: func() (*os.File, error) { return os.Open(file) }}
+	end := orchestrator.DocumentResult{Path: path, PageCount: pages, Status: orchestrator.StatusDone}
+	errs := []error{o.Begin(doc, pages)}
+	for i := range pages {
+		ref := orchestrator.PageRef{Path: path, Page: i + 1}
+		result := orchestrator.PageResult{
+			Ref: ref, Status: orchestrator.StatusDone, Geometry: orchestrator.Geometry{WidthPt: 612, HeightPt: 792},
+			Regions: []orchestrator.Region{{Label: "table", Score: 0.9, BBox: [4]float64{100, 200, 300, 400}}},
+		}
+		end.Done++
+		for _, f := range failed {
+			if f == i+1 {
+				result = orchestrator.PageResult{Ref: ref, Status: orchestrator.StatusFailed, Err: &orchestrator.PageError{
+					Ref: ref, Stage: orchestrator.StageRender, Category: orchestrator.CategoryTimeout, Message: "it took too long"}}
+				end.Done, end.Failed, end.Status = end.Done-1, end.Failed+1, orchestrator.StatusPartial
+			}
+		}
+		errs = append(errs, o.Page(result))
+	}
+	if err := errors.Join(append(errs, o.End(end))...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readPicture reads a picture and tells how many of its pixels have a colour.
+func readPicture(t *testing.T, c color.RGBA, elem ...string) (width, height, coloured int) {
+	t.Helper()
+	f, err := os.Open(filepath.Join(elem...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := png.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for y := range m.Bounds().Dy() {
+		for x := range m.Bounds().Dx() {
+			r, g, b, _ := m.At(x, y).RGBA()
+			if uint8(r>>8) == c.R && uint8(g>>8) == c.G && uint8(b>>8) == c.B {
+				coloured++
+			}
+		}
+	}
+	return m.Bounds().Dx(), m.Bounds().Dy(), coloured
+}
+
+const paper = "../../examples/paper.pdf" // four pages of 612×792 points
+
+func TestOverlay(t *testing.T) {
+	out := t.TempDir()
+	o := overlayOver(t, t.Context(), nil, out)
+	gone := filepath.Join(t.TempDir(), "gone.pdf")
+	sendDocument(t, o, paper, "sub/paper.pdf", 4, 3)
+	sendDocument(t, o, gone, "gone.pdf", 1)
+	if err := o.End(orchestrator.DocumentResult{Path: "never.pdf", PageCount: -1, Status: orchestrator.StatusFailed, Err: &orchestrator.PageError{
+		Ref: orchestrator.PageRef{Path: "never.pdf"}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryNotPDF, Message: "not a PDF"}}); err != nil {
+		t.Fatal(err)
+	}
+	sendDocument(t, o, paper, "long.pdf", 4)
+	if err := o.finish(); err != nil {
+		t.Fatal(err)
+	}
+	table := report.Colour("table")
+	for _, p := range []struct {
+		doc, name string
+		drawn     bool
+	}{
+		{"sub/paper.pdf.pages", "0001.png", true}, {"sub/paper.pdf.pages", "0002.png", true}, {"sub/paper.pdf.pages", "0004.png", true},
+		{"long.pdf.pages", "0004.png", true},
+		{"sub/paper.pdf.pages", "0003.png", false}, {"gone.pdf.pages", "0001.png", false},
+	} {
+		width, height, n := readPicture(t, table, out, p.doc, p.name)
+		if p.drawn && (n < 1000 || height < pictureSide || height > pictureSide+200 || width < 1000) {
+			t.Errorf("%s/%s: %d×%d pixels, %d of the box", p.doc, p.name, width, height, n)
+		}
+		if !p.drawn && (n > 0 || height > pictureSide) {
+			t.Errorf("%s/%s: %d×%d pixels, %d of a box: it is no page", p.doc, p.name, width, height, n)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(out, "never.pdf.pages")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("pictures of a document that did not open: %v", err)
+	}
+}
+
+// A picture that cannot be written is told, as a result would be.
+func TestOverlayThatCannotBeWritten(t *testing.T) {
+	out := t.TempDir()
+	o := overlayOver(t, t.Context(), nil, out)
+	if err := os.WriteFile(filepath.Join(out, "a.pdf.pages"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sendDocument(t, o, paper, "a.pdf", 4)
+	var w *sink.WriteError
+	if err := o.finish(); !errors.As(err, &w) {
+		t.Errorf("got %v, want a write error", err)
+	}
+}
+
+// Neither a stop, soft or hard, nor what is left to draw holds up the run.
+func TestOverlayStops(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		stop func(soft chan struct{}, hard context.CancelCauseFunc)
+	}{
+		{"soft", func(soft chan struct{}, _ context.CancelCauseFunc) { close(soft) }},
+		{"hard", func(_ chan struct{}, hard context.CancelCauseFunc) { hard(orchestrator.ErrInterrupted) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			out := t.TempDir()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			soft := make(chan struct{})
+			o := overlayOver(t, ctx, soft, out)
+			c.stop(soft, cancel)
+			ended := make(chan error, 1)
+			go func() {
+				doc := orchestrator.Document{Path: "a.pdf", Open: func() (*os.File, error) { return os.Open(paper) }}
+				_ = o.Begin(doc, 0)
+				_ = o.End(orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusDone})
+				ended <- o.finish()
+			}()
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("it does not end")
+			}
+		})
+	}
+}

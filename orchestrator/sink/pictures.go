@@ -1,0 +1,86 @@
+package sink
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"sync/atomic"
+)
+
+// picturePrefix begins names in the work directory, one of those that are swept.
+const picturePrefix = tempPrefix + "picture-"
+
+// Pictures keeps pictures of pages beside the results of a tree. Unlike the
+// tree's own, its methods may be called from any goroutine, until the tree is
+// closed. A picture is there whole or not at all; it can be made again, so
+// nothing waits for the disk.
+type Pictures struct {
+	tree   *Tree
+	serial atomic.Int64
+}
+
+// Pictures gives a place for pictures in the tree.
+func (t *Tree) Pictures() *Pictures { return &Pictures{tree: t} }
+
+// Result reads the result of a document that has ended.
+func (p *Pictures) Result(documentPath string) (*Document, error) {
+	name, err := ResultName(documentPath)
+	if err != nil {
+		return nil, err
+	}
+	data, err := p.tree.root.ReadFile(name)
+	if err != nil {
+		return nil, p.tree.explain("read", name, err)
+	}
+	return parseDocument(name, data)
+}
+
+// Write puts the picture of a page (1-based) at [PictureName], in place of any
+// other. A failure of write is its own cause.
+func (p *Pictures) Write(documentPath string, page int, write func(io.Writer) error) error {
+	name, err := PictureName(documentPath, page)
+	if err != nil {
+		return err
+	}
+	root := p.tree.root
+	temp := path.Join(workDirectory, fmt.Sprintf("%s%08d", picturePrefix, p.serial.Add(1)))
+	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return p.tree.explain("write in", workDirectory, err)
+	}
+	err = errors.Join(write(f), f.Close())
+	if err == nil {
+		err = root.MkdirAll(path.Dir(name), 0o777)
+	}
+	if err == nil {
+		err = root.Rename(temp, name)
+	}
+	if err != nil {
+		_ = root.Remove(temp)
+		return p.tree.explain("write", name, err)
+	}
+	return nil
+}
+
+// Trim removes the pictures of pages after the last one, which an earlier run
+// left when the document was longer, and with no page left their directory.
+func (p *Pictures) Trim(documentPath string, pages int) error {
+	for page := pages + 1; ; page++ {
+		name, err := PictureName(documentPath, page)
+		if err != nil {
+			return err
+		}
+		err = p.tree.root.Remove(name)
+		if errors.Is(err, os.ErrNotExist) {
+			if pages == 0 {
+				_ = p.tree.root.Remove(path.Dir(name)) // not there, or not only ours
+			}
+			return nil
+		}
+		if err != nil {
+			return p.tree.explain("remove", name, err)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package sink
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"quire/orchestrator"
+)
+
+func put(content string) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := io.WriteString(w, content)
+		return err
+	}
+}
+
+func TestPictures(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	p := tree.Pictures()
+	write(t, tree, "sub/a.pdf", donePage("sub/a.pdf", 1), failedPage("sub/a.pdf", 2))
+	d, err := p.Result("sub/a.pdf")
+	check(t, err)
+	if d.Source.Path != "sub/a.pdf" || len(d.Pages) != 2 || d.Pages[1].Status != orchestrator.StatusFailed {
+		t.Errorf("result %+v", d)
+	}
+	if _, err := p.Result("sub/b.pdf"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a result that is not there: %v", err)
+	}
+
+	var group sync.WaitGroup
+	for page := range 9 {
+		group.Go(func() {
+			if err := p.Write("sub/a.pdf", page+1, put(fmt.Sprint("first ", page+1))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	check(t, p.Write("sub/a.pdf", 3, put("again")))
+	for page, want := range map[int]string{1: "first 1", 3: "again", 9: "first 9"} {
+		if got := read(t, dir, "sub", "a.pdf.pages", fmt.Sprintf("%04d.png", page)); got != want {
+			t.Errorf("page %d: %q, want %q", page, got, want)
+		}
+	}
+	// One that could not be made leaves the one before, and no rest of itself.
+	broken := errors.New("no picture")
+	err = p.Write("sub/a.pdf", 3, func(w io.Writer) error { _, _ = io.WriteString(w, "half"); return broken })
+	if !errors.Is(err, broken) || read(t, dir, "sub", "a.pdf.pages", "0003.png") != "again" {
+		t.Errorf("a failure to draw gave %v", err)
+	}
+
+	check(t, p.Trim("sub/a.pdf", 2))
+	want := []string{"sub/a.pdf.json", "sub/a.pdf.pages/0001.png", "sub/a.pdf.pages/0002.png"}
+	if got := visible(t, dir); !slices.Equal(got, want) {
+		t.Errorf("there is %q, want %q", got, want)
+	}
+	check(t, p.Trim("sub/a.pdf", 0))
+	if _, err := os.Stat(filepath.Join(dir, "sub", "a.pdf.pages")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an empty directory was left: %v", err)
+	}
+	check(t, p.Trim("never/there.pdf", 0))
+}
+
+// visible lists what readers of results find, but for the run's own files.
+func visible(t *testing.T, dir string) []string {
+	t.Helper()
+	return slices.DeleteFunc(files(t, dir), func(name string) bool {
+		return name == runName || name == failuresName || strings.HasPrefix(name, workDirectory)
+	})
+}
+
+func TestPicturesStayInside(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	tree := openTree(t, dir)
+	check(t, os.Symlink(elsewhere, filepath.Join(dir, "link")))
+	p := tree.Pictures()
+	for _, name := range []string{"../a.pdf", "link/a.pdf", ""} {
+		if err := p.Write(name, 1, put("x")); err == nil {
+			t.Errorf("a picture for %q was written", name)
+		}
+	}
+	if left, err := os.ReadDir(elsewhere); err != nil || len(left) > 0 {
+		t.Errorf("left outside: %v, %v", left, err)
+	}
+	left, err := os.ReadDir(filepath.Join(dir, workDirectory))
+	check(t, err)
+	for _, e := range left {
+		if strings.HasPrefix(e.Name(), tempPrefix) {
+			t.Errorf("left behind: %s", e.Name())
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"syscall"
+	"testing"
+
+	"quire/tritonclient/guard"
+)
+
+// supervised supervises a server until the function that it returns is called,
+// and passes on what is logged.
+func supervised(t *testing.T, s *Server, most int) (said <-chan string, stop func() error) {
+	t.Helper()
+	lines := make(chan string, 100)
+	log := slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) { lines <- string(p); return len(p), nil }), nil))
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- s.supervise(ctx, log, most); close(lines) }()
+	return lines, func() error { cancel(); return <-result }
+}
+
+func wantLine(t *testing.T, said <-chan string, want string) {
+	t.Helper()
+	for line := range said {
+		if strings.Contains(line, want) {
+			return
+		}
+		t.Logf("%s", line)
+	}
+	t.Fatalf("nobody said %q", want)
+}
+
+// A server that is killed is there again, on its port, as often as is allowed.
+func TestSupervise(t *testing.T) {
+	o := options(t)
+	s := startServer(t, identityConfig(o, repository(t)))
+	addr := s.Addr()
+	said, stop := supervised(t, s, 1)
+	kill := func() {
+		t.Helper()
+		if err := syscall.Kill(s.Pid(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kill()
+	wantLine(t, said, "signal 9")
+	wantLine(t, said, "is back")
+	wantIdentity(t, addr)
+	kill()
+	for range said { // until it gives up
+	}
+	err := stop()
+	for _, want := range []string{"after 1 restarts", "signal 9", "tritonserver.log", "--triton ADDR"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+
+	// One that cannot start any more is not tried for ever either.
+	cfg := identityConfig(o, t.TempDir())
+	broken := &Server{cfg: cfg.withDefaults(), env: s.env, backends: s.backends, cache: t.TempDir(), log: newTail(logLines), run: s.run}
+	if err := broken.pickPorts(); err != nil {
+		t.Fatal(err)
+	}
+	err = broken.supervise(t.Context(), slog.New(slog.DiscardHandler), 2)
+	if err == nil || !strings.Contains(err.Error(), "did not start") || !strings.Contains(err.Error(), "'identity'") {
+		t.Errorf("a server that cannot start: %v", err)
+	}
+}
+
+// Told to stop, it leaves the server alone; without the guard it does not try.
+func TestSuperviseStops(t *testing.T) {
+	g, err := guard.Start(t.Context(), guard.Config{Name: "quiretest"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	o := options(t)
+	o.Guard = g
+	s := startServer(t, identityConfig(o, repository(t)))
+	_, stop := supervised(t, s, 1)
+	if err := stop(); err != nil {
+		t.Errorf("told to stop: %v", err)
+	}
+	wantIdentity(t, s.Addr())
+
+	said, stop := supervised(t, s, 5)
+	if err := syscall.Kill(g.Pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for range said {
+	}
+	if err := stop(); !errors.Is(err, guard.ErrLost) {
+		t.Errorf("without the guard: %v", err)
+	}
+}
