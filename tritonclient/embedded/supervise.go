@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"quire/tritonclient/guard"
@@ -18,10 +21,14 @@ const (
 	restartWindow = 10 * time.Minute
 	// restartPause comes before another try of a start that failed.
 	restartPause = time.Second
+	// stubPoll is how often the models' processes are counted.
+	stubPoll = time.Second
 )
 
-// Supervise starts the server again, on the same port, whenever it has ended,
-// and tells log so at warn level. It returns nil once ctx has ended, and an
+// Supervise starts the server again, on the same port, whenever it has ended or
+// has lost the process of a model, and tells log so at warn level. (Triton goes
+// on without that process: it says that the model is ready, and fails every
+// request.) No model may be unloaded meanwhile. It returns nil once ctx has ended, and an
 // error when the guard is lost, or when the server has ended, or failed to
 // start, once more after 5 starts within 10 minutes. It must have returned
 // before Stop, Kill or Restart is called.
@@ -33,16 +40,20 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 	var restarts []time.Time // within the window, oldest first
 	var failed error         // why the last start did; nil when the server ran
 	for {
-		select {
-		case <-s.Done():
-		case <-ctx.Done():
-			return nil
+		lost := false
+		if failed == nil {
+			if lost = s.waitEnd(ctx); ctx.Err() != nil {
+				return nil
+			}
 		}
 		if err := s.cfg.Guard.Err(); err != nil {
 			return err
 		}
 		how := failed
-		if how == nil {
+		switch {
+		case lost:
+			how = errors.New("the process of a model ended" + s.saveLog())
+		case failed == nil:
 			how = errors.New(s.State().String() + s.saveLog())
 		}
 		now := time.Now()
@@ -54,6 +65,11 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 		}
 		restarts = append(restarts, now)
 		log.Warn("the embedded Triton ended and is started again", "end", how, "restart", len(restarts), "at_most", most, "within", restartWindow)
+		if lost {
+			if err := s.Kill(); err != nil {
+				return err
+			}
+		}
 		failed = s.start(ctx)
 		switch {
 		case failed == nil:
@@ -70,4 +86,54 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 			}
 		}
 	}
+}
+
+// waitEnd waits until the server has ended, or ctx, or, while the server goes
+// on, a model's process: then it answers true.
+func (s *Server) waitEnd(ctx context.Context) (lost bool) {
+	run := s.current()
+	had, missed := stubs(run.process.Pid()), false
+	poll := time.NewTicker(stubPoll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-run.done:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-poll.C:
+		}
+		// Twice, since a server that was killed takes its stubs with it.
+		if stubs(run.process.Pid()) >= had {
+			missed = false
+		} else if missed {
+			return true
+		} else {
+			missed = true
+		}
+	}
+}
+
+// stubName is what the kernel calls a Python model's process: the first 15
+// bytes of triton_python_backend_stub.
+const stubName = "(triton_python_b)"
+
+// stubs counts the Python models' processes of a server that are alive; a dead
+// one that the server has not noticed is a zombie.
+func stubs(server int) (alive int) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", server))
+	for _, list := range lists {
+		children, err := os.ReadFile(list)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for pid := range strings.FieldsSeq(string(children)) {
+			// PID (NAME) STATE … (proc(5))
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			if _, state, is := strings.Cut(string(stat), stubName+" "); err == nil && is && !strings.HasPrefix(state, "Z") {
+				alive++
+			}
+		}
+	}
+	return alive
 }
