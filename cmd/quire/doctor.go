@@ -88,7 +88,7 @@ func examineAll(ctx context.Context, c *cli.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("start the guard process: %w", err)
 	}
-	defer func() { err = errors.Join(err, g.Close()) }()
+	defer func() { err = join(err, g.Close()) }()
 	e := &examination{
 		ctx: ctx, guard: g, screen: screen,
 		report: &doctor.Report{Out: c.App.Writer, JSON: c.Bool("json")},

@@ -44,8 +44,8 @@ func planCommand(stop stops) *cli.Command {
 	}
 }
 
-// listed is how many unreadable inputs the text names.
-const listed = 20
+// unreadableNames is how many unreadable inputs the text names.
+const unreadableNames = 20
 
 func planRun(c *cli.Context, stop stops) (err error) {
 	in, err := inputsOf(c, "quire plan DIR…")
@@ -84,7 +84,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
 	}
-	defer func() { err = errors.Join(err, g.Close()) }()
+	defer func() { err = join(err, g.Close()) }()
 
 	machine := plan.JSON{W: c.App.Writer}
 	var names []string
@@ -96,7 +96,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 		Problem: func(e *orchestrator.PageError) {
 			if c.Bool("json") {
 				_ = machine.Unreadable(e)
-			} else if len(names) < listed {
+			} else if len(names) < unreadableNames {
 				names = append(names, fmt.Sprintf("  %s: %s: %s", oneLine(e.Ref.Path), e.Category, oneLine(e.Message)))
 			}
 		},
