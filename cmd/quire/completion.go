@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -99,7 +100,7 @@ func complete(app *cli.App, args []string) bool {
 		return true
 	}
 	if cmd.Name == "completion" && len(before) == 1 {
-		for shell := range completionScripts {
+		for _, shell := range slices.Sorted(maps.Keys(completionScripts)) {
 			say(shell, "a script for "+shell)
 		}
 		return true

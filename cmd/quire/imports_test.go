@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// listed is what go list tells of a package.
-type listed struct {
+// goPackage is what go list tells of a package.
+type goPackage struct {
 	ImportPath                         string
 	Imports, TestImports, XTestImports []string
 }
@@ -28,7 +28,7 @@ type rule struct {
 
 // siblings are the parts that the engine is put together from. The tests of
 // all together have a package of their own.
-func siblings(packages []listed) (found []string) {
+func siblings(packages []goPackage) (found []string) {
 	for _, p := range packages {
 		rest, ok := strings.CutPrefix(p.ImportPath, "quire/orchestrator/")
 		name, _, _ := strings.Cut(rest, "/")
@@ -84,9 +84,9 @@ func TestImports(t *testing.T) {
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
-	var packages []listed
+	var packages []goPackage
 	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
-		var p listed
+		var p goPackage
 		if err := d.Decode(&p); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {

@@ -24,10 +24,10 @@ const (
 )
 
 // Supervise starts the server again, on the same port, whenever it has ended or
-// has lost the processes that run its models, and tells log so at warn level. It returns nil once ctx has ended, and an
-// error when the guard is lost, or when the server has ended, or failed to
-// start, once more after 5 starts within 10 minutes. It must have returned
-// before Stop, Kill or Restart is called.
+// has lost the processes that run its models, and tells log so at warn level.
+// It returns nil once ctx has ended, and an error when the guard is lost, or
+// when the server has ended, or failed to start, once more after 5 starts within
+// 10 minutes. It must have returned before Stop, Kill or Restart is called.
 func (s *Server) Supervise(ctx context.Context, log *slog.Logger) error {
 	return s.supervise(ctx, log, maxRestarts)
 }
