@@ -43,8 +43,8 @@ func planCommand(stop stops) *cli.Command {
 	}
 }
 
-// listed is how many unreadable inputs the text names.
-const listed = 20
+// unreadableNames is how many unreadable inputs the text names.
+const unreadableNames = 20
 
 func planRun(c *cli.Context, stop stops) (err error) {
 	in, err := inputsOf(c, "quire plan DIR…")
@@ -95,7 +95,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 		Problem: func(e *orchestrator.PageError) {
 			if c.Bool("json") {
 				_ = machine.Unreadable(e)
-			} else if len(names) < listed {
+			} else if len(names) < unreadableNames {
 				names = append(names, fmt.Sprintf("  %s: %s: %s", oneLine(e.Ref.Path), e.Category, oneLine(e.Message)))
 			}
 		},

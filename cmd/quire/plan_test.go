@@ -32,7 +32,7 @@ func TestPlanOfGoodDocuments(t *testing.T) {
 	recordRate(serverChoice{}, orchestrator.ModelInfo{Name: "layout", Version: "1"},
 		orchestrator.Summary{Pages: orchestrator.Counts{Done: 90, Failed: 10}, Elapsed: 50 * time.Second}, sink.Written{Documents: 3, Bytes: 200_000}, slog.New(slog.DiscardHandler))
 	_, stdout, _ = call(t, "plan", "../../examples")
-	for _, want := range []string{"time: about 8 s, at the 2.0 pages/s of the last run with this server (embedded, model layout version 1, 100 pages, ", "the last run's 2.0 kB a page"} {
+	for _, want := range []string{"time: about 8s, at the 2.0 pages/s of the last run with this server (embedded, model layout version 1, 100 pages, ", "the last run's 2.0 kB a page"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("%q is missing in\n%s", want, stdout)
 		}
@@ -124,18 +124,18 @@ func TestPlanOfOddInputs(t *testing.T) {
 func TestPlanListIsBounded(t *testing.T) {
 	t.Setenv("QUIRE_CACHE", t.TempDir())
 	dir := t.TempDir()
-	for i := range listed + 5 {
+	for i := range unreadableNames + 5 {
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.pdf", i)), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	code, stdout, _ := call(t, "plan", dir)
-	if code != exitSomeFailed || strings.Count(stdout, ".pdf: empty: ") != listed || !strings.Contains(stdout, "\n  and 5 more: --json lists all\n") {
+	if code != exitSomeFailed || strings.Count(stdout, ".pdf: empty: ") != unreadableNames || !strings.Contains(stdout, "\n  and 5 more: --json lists all\n") {
 		t.Errorf("code %d\n%s", code, stdout)
 	}
 	_, stdout, _ = call(t, "plan", dir, "--json")
-	if n := strings.Count(stdout, `"unreadable","path"`); n != listed+5 {
-		t.Errorf("%d lines for %d documents", n, listed+5)
+	if n := strings.Count(stdout, `"unreadable","path"`); n != unreadableNames+5 {
+		t.Errorf("%d lines for %d documents", n, unreadableNames+5)
 	}
 }
 
@@ -158,17 +158,10 @@ func TestPlanUsage(t *testing.T) {
 	}
 }
 
-func TestWordsForPeople(t *testing.T) {
+func TestSize(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 bytes", 999: "999 bytes", 1000: "1.0 kB", 99_400: "99.4 kB", 123_456: "123 kB", 5_500_000_000: "5.5 GB"} {
 		if got := size(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
-		}
-	}
-	for d, want := range map[time.Duration]string{
-		time.Millisecond: "1 s", 59 * time.Second: "59 s", 90 * time.Second: "2 min", 3*time.Hour + 20*time.Minute: "3 h 20 min", 60 * time.Hour: "2.5 days",
-	} {
-		if got := duration(d); got != want {
-			t.Errorf("%v: %s, want %s", d, got, want)
 		}
 	}
 }
