@@ -28,7 +28,6 @@ type fakeRenderer struct {
 	opens int                                                    // documents opened
 	live  int                                                    // workers not closed
 	start func() error                                           // nil: always
-	spoil func(path string, page int) (Geometry, bool)           // other geometry
 	drawn map[PageRef]int
 }
 

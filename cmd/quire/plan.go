@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -84,7 +83,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
 	}
-	defer func() { err = errors.Join(err, g.Close()) }()
+	defer func() { err = join(err, g.Close()) }()
 
 	machine := plan.JSON{W: c.App.Writer}
 	var names []string
@@ -227,7 +226,7 @@ func size(n int64) string {
 
 // rates is where runs leave their rates, and this machine's name in them.
 func rates() (plan.Rates, string, error) {
-	dir, err := embedded.CacheDir()
+	dir, err := embedded.CacheDir(embedded.Options{})
 	if err != nil {
 		return plan.Rates{}, "", err
 	}

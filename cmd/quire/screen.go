@@ -140,23 +140,26 @@ func (s *screen) step(p embedded.Progress) {
 	case !s.tty():
 		s.say(p.Text)
 	case s.moving == nil:
-		s.show(func(int) string { return s.steps.String() })
+		s.show(s.steps.line)
 	}
 }
 
-// String tells bytes where they are known and the time where it takes long.
-func (s *step) String() string {
+// line tells how much is done where that is known, and the time where it takes
+// long; the text gives way to them.
+func (s *step) line(columns int) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	text := string(`|/-\`[now.UnixMilli()/refresh.Milliseconds()%4]) + " " + s.now.Text
+	tail := ""
 	if s.now.Total > 0 {
-		text += fmt.Sprintf(", %.0f of %.0f MB", float64(s.now.Done)/1e6, float64(s.now.Total)/1e6)
+		tail = fmt.Sprintf(", %d %%", 100*min(s.now.Done, s.now.Total)/s.now.Total)
 	}
 	if took := now.Sub(s.since); took >= 2*time.Second {
-		text += ", " + duration(took.Truncate(time.Second))
+		tail += ", " + duration(took.Truncate(time.Second))
 	}
-	return text
+	turn := `|/-\`[now.UnixMilli()/refresh.Milliseconds()%4]
+	text := fmt.Sprintf("%c %s", turn, s.now.Text)
+	return runewidth.Truncate(text, max(columns-len(tail), 1), "…") + tail
 }
 
 // oneLine makes one line of a text, which a terminal takes for nothing else.

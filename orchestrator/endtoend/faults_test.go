@@ -3,10 +3,13 @@ package endtoend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"image"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -294,27 +297,10 @@ func workers(t *testing.T) []int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var pids []int
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() || pid == theGuard.Pid() {
-			continue
-		}
-		exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
-		if err != nil || exe != self {
-			continue
-		}
-		stat, err := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
-		if err != nil {
-			continue
-		}
-		_, after, _ := strings.Cut(string(stat), ") ")
-		if fields := strings.Fields(after); len(fields) > 1 && fields[1] == strconv.Itoa(theGuard.Pid()) && fields[0] != "Z" {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
+	return slices.DeleteFunc(children(t, theGuard.Pid()), func(pid int) bool {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		return err != nil || exe != self
+	})
 }
 
 // TestServerAwayInMidRun takes the server away for 5 s.
@@ -363,6 +349,75 @@ func TestServerAwayInMidRun(t *testing.T) {
 	if err := tree.Finish(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestModelProcessKilledInMidRun kills the process that runs the model; the
+// server itself lives on and would fail every page.
+func TestModelProcessKilledInMidRun(t *testing.T) {
+	server, err := embedded.Start(t.Context(), embedded.Config{Options: setup(), ModelRepository: repository})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	supervised := make(chan error, 1)
+	go func() { supervised <- server.Supervise(ctx, slog.New(slog.NewTextHandler(t.Output(), nil))) }()
+	defer func() {
+		cancel()
+		if err := <-supervised; err != nil {
+			t.Error(err)
+		}
+		server.Kill()
+	}()
+	m := model(t, server.Addr(), layout.Config{})
+	d := detector(t, m, orchestrator.Config{}, render.Config{})
+	w, err := walk.New([]string{odd.MakeMany(t, 80)}, walk.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	tree, err := sink.Open(sink.Config{Dir: t.TempDir(), Tool: "quire", ToolVersion: "test", Model: m.Info()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	var progress orchestrator.Progress
+	var killing sync.WaitGroup
+	killing.Go(func() {
+		reach(t, &progress, 20, nil)
+		stubs := children(t, server.Pid())
+		if len(stubs) == 0 {
+			t.Error("the server has no child to kill")
+		}
+		for _, pid := range stubs {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	s, err := d.Run(t.Context(), orchestrator.Job{Source: w, Sink: tree, Progress: &progress})
+	killing.Wait()
+	if err != nil || s.Pages != (orchestrator.Counts{Done: 80}) {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// children are the live child processes of a process.
+func children(t *testing.T, parent int) (pids []int) {
+	t.Helper()
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
+		if err != nil {
+			continue
+		}
+		_, after, _ := strings.Cut(string(stat), ") ")
+		if fields := strings.Fields(after); len(fields) > 1 && fields[1] == strconv.Itoa(parent) && fields[0] != "Z" {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // poisoned is a copy of the repository whose model fails pages that begin with

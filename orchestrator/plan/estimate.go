@@ -2,9 +2,12 @@ package plan
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"math"
 	"math/bits"
 	"slices"
+	"strings"
 
 	"quire/orchestrator"
 )
@@ -47,31 +50,43 @@ type strata struct {
 // stratum is one size class.
 type stratum struct {
 	count, bytes int64
-	// kept is every stride-th of its documents, at most twice the sample.
-	kept   []orchestrator.Document
-	stride int64
+	// kept are those of its documents that rank lowest, at least as many as
+	// the sample and at most twice that.
+	kept []chosen
 	// Of the documents that were opened.
 	opened, failed int64
 	pages, squares float64
 }
 
+// chosen is a document that may be opened.
+type chosen struct {
+	doc     orchestrator.Document
+	rank    uint64
+	stratum *stratum
+}
+
+// rank gives a document its place in a lottery that always ends the same way:
+// the lowest ranks are a simple random sample, whatever order the documents
+// come in and whatever repeats in it.
+func rank(path string) uint64 {
+	sum := sha256.Sum256([]byte(path))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+func byRank(a, b chosen) int {
+	return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.doc.Path, b.doc.Path))
+}
+
 func (s *strata) add(doc orchestrator.Document, sample int) {
 	c := &s.classes[(bits.Len64(uint64(max(doc.Size, 1)))-1)/2]
-	c.stride = max(c.stride, 1)
-	if c.count%c.stride == 0 {
-		c.kept = append(c.kept, doc)
-		if len(c.kept) > 2*sample {
-			half := c.kept[:0]
-			for i := 0; i < len(c.kept); i += 2 {
-				half = append(half, c.kept[i])
-			}
-			clear(c.kept[len(half):])
-			c.kept = half
-			c.stride *= 2
-		}
-	}
 	c.count++
 	c.bytes += doc.Size
+	c.kept = append(c.kept, chosen{doc, rank(doc.Path), c})
+	if len(c.kept) >= 2*sample {
+		slices.SortFunc(c.kept, byRank)
+		clear(c.kept[sample:])
+		c.kept = c.kept[:sample]
+	}
 }
 
 func (s *strata) known(pages int) {
@@ -88,58 +103,62 @@ func (c *stratum) looked(pages int, failed bool) {
 	c.squares += float64(pages) * float64(pages)
 }
 
-// chosen is a document of the sample.
-type chosen struct {
-	doc     orchestrator.Document
-	stratum *stratum
-}
-
 // choose picks about n documents: all, when there are no more; else from each
-// class by its share of the bytes, since the spread of page counts grows with
-// the size, and evenly over the class. They come in such an order that each
-// beginning of the list is itself spread over everything.
+// class by its share of the bytes, since page counts differ more among large
+// files. Every beginning of the list has its part of each class.
 func (s *strata) choose(n int) []chosen {
-	var count, total int64
-	for i := range s.classes {
-		count += s.classes[i].count
-		total += s.classes[i].bytes
-	}
-	type ranked struct {
+	type placed struct {
 		chosen
-		rank float64
+		place float64
 	}
-	var list []ranked
-	for i := range s.classes {
+	var list []placed
+	for i, want := range s.share(n) {
 		c := &s.classes[i]
-		want := c.count
-		if count > int64(n) {
-			share := float64(n) * float64(c.bytes) / float64(total)
-			want = min(max(int64(math.Round(share)), leastLooked), c.count)
-		}
+		slices.SortFunc(c.kept, byRank)
 		want = min(want, int64(len(c.kept)))
-		for at, j := range spread(int(want)) {
-			doc := c.kept[int64(j)*int64(len(c.kept))/want]
-			list = append(list, ranked{chosen{doc, c}, (float64(at) + 0.5) / float64(want)})
+		for at, one := range c.kept[:want] {
+			list = append(list, placed{one, (float64(at) + 0.5) / float64(want)})
 		}
 		c.kept = nil
 	}
-	slices.SortStableFunc(list, func(a, b ranked) int { return cmp.Compare(a.rank, b.rank) })
+	slices.SortFunc(list, func(a, b placed) int { return cmp.Or(cmp.Compare(a.place, b.place), byRank(a.chosen, b.chosen)) })
 	docs := make([]chosen, len(list))
-	for i, r := range list {
-		docs[i] = r.chosen
+	for i, p := range list {
+		docs[i] = p.chosen
 	}
 	return docs
 }
 
-// spread gives 0 to n-1 in the order of their reversed bits (the van der Corput
-// sequence), in which every beginning is spread over the whole.
-func spread(n int) []int {
-	order := make([]int, n)
-	for i := range order {
-		order[i] = i
+// share divides n documents among the classes. A class that has fewer than its
+// share leaves the rest to the others.
+func (s *strata) share(n int) (shares [len(strata{}.classes)]int64) {
+	left := int64(n)
+	for {
+		var bytes int64 // of the classes that can take more
+		for i := range s.classes {
+			if c := &s.classes[i]; shares[i] < c.count {
+				bytes += c.bytes
+			}
+		}
+		if left <= 0 || bytes == 0 {
+			break
+		}
+		given := left
+		for i := range s.classes {
+			c := &s.classes[i]
+			if shares[i] == c.count {
+				continue
+			}
+			more := int64(math.Ceil(float64(given) * float64(c.bytes) / float64(bytes)))
+			more = min(more, c.count-shares[i], left)
+			shares[i] += more
+			left -= more
+		}
 	}
-	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(bits.Reverse64(uint64(a)), bits.Reverse64(uint64(b))) })
-	return order
+	for i := range s.classes {
+		shares[i] = max(shares[i], min(leastLooked, s.classes[i].count))
+	}
+	return shares
 }
 
 func (s *strata) estimate() Estimate {

@@ -73,8 +73,8 @@ func (in Inputs) Categories() []orchestrator.Category {
 }
 
 // Look goes through the source once and opens a sample of its documents. The
-// same documents give the same sample, spread evenly over them and over their
-// sizes; only Time can cut it short. What cannot be used is no error but a
+// same documents give the same sample, drawn by lot from all of them and by size;
+// only Time can cut it short. What cannot be used is no error but a
 // problem; an error is about this machine, or ctx's own.
 func Look(ctx context.Context, cfg Config) (Inputs, error) {
 	if cfg.Source == nil || cfg.Renderer == nil {

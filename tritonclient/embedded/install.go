@@ -132,25 +132,11 @@ const completeName = "complete"
 // may be called from several processes at once: one installs, the others wait.
 // What an installation that was killed left behind is thrown away.
 func Install(ctx context.Context, o Options, req Requirements) (*Env, error) {
-	cache, err := o.cacheDir()
+	e, err := locate(ctx, o, req)
 	if err != nil {
 		return nil, err
 	}
-	var py Python
-	if req.Base != nil {
-		py = req.Base.python
-	} else if py, err = FindPython(ctx, o.Python); err != nil {
-		return nil, err
-	}
-	parts := []string{layoutVersion, string(req.Lock), py.Path, fmt.Sprint(py.Minor)}
-	if req.Base != nil {
-		parts = append(parts, req.Base.dir)
-	}
-	e := &Env{
-		dir:    filepath.Join(cache, "env", req.Name+"-"+digest(parts...)),
-		python: py,
-		lock:   req.Lock,
-	}
+	cache := e.cache()
 	if e.complete() {
 		return e, nil
 	}
@@ -173,6 +159,31 @@ func Install(ctx context.Context, o Options, req Requirements) (*Env, error) {
 	return e, nil
 }
 
+// locate finds out where the environment for req is, or would be.
+func locate(ctx context.Context, o Options, req Requirements) (*Env, error) {
+	cache, err := o.cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	var py Python
+	if req.Base != nil {
+		py = req.Base.python
+	} else if py, err = FindPython(ctx, o.Python); err != nil {
+		return nil, err
+	}
+	parts := []string{layoutVersion, string(req.Lock), py.Path, fmt.Sprint(py.Minor)}
+	if req.Base != nil {
+		parts = append(parts, req.Base.dir)
+	}
+	return &Env{
+		dir:    filepath.Join(cache, "env", req.Name+"-"+digest(parts...)),
+		python: py,
+		lock:   req.Lock,
+	}, nil
+}
+
+func (e *Env) cache() string { return filepath.Dir(filepath.Dir(e.dir)) }
+
 // complete tells whether the environment is there, whole.
 func (e *Env) complete() bool {
 	if _, err := os.Stat(filepath.Join(e.dir, completeName)); err != nil {
@@ -186,7 +197,7 @@ func (e *Env) complete() bool {
 // build makes the environment at its final place, since virtual environments
 // hold absolute paths; the marker comes last.
 func (e *Env) build(ctx context.Context, o Options, req Requirements, lock *os.File) error {
-	cache := filepath.Dir(filepath.Dir(e.dir))
+	cache := e.cache()
 	// The marker goes first: a removal can be interrupted too.
 	if err := os.Remove(filepath.Join(e.dir, completeName)); err != nil && !os.IsNotExist(err) {
 		return cacheError(cache, err)

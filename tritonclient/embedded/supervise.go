@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"quire/tritonclient/guard"
@@ -20,11 +23,11 @@ const (
 	restartPause = time.Second
 )
 
-// Supervise starts the server again, on the same port, whenever it has ended,
-// and tells log so at warn level. It returns nil once ctx has ended, and an
-// error when the guard is lost, or when the server has ended, or failed to
-// start, once more after 5 starts within 10 minutes. It must have returned
-// before Stop, Kill or Restart is called.
+// Supervise starts the server again, on the same port, whenever it has ended or
+// has lost the processes that run its models, and tells log so at warn level.
+// It returns nil once ctx has ended, and an error when the guard is lost, or
+// when the server has ended, or failed to start, once more after 5 starts within
+// 10 minutes. It must have returned before Stop, Kill or Restart is called.
 func (s *Server) Supervise(ctx context.Context, log *slog.Logger) error {
 	return s.supervise(ctx, log, maxRestarts)
 }
@@ -33,16 +36,18 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 	var restarts []time.Time // within the window, oldest first
 	var failed error         // why the last start did; nil when the server ran
 	for {
-		select {
-		case <-s.Done():
-		case <-ctx.Done():
+		lost := s.awaitEnd(ctx)
+		if ctx.Err() != nil {
 			return nil
 		}
 		if err := s.cfg.Guard.Err(); err != nil {
 			return err
 		}
 		how := failed
-		if how == nil {
+		switch {
+		case lost:
+			how = errors.New("its model's process died" + s.saveLog())
+		case how == nil:
 			how = errors.New(s.State().String() + s.saveLog())
 		}
 		now := time.Now()
@@ -70,4 +75,60 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 			}
 		}
 	}
+}
+
+// stubName is the start of the name of Triton's Python backend's processes; the
+// kernel keeps 15 bytes of it.
+const stubName = "triton_python_b"
+
+// awaitEnd returns when the server has ended or ctx has. A server without any
+// live stub is killed and counted as lost: Triton 2.51 goes on calling its model
+// ready and fails every request, until the model is unloaded.
+func (s *Server) awaitEnd(ctx context.Context) (lost bool) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	had, missing := false, 0
+	for {
+		select {
+		case <-s.Done():
+			return lost
+		case <-ctx.Done():
+			return lost
+		case <-tick.C:
+		}
+		switch {
+		case stubs(s.Pid()) > 0:
+			had, missing = true, 0
+		case had:
+			missing++
+		}
+		if missing == 2 { // twice, so that a reload is not taken for it
+			lost = true
+			_ = s.Kill() // Done tells
+		}
+	}
+}
+
+// stubs counts the live processes of the Python backend below a server.
+func stubs(server int) int {
+	n := 0
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", server))
+	for _, list := range lists {
+		pids, err := os.ReadFile(list)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for pid := range strings.FieldsSeq(string(pids)) {
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			if err != nil {
+				continue
+			}
+			// proc_pid_stat(5): pid (name) state …
+			name, rest, _ := strings.Cut(string(stat), ") ")
+			if strings.HasSuffix(name, "("+stubName) && !strings.HasPrefix(rest, "Z") {
+				n++
+			}
+		}
+	}
+	return n
 }

@@ -318,11 +318,27 @@ void engine_close(engine *e)
 		engine_abort(e);
 }
 
+/* ancestor is a node of the page tree on the way down to another. */
+typedef struct ancestor {
+	int num; /* its object number, 0 when it has none of its own */
+	const struct ancestor *up;
+} ancestor;
+
+static int among(const ancestor *a, int num)
+{
+	for (; a; a = a->up)
+		if (a->num == num)
+			return num != 0;
+	return 0;
+}
+
 /* walk counts the pages under node as MuPDF will number them. The counts in a
  * file may be anything; where one is wrong, or a node lacks the type that
  * MuPDF's page map insists on, the object in memory is put right, never the
- * file. budget bounds the walk where nodes share children. */
-static int walk(fz_context *ctx, pdf_obj *node, int depth, int *budget)
+ * file. A kid that leads back up is taken off: it has no pages of its own, and
+ * MuPDF would refuse the pages after it. budget bounds the walk where nodes
+ * share children. */
+static int walk(fz_context *ctx, pdf_obj *node, const ancestor *up, int depth, int *budget)
 {
 	if (--*budget < 0 || depth > 64)
 		return 0;
@@ -335,9 +351,15 @@ static int walk(fz_context *ctx, pdf_obj *node, int depth, int *budget)
 		pdf_dict_puts_drop(ctx, node, "Type", pdf_new_name(ctx, want));
 	if (!pages)
 		return 1;
-	int n = pdf_array_len(ctx, kids), count = 0;
-	for (int i = 0; i < n && *budget > 0; i++)
-		count += walk(ctx, pdf_array_get(ctx, kids, i), depth + 1, budget);
+	ancestor here = { pdf_to_num(ctx, node), up };
+	int count = 0;
+	for (int i = 0; i < pdf_array_len(ctx, kids) && *budget > 0; i++) {
+		pdf_obj *kid = pdf_array_get(ctx, kids, i);
+		if (among(&here, pdf_to_num(ctx, kid)))
+			pdf_array_delete(ctx, kids, i--);
+		else
+			count += walk(ctx, kid, &here, depth + 1, budget);
+	}
 	if (pdf_to_int(ctx, pdf_dict_gets(ctx, node, "Count")) != count)
 		pdf_dict_puts_drop(ctx, node, "Count", pdf_new_int(ctx, count));
 	return count;
@@ -355,7 +377,7 @@ static int count_pages(fz_context *ctx, fz_document *doc)
 	/* A tree whose nodes have one parent each visits an object once; kids that
 	 * are listed twice are odd but drawn by every viewer. */
 	int budget = 4 * pdf_xref_len(ctx, pdf) + 1024;
-	int n = walk(ctx, tree, 0, &budget);
+	int n = walk(ctx, tree, NULL, 0, &budget);
 	/* A catalog may name a page where the tree should be. */
 	if (pdf_to_int(ctx, pdf_dict_gets(ctx, tree, "Count")) != n)
 		pdf_dict_puts_drop(ctx, tree, "Count", pdf_new_int(ctx, n));

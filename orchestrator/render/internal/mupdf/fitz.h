@@ -138,6 +138,8 @@ pdf_obj *pdf_new_rect(fz_context *, pdf_document *, fz_rect);
 int pdf_is_array(fz_context *, pdf_obj *);
 int pdf_array_len(fz_context *, pdf_obj *);
 pdf_obj *pdf_array_get(fz_context *, pdf_obj *, int);
+void pdf_array_delete(fz_context *, pdf_obj *, int);
+int pdf_to_num(fz_context *, pdf_obj *);
 pdf_obj *pdf_dict_gets(fz_context *, pdf_obj *, const char *key);
 pdf_obj *pdf_dict_gets_inheritable(fz_context *, pdf_obj *, const char *key);
 void pdf_dict_puts_drop(fz_context *, pdf_obj *, const char *key, pdf_obj *value);

@@ -100,8 +100,8 @@ func New(memory, store int64) (*Engine, error) {
 
 // Open makes file, read as format, the open document, in place of any other,
 // and returns its page count. Documents without pages of their own are laid out
-// on pages of 420×595 points (A5) in letters of 11. The first of passwords that fits is used when the document needs
-// one. The engine closes file when the next is opened, whatever the outcome.
+// on pages of 420×595 points (A5) in letters of 11. The first of passwords that
+// fits is used when the document needs one. The engine closes file when the next is opened, whatever the outcome.
 // Errors are *Error.
 func (e *Engine) Open(file *os.File, format Format, passwords []string) (int, error) {
 	e.closeDocument()
@@ -129,7 +129,8 @@ func (e *Engine) open() (int, error) {
 // Draw draws page number (from 0) into rgb, width×height×3 bytes, white where
 // the page has nothing. The page is stretched to fill the raster; with fit it
 // keeps its shape and fills the largest raster within, from the first byte of
-// rgb on and without gaps between rows; Page tells its size. The geometry valid also with an error where its width is not 0. Errors are *Error.
+// rgb on and without gaps between rows; Page tells its size. The geometry is
+// valid also with an error where its width is not 0. Errors are *Error.
 //
 // After a page that was stopped or ran out of memory the document is opened
 // again before the next one, so that no page's pixels depend on what happened

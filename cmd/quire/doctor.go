@@ -1,0 +1,350 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"quire/orchestrator"
+	"quire/orchestrator/doctor"
+	"quire/orchestrator/layout"
+	"quire/tritonclient"
+	"quire/tritonclient/embedded"
+	"quire/tritonclient/guard"
+)
+
+func doctorCommand(stop stops) *cli.Command {
+	return &cli.Command{
+		Name:  "doctor",
+		Usage: "say what is wrong with this setup, and what mends it",
+		Description: "Looks at this machine and at the server: with --triton at that one, else at\n" +
+			"what quire needs to start one of its own, which it starts if that is installed.\n" +
+			"Installs nothing unless --install is given. Each finding is ok, warn (quire works,\n" +
+			"with less or later) or fail, with the command that mends it. The exit code is 0\n" +
+			"when quire run would work, 4 when it would not because of a server or its model,\n" +
+			"1 when it would not for another reason.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "look at the server at `HOST:PORT` (its gRPC port); several with commas", DefaultText: "quire's own"},
+			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "the models in `DIR` are what the server that quire starts would serve", DefaultText: "./model_repository if it is there, else quire's own copy"},
+			&cli.BoolFlag{Name: "install", EnvVars: []string{"QUIRE_INSTALL"}, Usage: "install the server and build the model first, if that is still to do"},
+			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print a JSON object a line, for programs"},
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usageError{fmt.Errorf("%s: doctor takes no arguments", c.Args().First())}
+			}
+			if c.String("triton") != "" && (c.String("model-repository") != "" || c.Bool("install")) {
+				return usageError{errors.New("--triton contradicts --install and --model-repository: those are about the server that quire starts")}
+			}
+			ctx, cancel := context.WithCancelCause(c.Context)
+			defer cancel(nil)
+			go func() {
+				select {
+				case <-stop.soft:
+					cancel(orchestrator.ErrInterrupted)
+				case <-ctx.Done():
+				}
+			}()
+			return interruptedOr(ctx, examineAll(ctx, c))
+		},
+	}
+}
+
+// examination is one call of quire doctor.
+type examination struct {
+	ctx     context.Context
+	report  *doctor.Report
+	machine doctor.Machine
+	guard   *guard.Guard
+	screen  *screen
+	// badServer is set when a server or its model is what does not work.
+	badServer bool
+	// pageBuffers is what a run will take of /dev/shm for pages.
+	pageBuffers int64
+}
+
+// What a run takes of memory in the usual case: this program, a worker on an
+// ordinary document, and the embedded server with its model; and of /dev/shm the
+// embedded server, and the pages under way with its model as it is delivered.
+const (
+	ownBytes       = 256 << 20
+	workerBytes    = 256 << 20
+	embeddedBytes  = 1 << 30
+	embeddedShared = 24 << 20
+	usualPages     = 20 << 20
+)
+
+func examineAll(ctx context.Context, c *cli.Context) (err error) {
+	screen := newScreen(c.App.ErrWriter)
+	defer screen.hide()
+	g, err := guard.Start(ctx, guard.Config{})
+	if err != nil {
+		return fmt.Errorf("start the guard process: %w", err)
+	}
+	defer func() { err = join(err, g.Close()) }()
+	e := &examination{
+		ctx: ctx, guard: g, screen: screen,
+		report: &doctor.Report{Out: c.App.Writer, JSON: c.Bool("json")},
+	}
+	workers := runtime.GOMAXPROCS(0)
+	memory, shared := ownBytes+int64(workers)*workerBytes, int64(0)
+	if servers := c.String("triton"); servers != "" {
+		for address := range strings.SplitSeq(servers, ",") {
+			e.server(strings.TrimSpace(address))
+		}
+	} else {
+		memory, shared, e.pageBuffers = memory+embeddedBytes, embeddedShared, usualPages
+		e.embedded(c.String("model-repository"), c.Bool("install"))
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	e.report.Add(e.machine.SharedMemory(shared + e.pageBuffers))
+	e.report.Add(e.machine.Memory(memory))
+	e.report.Add(e.machine.Files(workers))
+	e.report.Add(e.machine.AddressSpace())
+	for _, f := range e.machine.Kernel() {
+		e.report.Add(f)
+	}
+	code := exitDone
+	switch {
+	case e.badServer:
+		code = exitServer
+	case e.report.Count(doctor.Fail) > 0:
+		code = exitFailed
+	}
+	if err := e.report.Finish(code); err != nil {
+		return err
+	}
+	if code != exitDone {
+		return quietError{code}
+	}
+	return nil
+}
+
+func (e *examination) add(check string, status doctor.Status, remedy, format string, args ...any) {
+	e.screen.hide()
+	e.report.Add(doctor.Finding{Check: check, Status: status, Text: fmt.Sprintf(format, args...), Remedy: remedy})
+}
+
+// lack adds what an error of embedded says, unless the examination was called
+// off.
+func (e *examination) lack(check string, err error) {
+	if context.Cause(e.ctx) != nil {
+		return
+	}
+	var setup *embedded.SetupError
+	if errors.As(err, &setup) {
+		e.add(check, doctor.Fail, setup.Remedy, "%s: %s", setup.Thing, setup.Reason)
+		return
+	}
+	e.add(check, doctor.Fail, "quire run --triton ADDR, with a server that runs already", "%v", err)
+}
+
+const installCommand = "quire doctor --install"
+
+// embedded looks at what the server that quire starts needs, and at the server
+// itself if it is installed.
+func (e *examination) embedded(repository string, install bool) {
+	options := embedded.Options{Guard: e.guard, Progress: e.screen.step}
+	python, err := embedded.FindPython(e.ctx, "")
+	if err != nil {
+		e.lack("python", err)
+		return
+	}
+	e.add("python", doctor.OK, "", "%s (Python %s)", python.Path, python.Version)
+
+	dir, installed, lack := embedded.Installed(e.ctx, options)
+	cache, err := embedded.CacheDir(options)
+	if err != nil {
+		e.lack("cache", err)
+		return
+	}
+	need := int64(embedded.InstallBytes)
+	if installed {
+		need = 0
+	}
+	before := e.report.Count(doctor.Fail)
+	e.report.Add(e.machine.Cache(cache, need))
+	if e.report.Count(doctor.Fail) > before {
+		return
+	}
+	if lack != nil {
+		e.lack("embedded_server", lack)
+		return
+	}
+	if !installed && install {
+		if _, err := embedded.ServerEnv(e.ctx, options); err != nil {
+			e.lack("embedded_server", err)
+			return
+		}
+		installed = true
+	}
+	if !installed {
+		e.add("embedded_server", doctor.Warn, installCommand, "not installed yet (%s): the first quire run downloads it", dir)
+		return
+	}
+	e.add("embedded_server", doctor.OK, "", "installed in %s", dir)
+	e.startEmbedded(repository, install, options)
+}
+
+// startEmbedded looks at the model and starts the server.
+func (e *examination) startEmbedded(repository string, install bool, options embedded.Options) {
+	repository, err := findRepository(repository, options)
+	if err != nil {
+		e.lack("model", err)
+		return
+	}
+	config := filepath.Join(repository, layout.DefaultModel, "config.pbtxt")
+	if _, err := os.Stat(config); err != nil {
+		e.badServer = true
+		e.add("model", doctor.Fail, "quire doctor --model-repository DIR, with a copy of quire's model_repository", "%v", err)
+		return
+	}
+	current := embedded.ModelCurrent(repository)
+	if !current && install {
+		if err := embedded.PrepareModel(e.ctx, options, repository); err != nil {
+			e.lack("model", err)
+			return
+		}
+		current = true
+	}
+	models := []string{layout.DefaultModel}
+	if !current {
+		models = []string{}
+		e.add("model", doctor.Warn, installCommand, "%s: not built yet, or built by another version: quire run builds it", repository)
+	}
+	e.screen.step(embedded.Progress{Text: "starting a Triton Inference Server on the CPU"})
+	server, err := embedded.Start(e.ctx, embedded.Config{Options: options, ModelRepository: repository, Models: models})
+	if err != nil {
+		e.badServer = true
+		e.lack("server", err)
+		return
+	}
+	defer server.Kill() // what is left of it goes with the guard
+	e.examine(server.Addr(), "started by quire", current)
+}
+
+// server looks at a server that runs already.
+func (e *examination) server(address string) { e.examine(address, address, true) }
+
+// examine asks a server, and its model if it is to have one.
+func (e *examination) examine(address, where string, model bool) {
+	client, err := tritonclient.New(address, tritonclient.Config{})
+	if err != nil {
+		e.badServer = true
+		e.add("server", doctor.Fail, "quire doctor --triton HOST:8001, the server's gRPC port", "%v", err)
+		return
+	}
+	defer client.Close()
+	meta, err := client.ServerMetadata(e.ctx)
+	if err != nil {
+		if context.Cause(e.ctx) == nil {
+			e.badServer = true
+			e.add("server", doctor.Fail, "start Triton there, or name its gRPC port (8001 unless told otherwise) with --triton HOST:PORT", "%v", err)
+		}
+		return
+	}
+	e.add("server", doctor.OK, "", "Triton %s, %s", meta.GetVersion(), where)
+	if !model {
+		return
+	}
+	contract, ok := e.model(client, where)
+	if !ok {
+		return
+	}
+	batch, inFlight := contract.Batch, contract.InFlight
+	if batch == 0 {
+		batch = contract.MaxBatch
+	}
+	if inFlight == 0 {
+		inFlight = contract.Instances + 1
+	}
+	if e.transport(client, where) {
+		e.pageBuffers = max(e.pageBuffers, int64(inFlight+1)*int64(batch)*int64(contract.PageBytes()))
+	}
+}
+
+// model looks at the layout model of a server.
+func (e *examination) model(client *tritonclient.Client, where string) (*layout.Contract, bool) {
+	fail := func(remedy, format string, args ...any) (*layout.Contract, bool) {
+		if context.Cause(e.ctx) == nil {
+			e.badServer = true
+			e.add("model", doctor.Fail, remedy, format, args...)
+		}
+		return nil, false
+	}
+	const load = "tritonserver --model-repository=DIR/model_repository --model-control-mode=explicit --load-model=" + layout.DefaultModel
+	ready, err := client.ModelReady(e.ctx, layout.DefaultModel, "")
+	if err != nil {
+		return fail(load, "%v", err)
+	}
+	if !ready {
+		return fail(load, "%s is not ready at %s: %s", layout.DefaultModel, where, e.whyNotReady(client))
+	}
+	m, err := layout.Open(e.ctx, client, layout.Config{Transport: layout.TransportInBand, SharedMemoryPrefix: e.guard.ShmPrefix()})
+	if err != nil {
+		return fail(load, "%v", err)
+	}
+	defer m.Close()
+	c := m.Contract()
+	e.add("model", doctor.OK, "", "%s version %s: pages of %d×%d pixels, batches up to %d, %d instances, %d classes",
+		c.Model, c.Version, c.Width, c.Height, c.MaxBatch, c.Instances, len(c.Labels))
+	return c, true
+}
+
+// whyNotReady is what the server's index says about the model.
+func (e *examination) whyNotReady(client *tritonclient.Client) string {
+	models, err := client.RepositoryIndex(e.ctx, false)
+	if err != nil {
+		return err.Error()
+	}
+	var names []string
+	for _, m := range models {
+		if m.GetName() == layout.DefaultModel {
+			if m.GetState() == "" {
+				return "it is in the repository and not loaded"
+			}
+			return strings.TrimSpace(m.GetState() + " " + m.GetReason())
+		}
+		names = append(names, m.GetName())
+	}
+	if len(names) == 0 {
+		return "there is no model there"
+	}
+	slices.Sort(names)
+	return "it is not in the repository, which has " + strings.Join(slices.Compact(names), ", ")
+}
+
+// transport finds out whether pages can go through shared memory.
+func (e *examination) transport(client *tritonclient.Client, where string) bool {
+	m, err := layout.Open(e.ctx, client, layout.Config{Transport: layout.TransportShared, SharedMemoryPrefix: e.guard.ShmPrefix()})
+	if err == nil {
+		m.Close()
+		e.add("transport", doctor.OK, "", "pages go through shared memory to %s", where)
+		return true
+	}
+	if context.Cause(e.ctx) != nil {
+		return false
+	}
+	remedy := "look at the server's log"
+	switch tritonclient.KindOf(err) {
+	case tritonclient.SharedMemoryDisabled:
+		remedy = "tritonserver --allow-client-shm=true …"
+	case tritonclient.RegionRefused:
+		remedy = "none on another machine; here, run server and quire as one user, and in containers with one /dev/shm (ipc: service:triton)"
+	}
+	reason := err
+	if t, ok := errors.AsType[*tritonclient.Error](err); ok {
+		reason = t // without what layout says about it
+	}
+	e.add("transport", doctor.Warn, remedy, "pages go in gRPC messages to %s, which costs processor time: %v", where, reason)
+	return false
+}

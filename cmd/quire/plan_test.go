@@ -1,0 +1,174 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"quire/orchestrator"
+	"quire/orchestrator/sink"
+)
+
+func TestPlanOfGoodDocuments(t *testing.T) {
+	t.Setenv("QUIRE_CACHE", t.TempDir())
+	code, stdout, stderr := call(t, "plan", "../../examples", "-o", filepath.Join(t.TempDir(), "to", "come"))
+	for _, want := range []string{"documents: 5,", "pages: 16, counted in all 5 documents\n", "no rate measured yet with this server (embedded): run once", " free at "} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("%q is missing in\n%s", want, stdout)
+		}
+	}
+	if code != exitDone || stderr != "" {
+		t.Errorf("code %d, %q", code, stderr)
+	}
+
+	// A run leaves its rate for the next plan.
+	recordRate(serverChoice{}, orchestrator.ModelInfo{Name: "layout", Version: "1"},
+		orchestrator.Summary{Pages: orchestrator.Counts{Done: 90, Failed: 10}, Elapsed: 50 * time.Second}, sink.Written{Documents: 3, Bytes: 200_000}, slog.New(slog.DiscardHandler))
+	_, stdout, _ = call(t, "plan", "../../examples")
+	for _, want := range []string{"time: about 8 s, at the 2.0 pages/s of the last run with this server (embedded, model layout version 1, 100 pages, ", "the last run's 2.0 kB a page"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("%q is missing in\n%s", want, stdout)
+		}
+	}
+	_, stdout, _ = call(t, "plan", "../../examples", "--triton", "gpu:8001")
+	if !strings.Contains(stdout, "no rate measured yet with this server (gpu:8001)") {
+		t.Errorf("another server's rate was taken:\n%s", stdout)
+	}
+}
+
+// oddTree has every kind of input that cannot be opened, and two that can.
+func oddTree(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	good, err := os.ReadFile("../../examples/form.pdf")
+	err = errors.Join(err,
+		os.Mkdir(filepath.Join(dir, "sub"), 0o700),
+		os.WriteFile(filepath.Join(dir, "good.pdf"), good, 0o600),
+		os.WriteFile(filepath.Join(dir, "sub", "GOOD.PDF"), good, 0o600),
+		os.WriteFile(filepath.Join(dir, "sub", "empty.pdf"), nil, 0o600),
+		os.WriteFile(filepath.Join(dir, "text.pdf"), []byte("not one"), 0o600),
+		os.WriteFile(filepath.Join(dir, "bad name \xff.pdf"), nil, 0o600),
+		os.WriteFile(filepath.Join(dir, "notes.txt"), []byte("not asked for"), 0o600),
+		os.Symlink("nowhere", filepath.Join(dir, "broken.pdf")),
+		os.Symlink("/etc/hostname", filepath.Join(dir, "escape.pdf")),
+		syscall.Mkfifo(filepath.Join(dir, "fifo.pdf"), 0o600),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestPlanOfOddInputs(t *testing.T) {
+	t.Setenv("QUIRE_CACHE", t.TempDir())
+	dir := oddTree(t)
+	code, stdout, stderr := call(t, "plan", dir)
+	for _, want := range []string{
+		"documents: 8,", "; 6 cannot be opened: 2 empty, 2 unreadable, 1 not_pdf, 1 not_regular\n",
+		"\n  fifo.pdf: not_regular: ", "\n  broken.pdf: unreadable: ", "\n  sub/empty.pdf: empty: ", "\n  text.pdf: not_pdf: ",
+		"counted in all 2 documents\n",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("%q is missing in\n%s", want, stdout)
+		}
+	}
+	if code != exitSomeFailed || stderr != "" {
+		t.Errorf("code %d, %q; want 3", code, stderr)
+	}
+
+	code, stdout, _ = call(t, "plan", dir, "--json")
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	unreadable := map[string]string{}
+	for i, line := range lines {
+		var m struct {
+			MessageType string `json:"message_type"`
+			Path        string
+			Category    string
+			Documents   int
+			Unreadable  map[string]int
+			Pages       struct {
+				Estimate int
+				Exact    bool
+			}
+		}
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if i < len(lines)-1 {
+			unreadable[m.Path] = m.MessageType + " " + m.Category
+		} else if m.MessageType != "plan" || m.Documents != 8 || m.Unreadable["empty"] != 2 || !m.Pages.Exact || m.Pages.Estimate != 2 {
+			t.Errorf("last line: %s", line)
+		}
+	}
+	want := map[string]string{
+		"bad name %FF.pdf": "unreadable empty", "broken.pdf": "unreadable unreadable", "escape.pdf": "unreadable unreadable",
+		"fifo.pdf": "unreadable not_regular", "sub/empty.pdf": "unreadable empty", "text.pdf": "unreadable not_pdf",
+	}
+	if fmt.Sprint(unreadable) != fmt.Sprint(want) || code != exitSomeFailed {
+		t.Errorf("code %d, %v; want %v", code, unreadable, want)
+	}
+
+	code, stdout, _ = call(t, "plan", dir, "--exclude", "sub", "--include", "g*.pdf")
+	if code != exitDone || !strings.Contains(stdout, "documents: 1,") {
+		t.Errorf("with patterns: code %d\n%s", code, stdout)
+	}
+}
+
+func TestPlanListIsBounded(t *testing.T) {
+	t.Setenv("QUIRE_CACHE", t.TempDir())
+	dir := t.TempDir()
+	for i := range listed + 5 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.pdf", i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, stdout, _ := call(t, "plan", dir)
+	if code != exitSomeFailed || strings.Count(stdout, ".pdf: empty: ") != listed || !strings.Contains(stdout, "\n  and 5 more: --json lists all\n") {
+		t.Errorf("code %d\n%s", code, stdout)
+	}
+	_, stdout, _ = call(t, "plan", dir, "--json")
+	if n := strings.Count(stdout, `"unreadable","path"`); n != listed+5 {
+		t.Errorf("%d lines for %d documents", n, listed+5)
+	}
+}
+
+func TestPlanUsage(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"plan"}, "no input"},
+		{[]string{"plan", t.TempDir()}, "no PDF found"},
+		{[]string{"plan", "../../examples", "--sample", "0"}, "at least 1"},
+		{[]string{"plan", "../../examples", "--sample-time", "0s"}, "above 0"},
+		{[]string{"plan", "../../examples", "--triton", "a:1", "--model-repository", "r"}, "contradict"},
+		{[]string{"plan", "../../examples", "--password-file", "none"}, "none"},
+	} {
+		code, stdout, stderr := call(t, c.args...)
+		if code != exitUsage || stdout != "" || !strings.Contains(stderr, c.says) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: code %d, %q; want code 5 and one line with %q", c.args, code, stderr, c.says)
+		}
+	}
+}
+
+func TestWordsForPeople(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 bytes", 999: "999 bytes", 1000: "1.0 kB", 99_400: "99.4 kB", 123_456: "123 kB", 5_500_000_000: "5.5 GB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		time.Millisecond: "1 s", 59 * time.Second: "59 s", 90 * time.Second: "2 min", 3*time.Hour + 20*time.Minute: "3 h 20 min", 60 * time.Hour: "2.5 days",
+	} {
+		if got := duration(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}
