@@ -74,7 +74,7 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self.pid, self.root = pid, os.fsencode(os.path.realpath(directory)) + b"/"
         self.over = threading.Event()
-        self.samples = []  # (quire, server, main process, largest worker) in bytes, while there are workers
+        self.samples = []  # PSS of (quire, server, main process, largest worker) in bytes, while there are workers
         self.since = {}  # worker -> (document, when it was seen first)
         self.open = collections.Counter()  # document -> longest time that one worker had it open
 
@@ -252,6 +252,8 @@ def memory_rows(watch, parts=10):
     yield "quire's processes, peak", mb(max(x[0] for x in s))
     yield "main process, peak", mb(max(x[2] for x in s))
     yield "one worker, peak", mb(max(x[3] for x in s))
+    if any(x[1] for x in s):
+        yield "the server that quire started, peak", mb(max(x[1] for x in s))
     yield "all of quire, mean of each tenth of the run, MB", " ".join(f"{v / 1e6:.0f}" for v in curve[0])
     yield "main process alone, the same", " ".join(f"{v / 1e6:.0f}" for v in curve[1])
     third = len(s) // 3

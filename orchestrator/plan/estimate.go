@@ -183,21 +183,20 @@ func (s *strata) estimate() Estimate {
 			continue
 		}
 		all, seen := float64(c.count), float64(c.opened)
-		var mean, spread2 float64 // of pages a document
-		switch {
-		case c.opened == 0: // the time was over before
-			mean = pages / max(opened, 1)
-			spread2 = mean * mean
-			seen = 1
-		case c.opened == 1:
-			mean = c.pages
-			spread2 = mean * mean
-		default:
+		var mean, squares float64 // pages a document, and the sum of squares about that
+		if c.opened > 0 {
 			mean = c.pages / seen
-			spread2 = max(0, (c.squares-seen*mean*mean)/(seen-1))
+			squares = max(0, c.squares-seen*mean*mean)
+		} else { // the time was over before
+			mean, seen = pages/max(opened, 1), 1
 		}
+		// A sample tells nothing of what it has not met, and page counts have
+		// long tails: one document more, of three times the mean, is taken to
+		// be in it. It counts less the larger the sample.
+		odd := max(2, 2*mean)
+		spread := (squares + odd*odd) / seen
 		guess += all * mean
-		variance += all * max(0, all-seen) * spread2 / seen
+		variance += all * max(0, all-seen) * spread / seen
 		if c.opened > 0 {
 			more += (all - seen) * float64(c.failed) / seen
 		}

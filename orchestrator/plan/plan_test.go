@@ -206,8 +206,9 @@ func TestSizesTellPages(t *testing.T) {
 	for _, p := range large.paths {
 		want += int64(1000 + number(p)%7)
 	}
-	if in.Pages.Pages != want || in.Pages.Low != want || in.Pages.High != want {
-		t.Errorf("%+v; want %d: all long ones, and some of the short ones, which are alike", in.Pages, want)
+	// All long ones are opened, and some of the short ones, which are alike.
+	if e := in.Pages; e.Pages != want || e.Low >= want || e.High <= want || e.High-e.Low > want/2 {
+		t.Errorf("%+v; want %d", e, want)
 	}
 }
 
