@@ -258,9 +258,12 @@ func (s *serverWait) wait(ctx context.Context, reason string) error {
 	if s.ended == nil {
 		s.ended = make(chan struct{})
 		s.since, s.reason = time.Now(), reason
-		s.log.Warn("waiting for the server", "reason", reason)
 		ended := s.ended
-		s.polls.Go(func() { s.poll(s.ctx, ended) })
+		// The log may block; nobody who asks for statistics waits for it.
+		s.polls.Go(func() {
+			s.log.Warn("waiting for the server", "reason", reason)
+			s.poll(s.ctx, ended)
+		})
 	}
 	ended := s.ended
 	s.mu.Unlock()
@@ -282,7 +285,7 @@ func (s *serverWait) poll(ctx context.Context, ended chan struct{}) {
 	}
 	err := s.model.WaitReady(ctx)
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	away := time.Since(s.since).Round(time.Millisecond)
 	s.err = nil
 	if err != nil {
 		s.err = &ServerError{Message: fmt.Sprintf("the server was away for %v (%s): start it and run the same command again", s.limit, s.reason), Err: err}
@@ -290,11 +293,13 @@ func (s *serverWait) poll(ctx context.Context, ended chan struct{}) {
 		if errors.As(err, &me) {
 			s.err = &ServerError{Message: me.Message, Err: err}
 		}
-	} else {
-		s.log.Info("the server is back", "after", time.Since(s.since).Round(time.Millisecond))
 	}
 	s.ended, s.reason, s.since = nil, "", time.Time{}
 	close(ended)
+	s.mu.Unlock()
+	if err == nil {
+		s.log.Warn("the server is back", "after", away)
+	}
 }
 
 // waiting tells since when and why everything waits for the server.

@@ -53,6 +53,9 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkAccounts(t, sink, sum, progress.Now())
+		if n := progress.Now().Opened; n != 6 {
+			t.Errorf("%d documents were opened or would not open, want 6", n)
+		}
 		if sum.Documents != (Counts{Done: 2, Partial: 1, Failed: 3}) || sum.Pages != (Counts{Done: 109, Failed: 2}) {
 			t.Errorf("%+v", sum)
 		}

@@ -1,6 +1,9 @@
 package orchestrator
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // chunk is how many pages of one document a worker draws before another worker
 // may take the next ones: long enough that opening the document twice is cheap
@@ -130,13 +133,7 @@ func (s *schedule) addDetect(t *detectTask) {
 func (s *schedule) removeDetect(t *detectTask) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, x := range s.detects {
-		if x == t {
-			s.detects = append(s.detects[:i], s.detects[i+1:]...)
-			return true
-		}
-	}
-	return false
+	return remove(&s.detects, t)
 }
 
 func (s *schedule) addOpen(t *openTask) {
@@ -150,13 +147,7 @@ func (s *schedule) addOpen(t *openTask) {
 func (s *schedule) removeOpen(t *openTask) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, x := range s.opens {
-		if x == t {
-			s.opens = append(s.opens[:i], s.opens[i+1:]...)
-			return true
-		}
-	}
-	return false
+	return remove(&s.opens, t)
 }
 
 func (s *schedule) addDraw(t *drawTask) {
@@ -170,15 +161,22 @@ func (s *schedule) addDraw(t *drawTask) {
 func (s *schedule) rest(t *drawTask) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, x := range s.draws {
-		if x == t {
-			s.draws = append(s.draws[:i], s.draws[i+1:]...)
-			n := t.pages + 1 - t.next
-			t.next = t.pages + 1
-			return n
-		}
+	if !remove(&s.draws, t) {
+		return 0
 	}
-	return 0
+	n := t.pages + 1 - t.next
+	t.next = t.pages + 1
+	return n
+}
+
+// remove takes t out of the list and tells whether it was in it.
+func remove[T comparable](list *[]T, t T) bool {
+	i := slices.Index(*list, t)
+	if i < 0 {
+		return false
+	}
+	*list = slices.Delete(*list, i, i+1)
+	return true
 }
 
 // ended counts n pages of t whose drawing has ended, in whatever way, and tells

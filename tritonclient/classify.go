@@ -126,10 +126,10 @@ func classify(op string, code codes.Code, text string) Kind {
 			// region", "failed to register shared memory region": shm_open,
 			// the size check or mmap.
 			return RegionRefused
-		case has("stub process") && has("not healthy"):
-			// "Stub process 'm_0_0' is not healthy.": the Python backend's
-			// process of the model is dead and stays so until the model is
-			// unloaded and loaded again. It says nothing about the request.
+		case has("stub process") && has("is not healthy"):
+			// The Python backend's child process has died, and Triton 24.10
+			// starts no other: nothing of the model works until somebody
+			// reloads it or starts the server again. ModelReady stays true.
 			return ModelNotReady
 		case has("failed to unmarshal"), has("grpc: failed to decompress"):
 			// grpc-go could not read the answer.

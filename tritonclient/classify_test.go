@@ -57,6 +57,7 @@ func TestClassify(t *testing.T) {
 		{"RepositoryModelLoad", codes.InvalidArgument, "load failed for model 'broken': version 1 is at UNAVAILABLE state: Internal: RuntimeError: cannot start", LoadFailed},
 
 		{"ModelInfer", codes.Internal, "page is poisoned", Internal},
+		{"ModelInfer", codes.Internal, "Stub process 'layout_0_0' is not healthy.", ModelNotReady},
 		{"ModelInfer", codes.Internal, "Failed to process the request(s) for model 'layout_0_0', message: ValueError: boom", Internal},
 		{"ModelInfer", codes.Unknown, "backend said nothing", Internal},
 		{"ModelInfer", codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR", Unavailable},

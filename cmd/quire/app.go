@@ -48,7 +48,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop 
 	code := exitCode(err)
 	switch {
 	case code == exitInterrupted:
-		fmt.Fprintln(stderr, "quire: interrupted: run the same command again to go on")
+		fmt.Fprintln(stderr, "quire: interrupted: the results that stand are whole; run the same command again for the rest")
 	case err != nil && err.Error() != "":
 		fmt.Fprintln(stderr, "quire: "+oneLine(err.Error()))
 	}

@@ -197,3 +197,13 @@ func TestLastLineAddsUp(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
+
+func TestRequestsLine(t *testing.T) {
+	s := orchestrator.Stats{Sizes: []int64{0, 1, 0, 0, 9}, Sealed: map[string]int64{"size": 9, "age": 0, "idle": 1}}
+	if got, want := requestsLine(s), "requests: 10, 3.7 pages on average (1 of 1, 9 of 4), sealed 1 by idle, 9 by size"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := requestsLine(orchestrator.Stats{}); got != "" {
+		t.Errorf("a run without a request: %q", got)
+	}
+}

@@ -23,6 +23,8 @@ type events struct {
 	out   *bufio.Writer
 	start time.Time
 	err   error
+
+	detector *orchestrator.Detector // from begin on
 }
 
 func newEvents(w io.Writer) *events { return &events{out: bufio.NewWriter(w), start: time.Now()} }
@@ -126,11 +128,15 @@ type summaryEvent struct {
 	PagesTotal     int64       `json:"pages_total"`
 	Pages          countsEvent `json:"pages"`
 	PagesPerSecond float64     `json:"pages_per_second"`
-	ExitCode       int         `json:"exit_code"`
-	Error          string      `json:"error,omitempty"`
+	// Requests counts the requests that the server was sent by their number of
+	// pages.
+	Requests map[int]int64 `json:"requests"`
+	ExitCode int           `json:"exit_code"`
+	Error    string        `json:"error,omitempty"`
 }
 
 func (e *events) begin(d *orchestrator.Detector, s *served, output string) error {
+	e.detector = d
 	cfg, info := d.Settings(), s.model.Info()
 	return e.write(startEvent{
 		MessageType: "start", Schema: "quire-events/1", Version: version,
@@ -176,7 +182,12 @@ func (e *events) follow(ctx context.Context, d *orchestrator.Detector, p *orches
 func (e *events) end(s orchestrator.Summary, _ string, err error) error {
 	ev := summaryEvent{
 		MessageType: "summary", Seconds: s.Elapsed.Seconds(), Inputs: s.Documents.Ended(), Documents: countsEvent(s.Documents),
-		PagesTotal: s.Pages.Ended(), Pages: countsEvent(s.Pages), ExitCode: exitCode(err),
+		PagesTotal: s.Pages.Ended(), Pages: countsEvent(s.Pages), ExitCode: exitCode(err), Requests: map[int]int64{},
+	}
+	for size, n := range e.detector.Stats().Sizes {
+		if n > 0 {
+			ev.Requests[size] = n
+		}
 	}
 	if ev.Seconds > 0 {
 		ev.PagesPerSecond = float64(s.Pages.Done+s.Pages.Failed) / ev.Seconds

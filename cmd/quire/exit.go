@@ -25,7 +25,7 @@ const exitCodesHelp = `EXIT CODES:
    3    finished, and some pages or documents failed, or all
    4    the server is not ready, or its model does not fit
    5    wrong usage, or no PDF found
-   130  interrupted; run again to go on
+   130  interrupted; the results that stand are whole
 `
 
 // usageError is the user's mistake.

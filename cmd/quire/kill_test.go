@@ -11,20 +11,19 @@ import (
 
 // Twenty kills in the middle of runs. What a killed quire leaves is whole
 // results and no process; a killed worker costs its page at most; a killed
-// server costs nothing.
+// server, or the model's process in it, costs nothing.
 func TestKills(t *testing.T) {
 	const quire = "quire"
 	many := must(t, manyDocuments)
 	var out string
 	kills := 0
 	for i, victims := range [][]string{
-		{nameWorker, nameServer, nameWorker, quire},
-		{nameServer, nameWorker, nameWorker, quire},
-		{nameWorker, nameWorker, nameServer, quire},
-		{nameWorker, nameServer, nameWorker, quire},
-		{nameWorker, nameServer, nameWorker, nameWorker},
+		{nameWorker, nameServer, nameWorker, nameWorker, quire},
+		{nameStub, nameWorker, nameWorker, nameWorker, quire},
+		{nameWorker, nameWorker, nameServer, nameWorker, quire},
+		{nameWorker, nameStub, nameWorker, nameServer, nameWorker},
 	} {
-		if i < 4 { // the last one finishes what the one before has left
+		if i < 3 { // the last one finishes what the one before has left
 			out = filepath.Join(t.TempDir(), "out")
 		}
 		p := start(t, nil, "run", many, "-o", out, "--model-repository", repository)
@@ -42,9 +41,12 @@ func TestKills(t *testing.T) {
 				}
 				gone()
 				results(t, out) // reads them all
-			case nameServer:
+			case nameServer, nameStub:
 				p.kill(victim)
-				p.until("the embedded Triton ended and is started again")
+				line := p.until("the embedded Triton ended and is started again")
+				if strings.Contains(line, "the process of a model ended") != (victim == nameStub) {
+					t.Errorf("the end of a %s: %s", victim, line)
+				}
 				p.until("the embedded Triton is back")
 			default:
 				p.kill(victim)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,24 +24,53 @@ type reporter interface {
 
 // text is the reporter for people.
 type text struct {
-	screen *screen
-	out    io.Writer
+	screen   *screen
+	out      io.Writer
+	detector *orchestrator.Detector // from begin on
 }
 
-func (t text) begin(d *orchestrator.Detector, s *served, _ string) error {
+func (t *text) begin(d *orchestrator.Detector, s *served, _ string) error {
+	t.detector = d
 	t.screen.say(describe(d, s))
 	return nil
 }
 
-func (t text) follow(ctx context.Context, d *orchestrator.Detector, p *orchestrator.Progress, count func(context.Context) (int, error)) (stop func()) {
+func (t *text) follow(ctx context.Context, d *orchestrator.Detector, p *orchestrator.Progress, count func(context.Context) (int, error)) (stop func()) {
 	return follow(ctx, t.screen, p.Now, d.Stats, count)
 }
 
-func (t text) sink(to orchestrator.Sink) orchestrator.Sink { return to }
+func (t *text) sink(to orchestrator.Sink) orchestrator.Sink { return to }
 
-func (t text) end(s orchestrator.Summary, output string, _ error) error {
+func (t *text) end(s orchestrator.Summary, output string, _ error) error {
+	if line := requestsLine(t.detector.Stats()); line != "" {
+		t.screen.say(line)
+	}
 	_, err := fmt.Fprintln(t.out, lastLine(s, output))
 	return err
+}
+
+// requestsLine says how large the requests were that the server was sent, which
+// is what the batch settings turn, and what sealed them.
+func requestsLine(s orchestrator.Stats) string {
+	var requests, pages int64
+	var sizes, sealed []string
+	for size, n := range s.Sizes {
+		if n > 0 {
+			requests += n
+			pages += n * int64(size)
+			sizes = append(sizes, fmt.Sprintf("%d of %d", n, size))
+		}
+	}
+	if requests == 0 {
+		return ""
+	}
+	for _, reason := range slices.Sorted(maps.Keys(s.Sealed)) {
+		if n := s.Sealed[reason]; n > 0 {
+			sealed = append(sealed, fmt.Sprintf("%d by %s", n, reason))
+		}
+	}
+	return fmt.Sprintf("requests: %d, %.1f pages on average (%s), sealed %s",
+		requests, float64(pages)/float64(requests), strings.Join(sizes, ", "), strings.Join(sealed, ", "))
 }
 
 // describe says what will happen with how much of everything.

@@ -106,7 +106,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	// hangs would hold up.
 	defer served.endServer()
 
-	var report reporter = text{screen: screen, out: c.App.Writer}
+	var report reporter = &text{screen: screen, out: c.App.Writer}
 	if cfg.json {
 		report = newEvents(c.App.Writer)
 	}

@@ -228,7 +228,7 @@ func TestInterrupt(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(out, "failed.jsonl")); err != nil {
 		t.Error(err)
 	}
-	if lines := strings.Split(p.said(), "\n"); !strings.Contains(lines[len(lines)-1], "interrupted: run the same command again") {
+	if lines := strings.Split(p.said(), "\n"); !strings.Contains(lines[len(lines)-1], "quire: interrupted: ") {
 		t.Errorf("its last word is %q", lines[len(lines)-1])
 	}
 }

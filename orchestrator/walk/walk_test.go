@@ -63,7 +63,7 @@ func newWalker(t *testing.T, cfg Config, inputs ...string) *Walker {
 }
 
 // list walks and opens everything: a document is shown as its path, or as
-// "path: category" when it does not open. Count must agree.
+// "path: category" when it does not open. Count and Empty must agree.
 func list(t *testing.T, w *Walker) []string {
 	t.Helper()
 	var got []string
@@ -86,6 +86,9 @@ func list(t *testing.T, w *Walker) []string {
 	}
 	if n, err := w.Count(t.Context()); err != nil || n != len(got) {
 		t.Errorf("counted %d (%v), walked %d", n, err, len(got))
+	}
+	if empty := w.Empty(t.Context()); empty != (len(got) == 0) {
+		t.Errorf("empty: %v, with %d documents", empty, len(got))
 	}
 	return got
 }

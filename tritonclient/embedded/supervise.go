@@ -21,13 +21,17 @@ const (
 	restartWindow = 10 * time.Minute
 	// restartPause comes before another try of a start that failed.
 	restartPause = time.Second
+	// stubPoll is how often the models' processes are counted.
+	stubPoll = time.Second
 )
 
 // Supervise starts the server again, on the same port, whenever it has ended or
-// has lost the processes that run its models, and tells log so at warn level.
-// It returns nil once ctx has ended, and an error when the guard is lost, or
-// when the server has ended, or failed to start, once more after 5 starts within
-// 10 minutes. It must have returned before Stop, Kill or Restart is called.
+// has lost the process of a model, and tells log so at warn level. (Triton goes
+// on without that process: it says that the model is ready, and fails every
+// request.) A model may be reloaded meanwhile, but not all unloaded. It returns
+// nil once ctx has ended, and an error when the guard is lost, or when the server
+// has ended, or failed to start, once more after 5 starts within 10 minutes. It
+// must have returned before Stop, Kill or Restart is called.
 func (s *Server) Supervise(ctx context.Context, log *slog.Logger) error {
 	return s.supervise(ctx, log, maxRestarts)
 }
@@ -36,9 +40,11 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 	var restarts []time.Time // within the window, oldest first
 	var failed error         // why the last start did; nil when the server ran
 	for {
-		lost := s.awaitEnd(ctx)
-		if ctx.Err() != nil {
-			return nil
+		lost := false
+		if failed == nil {
+			if lost = s.waitEnd(ctx); ctx.Err() != nil {
+				return nil
+			}
 		}
 		if err := s.cfg.Guard.Err(); err != nil {
 			return err
@@ -46,8 +52,8 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 		how := failed
 		switch {
 		case lost:
-			how = errors.New("its model's process died" + s.saveLog())
-		case how == nil:
+			how = errors.New("the process of a model ended" + s.saveLog())
+		case failed == nil:
 			how = errors.New(s.State().String() + s.saveLog())
 		}
 		now := time.Now()
@@ -59,6 +65,11 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 		}
 		restarts = append(restarts, now)
 		log.Warn("the embedded Triton ended and is started again", "end", how, "restart", len(restarts), "at_most", most, "within", restartWindow)
+		if lost {
+			if err := s.Kill(); err != nil {
+				return err
+			}
+		}
 		failed = s.start(ctx)
 		switch {
 		case failed == nil:
@@ -77,58 +88,58 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 	}
 }
 
-// stubName is the start of the name of Triton's Python backend's processes; the
-// kernel keeps 15 bytes of it.
-const stubName = "triton_python_b"
-
-// awaitEnd returns when the server has ended or ctx has. A server without any
-// live stub is killed and counted as lost: Triton 2.51 goes on calling its model
-// ready and fails every request, until the model is unloaded.
-func (s *Server) awaitEnd(ctx context.Context) (lost bool) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	had, missing := false, 0
-	for {
+// waitEnd waits until the server has ended, or ctx, or, while the server goes
+// on, a model's process: then it answers true.
+func (s *Server) waitEnd(ctx context.Context) (lost bool) {
+	run := s.current()
+	poll := time.NewTicker(stubPoll)
+	defer poll.Stop()
+	for had, missed := false, false; ; {
 		select {
-		case <-s.Done():
-			return lost
+		case <-run.done:
+			return false
 		case <-ctx.Done():
-			return lost
-		case <-tick.C:
+			return false
+		case <-poll.C:
 		}
-		switch {
-		case stubs(s.Pid()) > 0:
-			had, missing = true, 0
-		case had:
-			missing++
+		// Triton waits for the processes that it ends itself, as when a model
+		// is reloaded; one that died remains as a zombie. Twice, since a server
+		// that was killed takes its own with it.
+		alive, dead := stubs(run.process.Pid())
+		had = had || alive > 0
+		amiss := dead > 0 || had && alive == 0
+		if amiss && missed {
+			return true
 		}
-		if missing == 2 { // twice, so that a reload is not taken for it
-			lost = true
-			_ = s.Kill() // Done tells
-		}
+		missed = amiss
 	}
 }
 
-// stubs counts the live processes of the Python backend below a server.
-func stubs(server int) int {
-	n := 0
+// stubName is what the kernel calls a Python model's process: the first 15
+// bytes of triton_python_backend_stub.
+const stubName = "(triton_python_b)"
+
+// stubs counts the Python models' processes of a server, those that live and
+// those that have died without the server noticing.
+func stubs(server int) (alive, dead int) {
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", server))
 	for _, list := range lists {
-		pids, err := os.ReadFile(list)
+		children, err := os.ReadFile(list)
 		if err != nil {
-			continue // the thread has ended
+			continue // a thread that has ended
 		}
-		for pid := range strings.FieldsSeq(string(pids)) {
+		for pid := range strings.FieldsSeq(string(children)) {
+			// PID (NAME) STATE … (proc(5))
 			stat, err := os.ReadFile("/proc/" + pid + "/stat")
-			if err != nil {
-				continue
-			}
-			// proc_pid_stat(5): pid (name) state …
-			name, rest, _ := strings.Cut(string(stat), ") ")
-			if strings.HasSuffix(name, "("+stubName) && !strings.HasPrefix(rest, "Z") {
-				n++
+			_, state, is := strings.Cut(string(stat), stubName+" ")
+			switch {
+			case err != nil || !is:
+			case strings.HasPrefix(state, "Z"):
+				dead++
+			default:
+				alive++
 			}
 		}
 	}
-	return n
+	return alive, dead
 }

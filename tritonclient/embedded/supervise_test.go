@@ -34,12 +34,13 @@ func wantLine(t *testing.T, said <-chan string, want string) {
 	t.Fatalf("nobody said %q", want)
 }
 
-// A server that is killed is there again, on its port, as often as is allowed.
+// A server that is killed, or whose model is, is there again, on its port, as
+// often as is allowed.
 func TestSupervise(t *testing.T) {
 	o := options(t)
 	s := startServer(t, identityConfig(o, repository(t)))
 	addr := s.Addr()
-	said, stop := supervised(t, s, 1)
+	said, stop := supervised(t, s, 2)
 	kill := func() {
 		t.Helper()
 		if err := syscall.Kill(s.Pid(), syscall.SIGKILL); err != nil {
@@ -50,11 +51,23 @@ func TestSupervise(t *testing.T) {
 	wantLine(t, said, "signal 9")
 	wantLine(t, said, "is back")
 	wantIdentity(t, addr)
+
+	model := children(t, s.Pid())
+	if len(model) != 1 {
+		t.Fatalf("models' processes: %v", model)
+	}
+	if err := syscall.Kill(model[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	wantLine(t, said, "the process of a model ended")
+	wantLine(t, said, "is back")
+	wantIdentity(t, addr)
+
 	kill()
 	for range said { // until it gives up
 	}
 	err := stop()
-	for _, want := range []string{"after 1 restarts", "signal 9", "tritonserver.log", "--triton ADDR"} {
+	for _, want := range []string{"after 2 restarts", "signal 9", "tritonserver.log", "--triton ADDR"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}

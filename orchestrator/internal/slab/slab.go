@@ -51,9 +51,10 @@ type Config struct {
 
 // Pool is a set of slabs. Its methods may be called from any goroutine.
 type Pool struct {
-	cfg Config
+	resizing sync.Mutex // held by Resize; allocating takes time
 
 	mu      sync.Mutex
+	cfg     Config
 	free    []*Slab
 	waiting []chan *Slab // Gets that found none, in order; each has capacity 1
 	lent    map[*Slab]bool
@@ -70,27 +71,25 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.Slabs < 1 || cfg.Pages < 1 || cfg.PageBytes < 1 {
 		return nil, fmt.Errorf("slab: %d slabs of %d pages of %d bytes: each must be at least 1", cfg.Slabs, cfg.Pages, cfg.PageBytes)
 	}
-	p := &Pool{cfg: cfg, lent: map[*Slab]bool{}}
-	var err error
-	p.free, err = p.make()
+	slabs, err := allocate(cfg, 0)
 	if err != nil {
 		return nil, err
 	}
-	return p, nil
+	return &Pool{cfg: cfg, free: slabs, made: len(slabs), lent: map[*Slab]bool{}}, nil
 }
 
-// make allocates the slabs that cfg asks for, all or none.
-func (p *Pool) make() ([]*Slab, error) {
+// allocate makes the slabs that cfg asks for, numbered from first on; all or
+// none.
+func allocate(cfg Config, first int) ([]*Slab, error) {
 	var slabs []*Slab
-	for range p.cfg.Slabs {
-		s, err := newSlab(p.cfg, p.made)
+	for i := range cfg.Slabs {
+		s, err := newSlab(cfg, first+i)
 		if err != nil {
 			for _, s := range slabs {
 				s.unmap()
 			}
 			return nil, err
 		}
-		p.made++
 		slabs = append(slabs, s)
 	}
 	return slabs, nil
@@ -100,19 +99,26 @@ func (p *Pool) make() ([]*Slab, error) {
 // lent when they are put back. Until then there are more slabs than asked for.
 // When there is no memory for the new ones, the old ones stay.
 func (p *Pool) Resize(slabs, pages int) error {
+	p.resizing.Lock()
+	defer p.resizing.Unlock()
+	p.mu.Lock()
+	cfg, first := p.cfg, p.made
+	cfg.Slabs, cfg.Pages = max(slabs, 1), max(pages, 1)
+	p.made += cfg.Slabs
+	p.mu.Unlock()
+	fresh, err := allocate(cfg, first)
+	if err != nil {
+		return err
+	}
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
+		for _, s := range fresh {
+			s.unmap()
+		}
 		return ErrClosed
 	}
-	old := p.cfg
-	p.cfg.Slabs, p.cfg.Pages = max(slabs, 1), max(pages, 1)
-	fresh, err := p.make()
-	if err != nil {
-		p.cfg = old
-		p.mu.Unlock()
-		return err
-	}
+	p.cfg = cfg
 	retired := p.free
 	p.free = fresh
 	for s := range p.lent {

@@ -1,0 +1,44 @@
+/* What engine.c and page.c share of an engine. */
+#ifndef QUIRE_INSIDE_H
+#define QUIRE_INSIDE_H
+
+#include <stdio.h>
+
+#include "engine.h"
+#include "fitz.h"
+
+struct engine {
+	fz_context *ctx;
+	fz_document *doc;
+	FILE *file;
+	char *read_buffer;
+	int fd;
+	int64_t pos;
+	int read_errno;
+
+	/* The allocator's account. MuPDF answers a refused allocation by emptying
+	 * its store and asking again for the same size; only when that ends
+	 * without success was the page really short of memory. */
+	size_t used, limit, peak;
+	size_t pending;
+	int denied;
+
+	fz_cookie cookie;
+
+	char messages[8192];
+	size_t messages_len;
+	int messages_lost;
+};
+
+static inline int aborted(engine *e)
+{
+	return __atomic_load_n(&e->cookie.abort, __ATOMIC_RELAXED);
+}
+
+/* A call into MuPDF stands between the two. engine_begin clears the account of
+ * what went wrong; engine_conclude tells from it, and from the code and message
+ * of what was thrown, whether the call went well (0), or why not (-1). */
+void engine_begin(engine *e);
+int engine_conclude(engine *e, int code, const char *message, engine_error *err);
+
+#endif
