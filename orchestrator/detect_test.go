@@ -67,8 +67,7 @@ func TestDetectManyCallersStayWithinTheBound(t *testing.T) {
 		if s.Pages.Done != 10_000 || s.Admitted != 0 || s.Filling != 0 {
 			t.Errorf("%+v", s)
 		}
-		// The bound is held by construction: there are no more slabs than this.
-		if got := d.slabs.Bytes(); got != int64(3*8*4*2*3) {
+		if got := d.slabs.Held(); got != int64(3*8*4*2*3) {
 			t.Errorf("slabs grew to %d bytes", got)
 		}
 		if full := s.Sizes[8]; full < 1200 {
@@ -363,7 +362,7 @@ func TestReloadWithLargerBatchIsNoticed(t *testing.T) {
 				t.Errorf("%v has the regions of page %d", ref, p.Regions[0].ClassID)
 			}
 		}
-		if c := d.Settings(); c.Batch != 6 || c.InFlight != 3 || d.MemoryBound() != int64((4*6+2)*24) {
+		if c := d.Settings(); c.Batch != 6 || c.InFlight != 3 || d.MemoryBound() != int64((4*6+2)*24) || d.slabs.Held() != 4*6*24 {
 			t.Errorf("after the reload: batch %d, in flight %d, bound %d", c.Batch, c.InFlight, d.MemoryBound())
 		}
 		// 600 pages at 2 × 2 in 100 ms until it is noticed at 15 s, then 3 × 6.

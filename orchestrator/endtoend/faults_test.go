@@ -21,8 +21,6 @@ import (
 	"quire/orchestrator/internal/odd"
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
-	"quire/orchestrator/sink"
-	"quire/orchestrator/walk"
 	"quire/tritonclient"
 	"quire/tritonclient/embedded"
 )
@@ -55,6 +53,15 @@ func TestManyCallers(t *testing.T) {
 	if got, most := d.MemoryBound(), int64((2+1)*in.MaxBatch+d.Settings().Workers)*int64(in.PageBytes()); got != most {
 		t.Errorf("bound %d, want %d", got, most)
 	}
+	buffers := func() (bytes int64) {
+		names, _ := filepath.Glob("/dev/shm/" + d.Settings().SharedMemoryPrefix + "slab-*")
+		for _, name := range names {
+			if info, err := os.Stat(name); err == nil {
+				bytes += info.Size()
+			}
+		}
+		return bytes
+	}
 	const n = 10_000
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -68,6 +75,9 @@ func TestManyCallers(t *testing.T) {
 			switch {
 			case err == nil && r.Ref.Page == i%7+1 && len(r.Regions) > 0:
 				done++
+				if got, most := buffers(), d.MemoryBound(); got == 0 || got > most {
+					t.Errorf("%d bytes of page buffers, the bound is %d", got, most)
+				}
 				if done == 100 {
 					cancel() // the rest frees its places at once
 				}
@@ -233,20 +243,8 @@ func TestWorkersKilledInMidRun(t *testing.T) {
 	var progress orchestrator.Progress
 	out := t.TempDir()
 	go func() {
-		w, err := walk.New([]string{dir}, walk.Config{})
-		if err != nil {
-			ended <- end{err: err}
-			return
-		}
-		defer w.Close()
-		tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test", Model: m.Info()})
-		if err != nil {
-			ended <- end{err: err}
-			return
-		}
-		defer tree.Close()
-		s, err := d.Run(context.WithoutCancel(t.Context()), orchestrator.Job{Source: w, Sink: tree, Progress: &progress})
-		ended <- end{s, errors.Join(err, tree.Finish())}
+		s, err := runWith(t, context.WithoutCancel(t.Context()), d, m, dir, out, &progress)
+		ended <- end{s, err}
 	}()
 	kills := 0
 	for at := int64(10); at <= 100; at += 15 {
@@ -313,17 +311,6 @@ func TestServerAwayInMidRun(t *testing.T) {
 	dir := odd.MakeMany(t, 60)
 	m := model(t, server.Addr(), layout.Config{})
 	d := detector(t, m, orchestrator.Config{}, render.Config{})
-	w, err := walk.New([]string{dir}, walk.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	out := t.TempDir()
-	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test", Model: m.Info()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tree.Close()
 	var progress orchestrator.Progress
 	var outage sync.WaitGroup
 	outage.Go(func() {
@@ -341,13 +328,10 @@ func TestServerAwayInMidRun(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s, err := d.Run(t.Context(), orchestrator.Job{Source: w, Sink: tree, Progress: &progress})
+	s, err := runWith(t, t.Context(), d, m, dir, t.TempDir(), &progress)
 	outage.Wait()
 	if err != nil || s.Pages != (orchestrator.Counts{Done: 60}) || s.Documents != (orchestrator.Counts{Done: 60}) {
 		t.Errorf("%+v, %v", s, err)
-	}
-	if err := tree.Finish(); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -370,16 +354,6 @@ func TestModelProcessKilledInMidRun(t *testing.T) {
 	}()
 	m := model(t, server.Addr(), layout.Config{})
 	d := detector(t, m, orchestrator.Config{}, render.Config{})
-	w, err := walk.New([]string{odd.MakeMany(t, 80)}, walk.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	tree, err := sink.Open(sink.Config{Dir: t.TempDir(), Tool: "quire", ToolVersion: "test", Model: m.Info()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tree.Close()
 	var progress orchestrator.Progress
 	var killing sync.WaitGroup
 	killing.Go(func() {
@@ -392,7 +366,7 @@ func TestModelProcessKilledInMidRun(t *testing.T) {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
-	s, err := d.Run(t.Context(), orchestrator.Job{Source: w, Sink: tree, Progress: &progress})
+	s, err := runWith(t, t.Context(), d, m, odd.MakeMany(t, 80), t.TempDir(), &progress)
 	killing.Wait()
 	if err != nil || s.Pages != (orchestrator.Counts{Done: 80}) {
 		t.Errorf("%+v, %v", s, err)

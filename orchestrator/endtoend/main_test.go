@@ -3,6 +3,7 @@ package endtoend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -138,21 +139,25 @@ func detector(t *testing.T, m orchestrator.Model, cfg orchestrator.Config, drawi
 // runTo runs a directory into out and returns the account.
 func runTo(t *testing.T, ctx context.Context, d *orchestrator.Detector, m orchestrator.Model, in, out string) (orchestrator.Summary, error) {
 	t.Helper()
+	return runWith(t, ctx, d, m, in, out, nil)
+}
+
+// runWith is runTo with a progress to watch; it may run beside the test's own
+// goroutine.
+func runWith(t *testing.T, ctx context.Context, d *orchestrator.Detector, m orchestrator.Model, in, out string, progress *orchestrator.Progress) (orchestrator.Summary, error) {
+	t.Helper()
 	w, err := walk.New([]string{in}, walk.Config{})
 	if err != nil {
-		t.Fatal(err)
+		return orchestrator.Summary{}, err
 	}
 	defer w.Close()
 	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test", Model: m.Info()})
 	if err != nil {
-		t.Fatal(err)
+		return orchestrator.Summary{}, err
 	}
 	defer tree.Close()
-	summary, err := d.Run(ctx, orchestrator.Job{Source: w, Sink: tree})
-	if ferr := tree.Finish(); ferr != nil {
-		t.Fatal(ferr)
-	}
-	return summary, err
+	summary, err := d.Run(ctx, orchestrator.Job{Source: w, Sink: tree, Progress: progress})
+	return summary, errors.Join(err, tree.Finish())
 }
 
 // results reads all results below out, by the document's path.

@@ -11,8 +11,6 @@ import (
 	"quire/orchestrator/internal/odd"
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
-	"quire/orchestrator/sink"
-	"quire/orchestrator/walk"
 	"quire/tritonclient"
 	"quire/tritonclient/embedded"
 )
@@ -33,16 +31,6 @@ func TestReloadInMidRun(t *testing.T) {
 	}
 	defer client.Close()
 
-	w, err := walk.New([]string{odd.MakeMany(t, 110)}, walk.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	tree, err := sink.Open(sink.Config{Dir: t.TempDir(), Tool: "quire", ToolVersion: "test", Model: m.Info()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tree.Close()
 	var progress orchestrator.Progress
 	over := make(chan struct{})
 	var reloads sync.WaitGroup
@@ -79,7 +67,7 @@ func TestReloadInMidRun(t *testing.T) {
 			tick.Stop()
 		}
 	})
-	s, err := d.Run(t.Context(), orchestrator.Job{Source: w, Sink: tree, Progress: &progress})
+	s, err := runWith(t, t.Context(), d, m, odd.MakeMany(t, 110), t.TempDir(), &progress)
 	close(over)
 	reloads.Wait()
 	if err != nil || s.Pages != (orchestrator.Counts{Done: 110}) || s.Documents != (orchestrator.Counts{Done: 110}) {

@@ -254,6 +254,21 @@ func (p *Pool) Bytes() int64 {
 	return int64(p.cfg.Slabs) * int64(p.cfg.Pages) * int64(p.cfg.PageBytes)
 }
 
+// Held is what the slabs that exist occupy, those that a Resize has replaced and
+// that are still lent included.
+func (p *Pool) Held() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var n int64
+	for _, s := range p.free {
+		n += int64(len(s.Bytes))
+	}
+	for s := range p.lent {
+		n += int64(len(s.Bytes))
+	}
+	return n
+}
+
 // Close releases, unmaps and unlinks the slabs. All must have been put back. It
 // is idempotent.
 func (p *Pool) Close() {

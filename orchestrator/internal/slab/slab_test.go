@@ -102,8 +102,8 @@ func TestResize(t *testing.T) {
 	if err := p.Resize(3, 4); err != nil {
 		t.Fatal(err)
 	}
-	if got := len(shmNames(t, prefix)); got != 1+3 || p.Bytes() != 1200 {
-		t.Errorf("%d objects, %d bytes; want the lent one and 3 new", got, p.Bytes())
+	if got := len(shmNames(t, prefix)); got != 1+3 || p.Bytes() != 1200 || p.Held() != 1200+100 {
+		t.Errorf("%d objects, %d bytes asked for, %d held; want the lent one and 3 new", got, p.Bytes(), p.Held())
 	}
 	copy(old.Page(0), "still mine")
 	var slabs []*Slab
@@ -115,7 +115,7 @@ func TestResize(t *testing.T) {
 		slabs = append(slabs, s)
 	}
 	p.Put(old)
-	if got := len(shmNames(t, prefix)); got != 3 {
+	if got := len(shmNames(t, prefix)); got != 3 || p.Held() != 1200 {
 		t.Errorf("%d objects once the old one is back, want 3", got)
 	}
 	// No memory: everything stays as it is.
