@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,9 +43,14 @@ func BenchmarkDraw(b *testing.B) {
 	files := benchFiles(b)
 	e := newEngine(b)
 	const w, h = 608, 800
+	most, err := strconv.Atoi(os.Getenv("QUIRE_BENCH_PAGES"))
+	if err != nil {
+		most = 20
+	}
 	rgb := make([]byte, w*h*3)
 	pages, failed := 0, 0
 	var cpu time.Duration
+	before := rusage(b)
 	for b.Loop() {
 		for _, path := range files {
 			f, err := os.Open(path)
@@ -55,7 +62,7 @@ func BenchmarkDraw(b *testing.B) {
 				failed++
 				continue
 			}
-			for i := range min(n, 20) {
+			for i := range min(n, most) {
 				timer := time.AfterFunc(10*time.Second, e.Abort)
 				page, err := e.Draw(i, w, h, false, rgb)
 				timer.Stop()
@@ -71,4 +78,14 @@ func BenchmarkDraw(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(pages), "ms/page")
 	b.ReportMetric(float64(cpu.Milliseconds())/float64(pages), "cpu-ms/page")
 	b.ReportMetric(float64(failed)/float64(b.N), "failures/op")
+	after := rusage(b)
+	b.ReportMetric((after-before).Seconds()*1e3/float64(pages), "all-cpu-ms/page")
+}
+
+func rusage(b *testing.B) time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }

@@ -225,6 +225,7 @@ engine *engine_new(size_t memory, size_t store)
 		return NULL;
 	}
 	e->ctx = ctx;
+	fz_set_user_context(ctx, e);
 	fz_set_warning_callback(ctx, on_message, e);
 	fz_set_error_callback(ctx, on_message, e);
 	volatile int ok = 1;
@@ -264,6 +265,7 @@ void engine_close(engine *e)
 	 * of a flag that was meant for the page before. */
 	int flag = aborted(e);
 	engine_resume(e);
+	engine_drop_glyphs(e);
 	fz_try(ctx) {
 		fz_drop_document(ctx, e->doc);
 		fz_empty_store(ctx);

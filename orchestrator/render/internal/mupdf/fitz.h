@@ -26,6 +26,9 @@ typedef struct fz_colorspace fz_colorspace;
 typedef struct fz_separations fz_separations;
 typedef struct fz_archive fz_archive;
 typedef struct fz_document_handler fz_document_handler;
+typedef struct fz_font fz_font;
+typedef struct fz_glyph fz_glyph;
+typedef struct FT_FaceRec *FT_Face;
 typedef struct pdf_document pdf_document;
 typedef struct pdf_obj pdf_obj;
 
@@ -70,6 +73,8 @@ typedef void fz_message_cb(void *user, const char *message);
 fz_context *fz_new_context_imp(const fz_alloc_context *, const void *locks, size_t max_store, const char *version);
 void fz_drop_context(fz_context *);
 void fz_disable_icc(fz_context *);
+void fz_set_user_context(fz_context *, void *user);
+void *fz_user_context(fz_context *);
 void fz_empty_store(fz_context *);
 void fz_set_warning_callback(fz_context *, fz_message_cb *, void *user);
 void fz_set_error_callback(fz_context *, fz_message_cb *, void *user);
@@ -118,6 +123,40 @@ void fz_drop_pixmap(fz_context *, fz_pixmap *);
 fz_device *fz_new_draw_device(fz_context *, fz_matrix, fz_pixmap *);
 void fz_close_device(fz_context *, fz_device *);
 void fz_drop_device(fz_context *, fz_device *);
+
+/* Fonts. */
+typedef struct {
+	unsigned is_mono : 1, is_serif : 1, is_bold : 1, is_italic : 1;
+	unsigned ft_substitute : 1;
+	/* More follows that is not used here. */
+} fz_font_flags_t;
+typedef struct {
+	struct { int refs; void *drop, *droppable; } storable;
+	size_t size;
+	fz_font *font;
+	/* More follows that is not used here. */
+} pdf_font_desc;
+fz_font *fz_keep_font(fz_context *, fz_font *);
+void fz_drop_font(fz_context *, fz_font *);
+fz_font_flags_t *fz_font_flags(fz_font *);
+fz_glyph *fz_keep_glyph(fz_context *, fz_glyph *);
+void fz_drop_glyph(fz_context *, fz_glyph *);
+int FT_Get_Glyph_Name(FT_Face, unsigned gid, void *name, unsigned size);
+
+/* OpenJPEG. */
+typedef struct {
+	uint32_t x0, y0, x1, y1;
+	/* More follows that is not used here. */
+} opj_image_t;
+int opj_set_decoded_resolution_factor(void *codec, uint32_t factor);
+
+/* Functions that the linker has replaced with ours, under __wrap_ names, and
+ * theirs (mupdf.go has the list). */
+fz_glyph *__real_fz_render_glyph(fz_context *, fz_font *, int gid, fz_matrix *, fz_colorspace *, const fz_irect *scissor, int alpha, int aa);
+void __real_pdf_load_to_unicode(fz_context *, pdf_document *, pdf_font_desc *, const char **strings, char *collection, pdf_obj *cmap);
+unsigned __real_FT_Get_Name_Index(FT_Face, const char *name);
+int __real_FT_Done_Face(FT_Face);
+int __real_opj_decode(void *codec, void *stream, opj_image_t *);
 
 /* PDF objects. */
 pdf_document *pdf_specifics(fz_context *, fz_document *);

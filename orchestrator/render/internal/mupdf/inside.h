@@ -7,6 +7,18 @@
 #include "engine.h"
 #include "fitz.h"
 
+/* A letter as it was drawn: m is its size and slant, and where in a pixel it
+ * stands; dx and dy are how far from there MuPDF wants it painted. */
+typedef struct {
+	fz_font *font; /* NULL: none */
+	fz_glyph *glyph;
+	float m[6], dx, dy;
+	int gid, aa;
+} engine_glyph;
+
+/* How many letters are kept: those of a page in several fonts. */
+#define GLYPHS 4096
+
 struct engine {
 	fz_context *ctx;
 	fz_document *doc;
@@ -25,6 +37,8 @@ struct engine {
 
 	fz_cookie cookie;
 
+	engine_glyph glyphs[GLYPHS];
+
 	char messages[8192];
 	size_t messages_len;
 	int messages_lost;
@@ -40,5 +54,11 @@ static inline int aborted(engine *e)
  * of what was thrown, whether the call went well (0), or why not (-1). */
 void engine_begin(engine *e);
 int engine_conclude(engine *e, int code, const char *message, engine_error *err);
+
+/* engine_expect_raster says how large pages are drawn, 0 for not known. */
+void engine_expect_raster(int width, int height);
+
+/* engine_drop_glyphs forgets the letters that were drawn. */
+void engine_drop_glyphs(engine *e);
 
 #endif

@@ -11,6 +11,8 @@ package mupdf
 
 /*
 #cgo CFLAGS: -O2 -Wall
+#cgo LDFLAGS: -Wl,--wrap=fz_render_glyph -Wl,--wrap=pdf_load_to_unicode
+#cgo LDFLAGS: -Wl,--wrap=FT_Get_Name_Index -Wl,--wrap=FT_Done_Face -Wl,--wrap=opj_decode
 #include <stdlib.h>
 #include "engine.h"
 */

@@ -140,6 +140,9 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 	fz_try(ctx) {
 		fz_matrix view = { 1, 0, 0, 1, 0, 0 };
 		pdf_document *pdf = pdf_specifics(ctx, e->doc);
+		/* The other formats work out from the size of what was decoded how
+		 * far it is to be scaled. */
+		engine_expect_raster(pdf ? width : 0, pdf ? height : 0);
 		if (pdf) {
 			/* Kept, because changing it drops MuPDF's page map. */
 			obj = pdf_keep_obj(ctx, pdf_lookup_page_obj(ctx, pdf, number));
