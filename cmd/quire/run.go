@@ -91,7 +91,7 @@ func run(c *cli.Context, stop stops) (err error) {
 
 	pool := render.New(render.Config{
 		Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log,
-		OtherFormats: cfg.otherFormats(),
+		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
 	})
 	detector, err := orchestrator.New(orchestrator.Config{
 		Renderer: pool,
