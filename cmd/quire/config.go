@@ -16,6 +16,7 @@ type runConfig struct {
 	threshold                float64 // as layout.Config has it
 	workers, batch, inFlight int
 	maxAge, pageTimeout      time.Duration
+	serverWait               time.Duration
 	logLevel                 string
 	json, overlay            bool
 }
@@ -24,7 +25,7 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 	cfg := runConfig{
 		output:  c.String("output"),
 		workers: c.Int("workers"), batch: c.Int("batch"), inFlight: c.Int("in-flight"),
-		maxAge: c.Duration("max-age"), pageTimeout: c.Duration("page-timeout"),
+		maxAge: c.Duration("max-age"), pageTimeout: c.Duration("page-timeout"), serverWait: c.Duration("server-wait"),
 		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"), overlay: c.Bool("overlay"),
 	}
 	var err error
@@ -41,6 +42,9 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 	}
 	if cfg.pageTimeout <= 0 {
 		return cfg, fmt.Errorf("--page-timeout %v: it must be above 0", cfg.pageTimeout)
+	}
+	if cfg.serverWait <= 0 {
+		return cfg, fmt.Errorf("--server-wait %v: it must be above 0", cfg.serverWait)
 	}
 	// On the command line 0 means 0; in a Config that is what a negative
 	// number says.
