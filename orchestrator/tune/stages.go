@@ -283,4 +283,3 @@ func (s *search) ages(ctx context.Context) error {
 	}
 	return nil
 }
-
