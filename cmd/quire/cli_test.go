@@ -52,6 +52,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", dir, "-o", "x", "--password-file", filepath.Join(dir, "none")}, "none"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--model-repository", "r"}, "contradict"},
 		{[]string{"run", dir, "-o", "x", "--model-repository", filepath.Join(dir, "none")}, "no such directory"},
+		{[]string{"run", dir, "-o", "x", "--transport", "mail"}, "auto, shm or grpc"},
 		{[]string{"ran"}, `no command "ran"`},
 		{[]string{"help", "ran"}, "ran"},
 	} {

@@ -12,7 +12,7 @@ import (
 type runConfig struct {
 	inputs
 	output                   string
-	triton, repository       string
+	server                   serverChoice
 	threshold                float64 // as layout.Config has it
 	workers, batch, inFlight int
 	maxAge, pageTimeout      time.Duration
@@ -20,11 +20,9 @@ type runConfig struct {
 	json, overlay            bool
 }
 
-func (cfg runConfig) server() serverChoice { return serverChoice{cfg.triton, cfg.repository} }
-
 func runConfigOf(c *cli.Context) (runConfig, error) {
 	cfg := runConfig{
-		output: c.String("output"), triton: c.String("triton"), repository: c.String("model-repository"),
+		output:  c.String("output"),
 		workers: c.Int("workers"), batch: c.Int("batch"), inFlight: c.Int("in-flight"),
 		maxAge: c.Duration("max-age"), pageTimeout: c.Duration("page-timeout"),
 		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"), overlay: c.Bool("overlay"),
@@ -62,7 +60,7 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 			cfg.threshold = -1
 		}
 	}
-	if err := cfg.server().check(); err != nil {
+	if cfg.server, err = serverChoiceOf(c); err != nil {
 		return cfg, err
 	}
 	if !validLogLevel(cfg.logLevel) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"quire/orchestrator/layout"
 	"quire/orchestrator/walk"
 )
 
@@ -74,8 +75,27 @@ func serverFlags() []cli.Flag {
 	}
 }
 
-// serverChoice is what serverFlags said.
-type serverChoice struct{ triton, repository string }
+// transportFlag is for commands that send pages.
+func transportFlag() cli.Flag {
+	return &cli.StringFlag{Name: "transport", EnvVars: []string{"QUIRE_TRANSPORT"}, Value: "auto", Usage: "send pages through shared memory (`shm`), inside the requests (grpc), or through shared memory where the server takes it (auto)"}
+}
+
+// serverChoice is what serverFlags and transportFlag said.
+type serverChoice struct {
+	triton, repository string
+	transport          layout.Transport
+}
+
+func serverChoiceOf(c *cli.Context) (serverChoice, error) {
+	s := serverChoice{triton: c.String("triton"), repository: c.String("model-repository")}
+	if word := c.String("transport"); word != "" {
+		var err error
+		if s.transport, err = layout.ParseTransport(word); err != nil {
+			return s, fmt.Errorf("--transport %s: it is auto, shm or grpc", word)
+		}
+	}
+	return s, s.check()
+}
 
 func (s serverChoice) check() error {
 	if s.triton != "" && s.repository != "" {

@@ -51,8 +51,8 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	server := serverChoice{c.String("triton"), c.String("model-repository")}
-	if err := server.check(); err != nil {
+	server, err := serverChoiceOf(c)
+	if err != nil {
 		return usageError{err}
 	}
 	if n := c.Int("sample"); n < 1 {

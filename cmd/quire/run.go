@@ -25,7 +25,7 @@ func runCommand(stop stops) *cli.Command {
 			"set by the environment variable beside it; the flag wins.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, EnvVars: []string{"QUIRE_OUTPUT"}, Usage: "write results into `DIR` (required)"},
-		}, serverFlags(), inputFlags(), []cli.Flag{
+		}, serverFlags(), []cli.Flag{transportFlag()}, inputFlags(), []cli.Flag{
 			&cli.Float64Flag{Name: "threshold", EnvVars: []string{"QUIRE_THRESHOLD"}, Usage: "keep regions that score above `SCORE`, 0 to 1", DefaultText: "what the served config says, 0.5"},
 			&cli.IntFlag{Name: "workers", EnvVars: []string{"QUIRE_WORKERS"}, Usage: "draw `N` pages at once", DefaultText: "the CPUs of this machine"},
 			&cli.IntFlag{Name: "batch", EnvVars: []string{"QUIRE_BATCH"}, Usage: "send at most `N` pages in a request", DefaultText: "quire.batch, else max_batch_size of the served config"},
@@ -73,7 +73,7 @@ func run(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(setup, fmt.Errorf("start the guard process: %w", err))
 	}
 	defer func() { err = join(err, g.Close()) }()
-	served, err := connect(setup, cfg, g, screen, log)
+	served, err := connect(setup, cfg.server, cfg.threshold, g, screen, log)
 	if err != nil {
 		return interruptedOr(setup, err)
 	}
@@ -127,7 +127,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	unfollow()
 	// A run with pictures is not as fast as one without.
 	if !cfg.overlay && (runErr == nil || errors.Is(runErr, orchestrator.ErrInterrupted)) {
-		recordRate(cfg.server(), served.model.Info(), summary, tree.Written(), log)
+		recordRate(cfg.server, served.model.Info(), summary, tree.Written(), log)
 	}
 	if runErr == nil && summary.Documents.Failed+summary.Documents.Partial > 0 {
 		runErr = quietError{exitSomeFailed}
