@@ -43,26 +43,27 @@ func (s *served) close() {
 	}
 }
 
-// connect finds or starts a server and reads its model's contract.
-func connect(ctx context.Context, cfg runConfig, g *guard.Guard, screen *screen, log *slog.Logger) (_ *served, err error) {
-	s := &served{where: cfg.triton}
+// connect finds or starts a server and reads its model's contract; threshold is
+// as layout.Config has it.
+func connect(ctx context.Context, choice serverChoice, threshold float64, g *guard.Guard, screen *screen, log *slog.Logger) (_ *served, err error) {
+	s := &served{where: choice.triton}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	if cfg.triton == "" {
-		if s.server, err = startEmbedded(ctx, cfg.repository, g, screen); err != nil {
+	if choice.triton == "" {
+		if s.server, err = startEmbedded(ctx, choice.repository, g, screen); err != nil {
 			return nil, serverError{err}
 		}
 		s.where = s.server.Addr() + " (started by quire)"
-		cfg.triton = s.server.Addr()
+		choice.triton = s.server.Addr()
 	}
-	if s.client, err = tritonclient.New(cfg.triton, tritonclient.Config{}); err != nil {
+	if s.client, err = tritonclient.New(choice.triton, choice.connection); err != nil {
 		return nil, usageError{fmt.Errorf("--triton: %w", err)}
 	}
 	s.model, err = layout.Open(ctx, s.client, layout.Config{
-		ScoreThreshold: cfg.threshold, SharedMemoryPrefix: g.ShmPrefix(), Log: log,
+		ScoreThreshold: threshold, Transport: choice.transport, SharedMemoryPrefix: g.ShmPrefix(), Log: log,
 	})
 	if err != nil {
 		return nil, serverError{err}

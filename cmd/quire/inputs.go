@@ -11,7 +11,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"quire/orchestrator/layout"
+	"quire/orchestrator/render"
 	"quire/orchestrator/walk"
+	"quire/tritonclient"
 )
 
 // inputFlags are the flags of every command that reads documents.
@@ -20,6 +23,7 @@ func inputFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`, such as '*.{pdf,png,epub}'; may be given several times", DefaultText: "*.pdf in any case"},
 		&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
 		&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
+		&cli.StringFlag{Name: "sandbox", EnvVars: []string{"QUIRE_SANDBOX"}, Usage: "hold render workers in as far as the kernel can (auto), start none that is not held in whole (require), or leave them your rights (off): `MODE`", Value: string(render.SandboxAuto)},
 	}
 }
 
@@ -27,12 +31,16 @@ func inputFlags() []cli.Flag {
 type inputs struct {
 	paths, include, exclude []string
 	passwords               []string
+	sandbox                 render.SandboxMode
 }
 
 func inputsOf(c *cli.Context, usage string) (inputs, error) {
-	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude")}
+	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
 	if len(in.paths) == 0 {
 		return in, errors.New("no input: " + usage)
+	}
+	if !slices.Contains([]render.SandboxMode{render.SandboxAuto, render.SandboxRequire, render.SandboxOff}, in.sandbox) {
+		return in, fmt.Errorf("--sandbox %s: it is auto, require or off", in.sandbox)
 	}
 	if name := c.String("password-file"); name != "" {
 		data, err := os.ReadFile(name)
@@ -74,12 +82,39 @@ func serverFlags() []cli.Flag {
 	}
 }
 
-// serverChoice is what serverFlags said.
-type serverChoice struct{ triton, repository string }
+// transportFlag is for commands that send pages.
+func transportFlag() cli.Flag {
+	return &cli.StringFlag{Name: "transport", EnvVars: []string{"QUIRE_TRANSPORT"}, Value: "auto", Usage: "send pages through shared memory (`shm`), inside the requests (grpc), or through shared memory where the server takes it (auto)"}
+}
+
+// serverChoice is what serverFlags, transportFlag and connectionFlags said.
+type serverChoice struct {
+	triton, repository string
+	transport          layout.Transport
+	connection         tritonclient.Config
+}
+
+func serverChoiceOf(c *cli.Context) (serverChoice, error) {
+	s := serverChoice{triton: c.String("triton"), repository: c.String("model-repository")}
+	if word := c.String("transport"); word != "" {
+		var err error
+		if s.transport, err = layout.ParseTransport(word); err != nil {
+			return s, fmt.Errorf("--transport %s: it is auto, shm or grpc", word)
+		}
+	}
+	var err error
+	if s.connection, err = connectionOf(c); err != nil {
+		return s, err
+	}
+	return s, s.check()
+}
 
 func (s serverChoice) check() error {
 	if s.triton != "" && s.repository != "" {
 		return errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	}
+	if s.triton == "" && (s.connection.TLS != nil || s.connection.Headers != nil) {
+		return errors.New("--tls and --triton-header are about a server of yours: name it with --triton")
 	}
 	if s.repository != "" {
 		if info, err := os.Stat(s.repository); err != nil || !info.IsDir() {

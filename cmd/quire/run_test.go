@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -155,7 +156,8 @@ func TestRun(t *testing.T) {
 }
 
 // Two runs at once have two servers, and what is wrong with the documents of
-// one does not touch the other.
+// one does not touch the other. Their pages travel in two ways, and the answers
+// are the same.
 func TestTwoRunsAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	in := filepath.Join(dir, "in")
@@ -173,9 +175,13 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	}
 	good, bad := filepath.Join(dir, "good"), filepath.Join(dir, "bad")
 	a := start(t, nil, "run", examples, "-o", good, "--model-repository", repository)
-	b := start(t, nil, "run", in, "-o", bad, "--model-repository", repository)
-	if x, y := a.until("(started by quire)"), b.until("(started by quire)"); x == y {
+	b := start(t, nil, "run", in, "-o", bad, "--model-repository", repository, "--transport", "grpc")
+	x, y := a.until("(started by quire)"), b.until("(started by quire)")
+	if x == y {
 		t.Errorf("both say %q", x)
+	}
+	if !strings.HasSuffix(x, "in shared memory") || !strings.HasSuffix(y, "in the requests") {
+		t.Errorf("transports: %q, %q", x, y)
 	}
 	if code := a.wait(); code != exitDone {
 		t.Errorf("the good ones: exit code %d", code)
@@ -188,6 +194,8 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	}
 	if docs := results(t, bad); len(docs) != 3 || docs["bro ken.pdf"] == nil || docs["bro ken.pdf"].Status != orchestrator.StatusFailed {
 		t.Errorf("results: %v", docs)
+	} else if one := results(t, good)["form.pdf"]; !reflect.DeepEqual(docs["good.pdf"].Pages, one.Pages) || len(one.Pages) == 0 {
+		t.Errorf("in the requests:\n%+v\nin shared memory:\n%+v", docs["good.pdf"].Pages, one.Pages)
 	}
 	var failed []string
 	data, err := os.ReadFile(filepath.Join(bad, "failed.jsonl"))

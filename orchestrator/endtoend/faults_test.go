@@ -150,27 +150,28 @@ func TestBatchingIsReal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	executed := func() map[uint64]uint64 {
+	statistics := func() tritonclient.ModelStatistics {
 		stats, err := client.Statistics(t.Context(), "layout", "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		sizes := map[uint64]uint64{}
-		for _, b := range stats[0].GetBatchStats() {
-			sizes[b.GetBatchSize()] = b.GetComputeInfer().GetCount()
-		}
-		return sizes
+		return stats
 	}
-	before := executed()
+	before := statistics()
 	s, err := runTo(t, t.Context(), d, m, dir, t.TempDir())
 	if err != nil || s.Pages.Done != 40 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	var pages, larger uint64
-	for size, n := range executed() {
-		n -= before[size]
-		pages += size * n
-		if size > 1 {
+	delta, ok := statistics().Since(before)
+	if !ok {
+		t.Fatalf("the counters went back")
+	}
+	var pages, executions, larger uint64
+	for _, b := range delta.Batches {
+		n := b.ComputeInfer.Count
+		pages += b.Size * n
+		executions += n
+		if b.Size > 1 {
 			larger += n
 		}
 	}
@@ -178,7 +179,10 @@ func TestBatchingIsReal(t *testing.T) {
 	if pages != 40 || larger == 0 {
 		t.Errorf("the server executed %d pages, %d executions above one page", pages, larger)
 	}
-	t.Logf("quire's batches %v, the server's executions %v before, %v after", d.Stats().Sizes, before, executed())
+	if delta.Inferences != pages || delta.Executions != executions || delta.Fail.Count != 0 || delta.ComputeInfer.Mean() <= 0 || delta.LastInference.IsZero() {
+		t.Errorf("the server's statistics do not agree with each other: %+v", delta)
+	}
+	t.Logf("quire's batches %v, the server's executions %+v", d.Stats().Sizes, delta.Batches)
 }
 
 // TestOddDocumentsTouchNoOther: pages that never finish, bombs, broken and
@@ -287,17 +291,12 @@ func reach(t *testing.T, p *orchestrator.Progress, pages int64, stop <-chan stru
 	}
 }
 
-// workers are the render workers of this test binary: copies of it that the
-// guard started.
+// workers are the render workers of this test binary.
 func workers(t *testing.T) []int {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	return slices.DeleteFunc(children(t, theGuard.Pid()), func(pid int) bool {
-		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		return err != nil || exe != self
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err != nil || string(name) != "quire-render\x00"
 	})
 }
 
