@@ -52,6 +52,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", dir, "-o", "x", "--password-file", filepath.Join(dir, "none")}, "none"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--model-repository", "r"}, "contradict"},
 		{[]string{"run", dir, "-o", "x", "--model-repository", filepath.Join(dir, "none")}, "no such directory"},
+		{[]string{"run", dir, "-o", "x", "--sandbox", "strict"}, "auto, require or off"},
 		{[]string{"run", dir, "-o", "x", "--transport", "mail"}, "auto, shm or grpc"},
 		{[]string{"run", dir, "-o", "x", "--server-wait", "0s"}, "above 0"},
 		{[]string{"run", dir, "-o", "x", "--tls"}, "name it with --triton"},

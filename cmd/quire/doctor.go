@@ -15,6 +15,7 @@ import (
 	"quire/orchestrator"
 	"quire/orchestrator/doctor"
 	"quire/orchestrator/layout"
+	"quire/orchestrator/render"
 	"quire/tritonclient"
 	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
@@ -120,6 +121,10 @@ func examineAll(ctx context.Context, c *cli.Context, connection tritonclient.Con
 	for _, f := range e.machine.Kernel() {
 		e.report.Add(f)
 	}
+	e.sandbox()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	code := exitDone
 	switch {
 	case e.badServer:
@@ -139,6 +144,30 @@ func examineAll(ctx context.Context, c *cli.Context, connection tritonclient.Con
 func (e *examination) add(check string, status doctor.Status, remedy, format string, args ...any) {
 	e.screen.hide()
 	e.report.Add(doctor.Finding{Check: check, Status: status, Text: fmt.Sprintf(format, args...), Remedy: remedy})
+}
+
+// sandbox starts a render worker and asks what holds it in.
+func (e *examination) sandbox() {
+	s, err := render.New(render.Config{Guard: e.guard}).Sandbox(e.ctx)
+	var by []string
+	if s.Landlock > 0 {
+		by = append(by, fmt.Sprintf("Landlock (ABI %d)", s.Landlock))
+	}
+	if s.Seccomp {
+		by = append(by, "seccomp")
+	}
+	const check = "sandbox"
+	switch {
+	case err != nil && context.Cause(e.ctx) != nil:
+	case err != nil:
+		e.add(check, doctor.Fail, "look at the limits of this shell: ulimit -a", "%v", err)
+	case len(s.Missing) == 0:
+		e.add(check, doctor.OK, "", "render workers open no file and no socket and touch no process: %s", strings.Join(by, " and "))
+	case len(by) > 0:
+		e.add(check, doctor.Warn, "what landlock and seccomp above say", "render workers are held in by %s only (%s)", by[0], strings.Join(s.Missing, "; "))
+	default:
+		e.add(check, doctor.Warn, "what landlock and seccomp above say", "render workers have your rights (%s)", strings.Join(s.Missing, "; "))
+	}
 }
 
 // lack adds what an error of embedded says, unless the examination was called

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"quire/orchestrator/layout"
+	"quire/orchestrator/render"
 	"quire/orchestrator/walk"
 	"quire/tritonclient"
 )
@@ -22,6 +23,7 @@ func inputFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`, such as '*.{pdf,png,epub}'; may be given several times", DefaultText: "*.pdf in any case"},
 		&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
 		&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
+		&cli.StringFlag{Name: "sandbox", EnvVars: []string{"QUIRE_SANDBOX"}, Usage: "hold render workers in as far as the kernel can (auto), start none that is not held in whole (require), or leave them your rights (off): `MODE`", Value: string(render.SandboxAuto)},
 	}
 }
 
@@ -29,12 +31,16 @@ func inputFlags() []cli.Flag {
 type inputs struct {
 	paths, include, exclude []string
 	passwords               []string
+	sandbox                 render.SandboxMode
 }
 
 func inputsOf(c *cli.Context, usage string) (inputs, error) {
-	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude")}
+	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
 	if len(in.paths) == 0 {
 		return in, errors.New("no input: " + usage)
+	}
+	if !slices.Contains([]render.SandboxMode{render.SandboxAuto, render.SandboxRequire, render.SandboxOff}, in.sandbox) {
+		return in, fmt.Errorf("--sandbox %s: it is auto, require or off", in.sandbox)
 	}
 	if name := c.String("password-file"); name != "" {
 		data, err := os.ReadFile(name)

@@ -90,7 +90,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	forecast := plan.Forecast{Where: server.where(), Output: c.String("output")}
 	forecast.Inputs, err = plan.Look(ctx, plan.Config{
 		Source:   walker,
-		Renderer: render.New(render.Config{Guard: g, Passwords: in.passwords, Logger: log, OtherFormats: in.otherFormats()}),
+		Renderer: render.New(render.Config{Guard: g, Passwords: in.passwords, Logger: log, OtherFormats: in.otherFormats(), Sandbox: in.sandbox}),
 		Sample:   c.Int("sample"), Time: c.Duration("sample-time"),
 		Problem: func(e *orchestrator.PageError) {
 			if c.Bool("json") {

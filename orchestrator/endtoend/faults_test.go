@@ -291,17 +291,12 @@ func reach(t *testing.T, p *orchestrator.Progress, pages int64, stop <-chan stru
 	}
 }
 
-// workers are the render workers of this test binary: copies of it that the
-// guard started.
+// workers are the render workers of this test binary.
 func workers(t *testing.T) []int {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	return slices.DeleteFunc(children(t, theGuard.Pid()), func(pid int) bool {
-		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		return err != nil || exe != self
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err != nil || string(name) != "quire-render\x00"
 	})
 }
 

@@ -71,6 +71,11 @@ func work() error {
 	if err := w.prepare(*first.Setup); err != nil {
 		ready.Reason, ready.Message = reasonSetup, err.Error()
 	}
+	if first.Setup.Sandbox != SandboxOff {
+		// From here on nothing can be opened any more.
+		s := confine()
+		ready.Sandbox = &s
+	}
 	if err := c.send(ready, nil); err != nil {
 		return err
 	}

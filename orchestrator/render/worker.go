@@ -251,7 +251,7 @@ func (w *worker) ensure(ctx context.Context) error {
 		w.process.kill()
 		w.process = nil
 	}
-	p, err := start(ctx, w.pool.cfg, w.raster)
+	p, err := w.pool.start(ctx, w.raster)
 	if err != nil {
 		return err
 	}
