@@ -16,13 +16,14 @@ type runConfig struct {
 	server        serverChoice
 	threshold     float64 // as layout.Config has it
 	pageTimeout   time.Duration
+	serverWait    time.Duration
 	logLevel      string
 	json, overlay bool
 }
 
 func runConfigOf(c *cli.Context) (runConfig, error) {
 	cfg := runConfig{
-		output: c.String("output"), pageTimeout: c.Duration("page-timeout"),
+		output: c.String("output"), pageTimeout: c.Duration("page-timeout"), serverWait: c.Duration("server-wait"),
 		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"), overlay: c.Bool("overlay"),
 	}
 	var err error
@@ -37,6 +38,9 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 	}
 	if cfg.pageTimeout <= 0 {
 		return cfg, fmt.Errorf("--page-timeout %v: it must be above 0", cfg.pageTimeout)
+	}
+	if cfg.serverWait <= 0 {
+		return cfg, fmt.Errorf("--server-wait %v: it must be above 0", cfg.serverWait)
 	}
 	if c.IsSet("threshold") {
 		if cfg.threshold < 0 || cfg.threshold >= 1 {

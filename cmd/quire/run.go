@@ -25,7 +25,7 @@ func runCommand(stop stops) *cli.Command {
 			"set by the environment variable beside it; the flag wins.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, EnvVars: []string{"QUIRE_OUTPUT"}, Usage: "write results into `DIR` (required)"},
-		}, serverFlags(), []cli.Flag{transportFlag()}, inputFlags(), []cli.Flag{
+		}, serverFlags(), connectionFlags(), []cli.Flag{transportFlag(), serverWaitFlag()}, inputFlags(), []cli.Flag{
 			&cli.Float64Flag{Name: "threshold", EnvVars: []string{"QUIRE_THRESHOLD"}, Usage: "keep regions that score above `SCORE`, 0 to 1", DefaultText: "what the served config says, 0.5"},
 		}, engineFlags(), []cli.Flag{
 			&cli.DurationFlag{Name: "page-timeout", EnvVars: []string{"QUIRE_PAGE_TIMEOUT"}, Usage: "give a page up that takes longer than `TIME` to draw", Value: 30 * time.Second},
@@ -93,6 +93,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	detector, err := orchestrator.New(orchestrator.Config{
 		Renderer: pool,
 		Model:    served.model, Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
+		ServerWait: cfg.serverWait, InferTimeout: min(cfg.serverWait, inferTimeout),
 		SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 	})
 	if err != nil {
@@ -149,6 +150,9 @@ func join(err, more error) error {
 	}
 	return errors.Join(err, more)
 }
+
+// inferTimeout bounds one request, also when a server may stay away longer.
+const inferTimeout = time.Minute
 
 // workerNice keeps this program's own goroutines ahead of its workers, as the
 // embedded server is.
