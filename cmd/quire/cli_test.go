@@ -54,12 +54,24 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", dir, "-o", "x", "--model-repository", filepath.Join(dir, "none")}, "no such directory"},
 		{[]string{"run", dir, "-o", "x", "--sandbox", "strict"}, "auto, require or off"},
 		{[]string{"run", dir, "-o", "x", "--transport", "mail"}, "auto, shm or grpc"},
+		{[]string{"run", dir, "-o", "x", "--server-wait", "0s"}, "above 0"},
+		{[]string{"run", dir, "-o", "x", "--tls"}, "name it with --triton"},
+		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-ca", filepath.Join(dir, "none")}, "none"},
+		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-ca", filepath.Join(dir, "a.pdf")}, "no PEM certificate"},
+		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-cert", "c"}, "go together"},
+		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--triton-header", "secret"}, "KEY=VALUE"},
+		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--triton-header", "A=1", "--triton-header", "a=2"}, "twice"},
+		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--triton-header", "a b=secret"}, `header "a b"`},
+		{[]string{"doctor", "--triton", "a:1", "--tls-key", "k"}, "go together"},
 		{[]string{"ran"}, `no command "ran"`},
 		{[]string{"help", "ran"}, "ran"},
 	} {
 		code, _, stderr := call(t, c.args...)
 		if code != exitUsage || !strings.Contains(stderr, c.says) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%v: code %d, %q; want code 5 and one line with %q", c.args, code, stderr, c.says)
+		}
+		if strings.Contains(stderr, "secret") {
+			t.Errorf("%v: %q tells a secret", c.args, stderr)
 		}
 	}
 }
@@ -90,7 +102,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	// What has no default here is off, or required, or empty.
-	noDefault := []string{"output", "exclude", "password-file"}
+	noDefault := []string{"output", "exclude", "password-file", "triton-header"}
 	for _, cmd := range newApp(stops{}).Commands {
 		_, stdout, _ := call(t, cmd.Name, "--help")
 		_, words, _ := strings.Cut(strings.Join(strings.Fields(stdout), " "), "OPTIONS: ")

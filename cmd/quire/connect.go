@@ -59,7 +59,7 @@ func connect(ctx context.Context, choice serverChoice, threshold float64, g *gua
 		s.where = s.server.Addr() + " (started by quire)"
 		choice.triton = s.server.Addr()
 	}
-	if s.client, err = tritonclient.New(choice.triton, tritonclient.Config{}); err != nil {
+	if s.client, err = tritonclient.New(choice.triton, choice.connection); err != nil {
 		return nil, usageError{fmt.Errorf("--triton: %w", err)}
 	}
 	s.model, err = layout.Open(ctx, s.client, layout.Config{

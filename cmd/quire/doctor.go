@@ -31,18 +31,23 @@ func doctorCommand(stop stops) *cli.Command {
 			"with less or later) or fail, with the command that mends it. The exit code is 0\n" +
 			"when quire run would work, 4 when it would not because of a server or its model,\n" +
 			"1 when it would not for another reason.",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "look at the server at `HOST:PORT` (its gRPC port); several with commas", DefaultText: "quire's own"},
 			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "the models in `DIR` are what the server that quire starts would serve", DefaultText: "./model_repository if it is there, else quire's own copy"},
+		}, connectionFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "install", EnvVars: []string{"QUIRE_INSTALL"}, Usage: "install the server and build the model first, if that is still to do"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print a JSON object a line, for programs"},
-		},
+		}),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError{fmt.Errorf("%s: doctor takes no arguments", c.Args().First())}
 			}
 			if c.String("triton") != "" && (c.String("model-repository") != "" || c.Bool("install")) {
 				return usageError{errors.New("--triton contradicts --install and --model-repository: those are about the server that quire starts")}
+			}
+			connection, err := connectionOf(c)
+			if err != nil {
+				return usageError{err}
 			}
 			ctx, cancel := context.WithCancelCause(c.Context)
 			defer cancel(nil)
@@ -53,7 +58,7 @@ func doctorCommand(stop stops) *cli.Command {
 				case <-ctx.Done():
 				}
 			}()
-			return interruptedOr(ctx, examineAll(ctx, c))
+			return interruptedOr(ctx, examineAll(ctx, c, connection))
 		},
 	}
 }
@@ -65,6 +70,8 @@ type examination struct {
 	machine doctor.Machine
 	guard   *guard.Guard
 	screen  *screen
+	// connection is how servers are connected to.
+	connection tritonclient.Config
 	// badServer is set when a server or its model is what does not work.
 	badServer bool
 	// pageBuffers is what a run will take of /dev/shm for pages.
@@ -82,7 +89,7 @@ const (
 	usualPages     = 20 << 20
 )
 
-func examineAll(ctx context.Context, c *cli.Context) (err error) {
+func examineAll(ctx context.Context, c *cli.Context, connection tritonclient.Config) (err error) {
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
 	g, err := guard.Start(ctx, guard.Config{})
@@ -91,7 +98,7 @@ func examineAll(ctx context.Context, c *cli.Context) (err error) {
 	}
 	defer func() { err = join(err, g.Close()) }()
 	e := &examination{
-		ctx: ctx, guard: g, screen: screen,
+		ctx: ctx, guard: g, screen: screen, connection: connection,
 		report: &doctor.Report{Out: c.App.Writer, JSON: c.Bool("json")},
 	}
 	workers := runtime.GOMAXPROCS(0)
@@ -266,7 +273,7 @@ func (e *examination) server(address string) { e.examine(address, address, true)
 
 // examine asks a server, and its model if it is to have one.
 func (e *examination) examine(address, where string, model bool) {
-	client, err := tritonclient.New(address, tritonclient.Config{})
+	client, err := tritonclient.New(address, e.connection)
 	if err != nil {
 		e.badServer = true
 		e.add("server", doctor.Fail, "quire doctor --triton HOST:8001, the server's gRPC port", "%v", err)

@@ -14,6 +14,7 @@ import (
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
 	"quire/orchestrator/walk"
+	"quire/tritonclient"
 )
 
 // inputFlags are the flags of every command that reads documents.
@@ -34,10 +35,15 @@ type inputs struct {
 }
 
 func inputsOf(c *cli.Context, usage string) (inputs, error) {
-	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
-	if len(in.paths) == 0 {
-		return in, errors.New("no input: " + usage)
+	if c.NArg() == 0 {
+		return inputs{}, errors.New("no input: " + usage)
 	}
+	return inputsFrom(c, c.Args().Slice())
+}
+
+// inputsFrom is inputsOf for paths that need not be arguments.
+func inputsFrom(c *cli.Context, paths []string) (inputs, error) {
+	in := inputs{paths: paths, include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
 	if !slices.Contains([]render.SandboxMode{render.SandboxAuto, render.SandboxRequire, render.SandboxOff}, in.sandbox) {
 		return in, fmt.Errorf("--sandbox %s: it is auto, require or off", in.sandbox)
 	}
@@ -86,10 +92,11 @@ func transportFlag() cli.Flag {
 	return &cli.StringFlag{Name: "transport", EnvVars: []string{"QUIRE_TRANSPORT"}, Value: "auto", Usage: "send pages through shared memory (`shm`), inside the requests (grpc), or through shared memory where the server takes it (auto)"}
 }
 
-// serverChoice is what serverFlags and transportFlag said.
+// serverChoice is what serverFlags, transportFlag and connectionFlags said.
 type serverChoice struct {
 	triton, repository string
 	transport          layout.Transport
+	connection         tritonclient.Config
 }
 
 func serverChoiceOf(c *cli.Context) (serverChoice, error) {
@@ -100,12 +107,19 @@ func serverChoiceOf(c *cli.Context) (serverChoice, error) {
 			return s, fmt.Errorf("--transport %s: it is auto, shm or grpc", word)
 		}
 	}
+	var err error
+	if s.connection, err = connectionOf(c); err != nil {
+		return s, err
+	}
 	return s, s.check()
 }
 
 func (s serverChoice) check() error {
 	if s.triton != "" && s.repository != "" {
 		return errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	}
+	if s.triton == "" && (s.connection.TLS != nil || s.connection.Headers != nil) {
+		return errors.New("--tls and --triton-header are about a server of yours: name it with --triton")
 	}
 	if s.repository != "" {
 		if info, err := os.Stat(s.repository); err != nil || !info.IsDir() {

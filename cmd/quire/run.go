@@ -25,12 +25,9 @@ func runCommand(stop stops) *cli.Command {
 			"set by the environment variable beside it; the flag wins.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, EnvVars: []string{"QUIRE_OUTPUT"}, Usage: "write results into `DIR` (required)"},
-		}, serverFlags(), []cli.Flag{transportFlag()}, inputFlags(), []cli.Flag{
+		}, serverFlags(), connectionFlags(), []cli.Flag{transportFlag(), serverWaitFlag()}, inputFlags(), []cli.Flag{
 			&cli.Float64Flag{Name: "threshold", EnvVars: []string{"QUIRE_THRESHOLD"}, Usage: "keep regions that score above `SCORE`, 0 to 1", DefaultText: "what the served config says, 0.5"},
-			&cli.IntFlag{Name: "workers", EnvVars: []string{"QUIRE_WORKERS"}, Usage: "draw `N` pages at once", DefaultText: "the CPUs of this machine"},
-			&cli.IntFlag{Name: "batch", EnvVars: []string{"QUIRE_BATCH"}, Usage: "send at most `N` pages in a request", DefaultText: "quire.batch, else max_batch_size of the served config"},
-			&cli.IntFlag{Name: "in-flight", EnvVars: []string{"QUIRE_IN_FLIGHT"}, Usage: "have at most `N` requests at the server", DefaultText: "quire.in_flight of the served config, else its instances + 1"},
-			&cli.DurationFlag{Name: "max-age", EnvVars: []string{"QUIRE_MAX_AGE"}, Usage: "let the first page of a batch wait at most `TIME` for others; 0: not at all", DefaultText: "quire.max_age_ms of the served config, else 20ms"},
+		}, engineFlags(), []cli.Flag{
 			&cli.DurationFlag{Name: "page-timeout", EnvVars: []string{"QUIRE_PAGE_TIMEOUT"}, Usage: "give a page up that takes longer than `TIME` to draw", Value: 30 * time.Second},
 			&cli.BoolFlag{Name: "overlay", EnvVars: []string{"QUIRE_OVERLAY"}, Usage: "also write a picture of each page with its regions drawn in, like OUT/a.pdf.pages/0001.png"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "write events for machines to standard output, one JSON object a line (docs/events.md)"},
@@ -96,6 +93,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	detector, err := orchestrator.New(orchestrator.Config{
 		Renderer: pool,
 		Model:    served.model, Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
+		ServerWait: cfg.serverWait, InferTimeout: min(cfg.serverWait, inferTimeout),
 		SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 	})
 	if err != nil {
@@ -152,6 +150,9 @@ func join(err, more error) error {
 	}
 	return errors.Join(err, more)
 }
+
+// inferTimeout bounds one request, also when a server may stay away longer.
+const inferTimeout = time.Minute
 
 // workerNice keeps this program's own goroutines ahead of its workers, as the
 // embedded server is.
