@@ -101,7 +101,7 @@ func (c *Client) Infer(ctx context.Context, req *InferRequest) (*InferResponse, 
 	if req.Timeout > 0 {
 		timeout = req.Timeout
 	}
-	res, err := call(ctx, c, "ModelInfer", req.Model, timeout, c.modelInfer, message)
+	res, err := call(ctx, c, "ModelInfer", req.Model, timeout, c.attended, message)
 	if err != nil {
 		return nil, err
 	}

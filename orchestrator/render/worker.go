@@ -267,6 +267,7 @@ func (w *worker) lost(ctx context.Context, d *document, page int, err error, wha
 		return err // ctx's own: the call was not made
 	}
 	w.process = nil
+	_ = p.guarded.Kill() // one that makes no sense still lives
 	end := p.end()
 	said := p.stderr
 	p.kill()
