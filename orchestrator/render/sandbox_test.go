@@ -142,6 +142,10 @@ func misbehaveWhenTold() {
 		runtime.LockOSThread()
 		close(ready)
 		<-told
+		// What the resource limit is for: MuPDF's own account does not see this.
+		if _, err := unix.Mmap(-1, 0, 2<<30, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON); err != unix.ENOMEM {
+			fmt.Fprintf(os.Stderr, "take more memory than there is for it: %v\n", err)
+		}
 		for _, d := range deeds {
 			if err := d.do(); !refused(err) {
 				fmt.Fprintf(os.Stderr, "%s: %v\n", d.name, err)
