@@ -19,6 +19,9 @@ import (
 func confine() Sandbox {
 	var s Sandbox
 	miss := func(what string, err error) {
+		if errno, ok := errors.AsType[unix.Errno](err); ok {
+			err = errno // the libraries' own words add nothing
+		}
 		s.Missing = append(s.Missing, fmt.Sprintf("%s: %v", what, err))
 	}
 	// A limit of no core files does not keep a crash from a collector that the
