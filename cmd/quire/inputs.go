@@ -35,10 +35,15 @@ type inputs struct {
 }
 
 func inputsOf(c *cli.Context, usage string) (inputs, error) {
-	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
-	if len(in.paths) == 0 {
-		return in, errors.New("no input: " + usage)
+	if c.NArg() == 0 {
+		return inputs{}, errors.New("no input: " + usage)
 	}
+	return inputsFrom(c, c.Args().Slice())
+}
+
+// inputsFrom is inputsOf for paths that need not be arguments.
+func inputsFrom(c *cli.Context, paths []string) (inputs, error) {
+	in := inputs{paths: paths, include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
 	if !slices.Contains([]render.SandboxMode{render.SandboxAuto, render.SandboxRequire, render.SandboxOff}, in.sandbox) {
 		return in, fmt.Errorf("--sandbox %s: it is auto, require or off", in.sandbox)
 	}
@@ -56,8 +61,8 @@ func inputsOf(c *cli.Context, usage string) (inputs, error) {
 	return in, nil
 }
 
-func (in inputs) walker(output string, log *slog.Logger) (*walk.Walker, error) {
-	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Log: log})
+func (in inputs) walker(output string, checksum bool, log *slog.Logger) (*walk.Walker, error) {
+	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Checksum: checksum, Log: log})
 }
 
 // otherFormats tells whether somebody asked for files of any name, with
