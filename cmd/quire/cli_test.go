@@ -210,6 +210,14 @@ func TestLastLineAddsUp(t *testing.T) {
 	if got := lastLine(s, "out"); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+	s.Documents.Skipped, s.Pages.Skipped, s.Resumed = 5, 31, 5
+	s.DocumentsBefore, s.PagesBefore = orchestrator.Counts{Done: 4, Partial: 1}, orchestrator.Counts{Done: 30, Failed: 1}
+	s.Redone = map[orchestrator.Redone]int64{orchestrator.RedoneModel: 2, orchestrator.RedoneInput: 1}
+	want = "documents: 15 = 7 done + 1 partial + 2 failed + 5 skipped; pages: 136 = 100 done + 5 failed + 31 skipped + 0 cancelled; " +
+		"skipped: 4 done + 1 partial + 0 failed before, with pages: 30 done + 1 failed; resumed: 5 pages; redone: 1 changed + 2 another model; 10s, 10.0 pages/s; results in out"
+	if got := lastLine(s, "out"); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
 }
 
 func TestRequestsLine(t *testing.T) {

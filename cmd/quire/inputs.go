@@ -61,8 +61,8 @@ func inputsFrom(c *cli.Context, paths []string) (inputs, error) {
 	return in, nil
 }
 
-func (in inputs) walker(output string, log *slog.Logger) (*walk.Walker, error) {
-	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Log: log})
+func (in inputs) walker(output string, checksum bool, log *slog.Logger) (*walk.Walker, error) {
+	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Checksum: checksum, Log: log})
 }
 
 // otherFormats tells whether somebody asked for files of any name, with
