@@ -106,13 +106,17 @@ func TestHostileTree(t *testing.T) {
 
 	m := model(t, theServer.Addr(), layout.Config{})
 	d := detector(t, m, orchestrator.Config{}, render.Config{OpenTimeout: time.Second, Sandbox: render.SandboxRequire})
-	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test", Model: m.Info()})
+	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tree.Close()
+	if err := tree.Start(m.Info(), nil); err != nil {
+		t.Fatal(err)
+	}
 	s, err := d.Run(t.Context(), orchestrator.Job{Source: source, Sink: tree})
-	if err := errors.Join(err, tree.Finish()); err != nil {
+	_, finishErr := tree.Finish(t.Context(), s, err, nil)
+	if err := errors.Join(err, finishErr); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]orchestrator.Category{}
