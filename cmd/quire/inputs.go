@@ -100,6 +100,16 @@ type serverChoice struct {
 }
 
 func serverChoiceOf(c *cli.Context) (serverChoice, error) {
+	s, err := serverFlagsOf(c)
+	if err == nil && s.triton != "" && s.repository != "" {
+		err = errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	}
+	return s, err
+}
+
+// serverFlagsOf is serverChoiceOf, where --triton and --model-repository may go
+// together.
+func serverFlagsOf(c *cli.Context) (serverChoice, error) {
 	s := serverChoice{triton: c.String("triton"), repository: c.String("model-repository")}
 	if word := c.String("transport"); word != "" {
 		var err error
@@ -115,9 +125,6 @@ func serverChoiceOf(c *cli.Context) (serverChoice, error) {
 }
 
 func (s serverChoice) check() error {
-	if s.triton != "" && s.repository != "" {
-		return errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
-	}
 	if s.triton == "" && (s.connection.TLS != nil || s.connection.Headers != nil) {
 		return errors.New("--tls and --triton-header are about a server of yours: name it with --triton")
 	}
