@@ -150,7 +150,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 	// There is nothing to finish.
 	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 
-	walker, err := cfg.walker("", log)
+	walker, err := cfg.walker("", false, log)
 	if err != nil {
 		return usageError{err}
 	}
@@ -269,14 +269,20 @@ func layOutSamples(dir string) error {
 // benchResults writes the results of each run below dir, as quire run does, into
 // a directory of its own. They stay until all is over: removing them is no part
 // of a run.
-func benchResults(dir string, model orchestrator.ModelInfo) func() (orchestrator.Sink, func() error, error) {
+func benchResults(dir string, model orchestrator.ModelInfo) func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
 	n := 0
-	return func() (orchestrator.Sink, func() error, error) {
+	return func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
 		n++
-		tree, err := sink.Open(sink.Config{Dir: filepath.Join(dir, fmt.Sprintf("results-%d", n)), Tool: "quire", ToolVersion: version, Model: model})
+		tree, err := sink.Open(sink.Config{Dir: filepath.Join(dir, fmt.Sprintf("results-%d", n)), Tool: "quire", ToolVersion: version})
 		if err != nil {
 			return nil, nil, err
 		}
-		return tree, func() error { return errors.Join(tree.Finish(), tree.Close()) }, nil
+		if err := tree.Start(model, nil); err != nil {
+			return nil, nil, errors.Join(err, tree.Close())
+		}
+		return tree, func(ctx context.Context, s orchestrator.Summary, err error) error {
+			_, err = tree.Finish(ctx, s, err, nil)
+			return errors.Join(err, tree.Close())
+		}, nil
 	}
 }

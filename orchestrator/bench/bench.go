@@ -52,7 +52,7 @@ type Config struct {
 	Pages  int
 	// Results makes a sink for one run, and what to call after it. Default: a
 	// sink that writes nothing.
-	Results func() (orchestrator.Sink, func() error, error)
+	Results func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error)
 
 	// Repeat is how many rounds of windows are taken at least. Default 5.
 	Repeat int
@@ -75,8 +75,8 @@ func (c Config) withDefaults() Config {
 		c.MuPDF = func() time.Duration { return 0 }
 	}
 	if c.Results == nil {
-		c.Results = func() (orchestrator.Sink, func() error, error) {
-			return new(measure.Counter), func() error { return nil }, nil
+		c.Results = func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
+			return new(measure.Counter), func(context.Context, orchestrator.Summary, error) error { return nil }, nil
 		}
 	}
 	if c.Progress == nil {
