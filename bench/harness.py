@@ -123,8 +123,7 @@ def measure(command, limit, server=None, stays=True):
             in_time = too_long.is_alive()
             too_long.cancel()
             if status is None:  # interrupted
-                kill_group(candidate.pid)
-                candidate.wait()
+                end(candidate)
             candidate.stdin.close()
             candidate.stdout.close()
             sweep()
@@ -136,6 +135,16 @@ def measure(command, limit, server=None, stays=True):
         own_after = usage.ru_utime + usage.ru_stime  # of its children, too
     spent = own_after - own + theirs_after - theirs
     return {**about, "exit_code": candidate.returncode, "cpu": spent, "others": max(0.0, machine_after - machine - spent)}
+
+
+def end(candidate):
+    """Ends it: by itself, so that it tidies up, or else by force."""
+    candidate.terminate()
+    try:
+        candidate.wait(5)
+    except subprocess.TimeoutExpired:
+        kill_group(candidate.pid)
+        candidate.wait()
 
 
 def kill_group(pid):

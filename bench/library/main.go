@@ -69,11 +69,14 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer model.Close()
-	tree, err := sink.Open(sink.Config{Dir: args[1], Tool: "bench/library", Model: model.Info()})
+	tree, err := sink.Open(sink.Config{Dir: args[1], Tool: "bench/library"})
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
+	if err := tree.Start(model.Info(), nil); err != nil {
+		return err
+	}
 	detector, err := orchestrator.New(orchestrator.Config{
 		Model: model, Renderer: render.New(render.Config{Guard: g, Nice: 10}), SharedMemoryPrefix: g.ShmPrefix(),
 	})
@@ -89,7 +92,8 @@ func run(ctx context.Context, args []string) (err error) {
 	lateness := tick()
 	summary, err := detector.Run(ctx, orchestrator.Job{Source: documents, Sink: results})
 	late := lateness()
-	if err = cmp.Or(err, tree.Finish()); err != nil {
+	_, finishErr := tree.Finish(ctx, summary, err, nil)
+	if err = cmp.Or(err, finishErr); err != nil {
 		return err
 	}
 	if err := out.Encode(message{
@@ -108,9 +112,9 @@ type counted struct {
 	regions int
 }
 
-func (c *counted) Page(r orchestrator.PageResult) error {
+func (c *counted) Page(ctx context.Context, r orchestrator.PageResult) error {
 	c.regions += len(r.Regions)
-	return c.Sink.Page(r)
+	return c.Sink.Page(ctx, r)
 }
 
 // tick starts a timer that is due every millisecond; what it returns stops it

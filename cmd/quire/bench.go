@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"quire/orchestrator/bench"
 	"quire/orchestrator/render"
 	"quire/orchestrator/sink"
+	"quire/orchestrator/walk"
 	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
 )
@@ -39,6 +41,7 @@ func benchCommand(stop stops) *cli.Command {
 			&cli.IntFlag{Name: "repeat", EnvVars: []string{"QUIRE_BENCH_REPEAT"}, Usage: "take at least `N` rounds, and print medians", Value: 5},
 			&cli.DurationFlag{Name: "min-time", EnvVars: []string{"QUIRE_BENCH_MIN_TIME"}, Usage: "measure for `TIME` or longer in each window; a round has three", Value: 5 * time.Second},
 			&cli.DurationFlag{Name: "budget", EnvVars: []string{"QUIRE_BENCH_BUDGET"}, Usage: "take more rounds until three agree, for at most `TIME`", Value: 3 * time.Minute},
+			&cli.BoolFlag{Name: "curve", EnvVars: []string{"QUIRE_BENCH_CURVE"}, Usage: "measure instead what cost and memory do from 10 to 10,000 documents and in a long one; made documents, the instant model unless --model says otherwise"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print one JSON object (docs/bench.md)"},
 			logLevelFlag(),
 		}),
@@ -61,7 +64,7 @@ type benchConfig struct {
 	kind            bench.Kind
 	pages, repeat   int
 	minTime, budget time.Duration
-	json            bool
+	curve, json     bool
 	logLevel        string
 }
 
@@ -70,9 +73,17 @@ type benchConfig struct {
 func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	cfg := benchConfig{
 		kind: bench.Kind(c.String("model")), pages: c.Int("pages"), repeat: c.Int("repeat"),
-		minTime: c.Duration("min-time"), budget: c.Duration("budget"), json: c.Bool("json"), logLevel: c.String("log-level"),
+		minTime: c.Duration("min-time"), budget: c.Duration("budget"), curve: c.Bool("curve"), json: c.Bool("json"), logLevel: c.String("log-level"),
 	}
 	paths := c.Args().Slice()
+	if cfg.curve {
+		if len(paths) > 0 {
+			return cfg, errors.New("--curve makes its own documents: leave DIR out")
+		}
+		if !c.IsSet("model") && !c.IsSet("triton") && !c.IsSet("model-repository") {
+			cfg.kind = bench.KindInstant
+		}
+	}
 	if len(paths) == 0 {
 		paths = []string{own}
 	}
@@ -139,7 +150,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 	// There is nothing to finish.
 	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 
-	walker, err := cfg.walker("", log)
+	walker, err := cfg.walker("", false, log)
 	if err != nil {
 		return usageError{err}
 	}
@@ -178,7 +189,12 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 	if s.server != nil {
 		what.Server = s.server.Pid
 	}
-	result, err := bench.Run(ctx, what)
+	var result interface{ Text(io.Writer) error }
+	if cfg.curve {
+		result, err = benchCurve(ctx, what, scratch, own, log)
+	} else {
+		result, err = bench.Run(ctx, what)
+	}
 	screen.hide()
 	if err != nil {
 		return interruptedOr(ctx, err)
@@ -189,6 +205,28 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		return e.Encode(result)
 	}
 	return result.Text(c.App.Writer)
+}
+
+// benchCurve measures what becomes of cost and memory as there is more to do.
+func benchCurve(ctx context.Context, what bench.Config, scratch, own string, log *slog.Logger) (*bench.CurveResult, error) {
+	dir := filepath.Join(scratch, "curve")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	names, err := filepath.Glob(filepath.Join(own, "*.pdf"))
+	if err != nil {
+		return nil, err
+	}
+	return bench.Curve(ctx, bench.CurveConfig{
+		Config: what, Dir: dir, Samples: names,
+		Walk: func(path string) (orchestrator.Source, func() error, error) {
+			w, err := walk.New([]string{path}, walk.Config{Log: log})
+			if err != nil {
+				return nil, nil, err
+			}
+			return w, w.Close, nil
+		},
+	})
 }
 
 // connectBench is connect, with the model that was asked for.
@@ -231,14 +269,20 @@ func layOutSamples(dir string) error {
 // benchResults writes the results of each run below dir, as quire run does, into
 // a directory of its own. They stay until all is over: removing them is no part
 // of a run.
-func benchResults(dir string, model orchestrator.ModelInfo) func() (orchestrator.Sink, func() error, error) {
+func benchResults(dir string, model orchestrator.ModelInfo) func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
 	n := 0
-	return func() (orchestrator.Sink, func() error, error) {
+	return func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
 		n++
-		tree, err := sink.Open(sink.Config{Dir: filepath.Join(dir, fmt.Sprintf("results-%d", n)), Tool: "quire", ToolVersion: version, Model: model})
+		tree, err := sink.Open(sink.Config{Dir: filepath.Join(dir, fmt.Sprintf("results-%d", n)), Tool: "quire", ToolVersion: version})
 		if err != nil {
 			return nil, nil, err
 		}
-		return tree, func() error { return errors.Join(tree.Finish(), tree.Close()) }, nil
+		if err := tree.Start(model, nil); err != nil {
+			return nil, nil, errors.Join(err, tree.Close())
+		}
+		return tree, func(ctx context.Context, s orchestrator.Summary, err error) error {
+			_, err = tree.Finish(ctx, s, err, nil)
+			return errors.Join(err, tree.Close())
+		}, nil
 	}
 }

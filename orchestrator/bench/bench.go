@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
 	"time"
 
@@ -53,7 +52,7 @@ type Config struct {
 	Pages  int
 	// Results makes a sink for one run, and what to call after it. Default: a
 	// sink that writes nothing.
-	Results func() (orchestrator.Sink, func() error, error)
+	Results func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error)
 
 	// Repeat is how many rounds of windows are taken at least. Default 5.
 	Repeat int
@@ -66,10 +65,7 @@ type Config struct {
 	Progress func(string)
 }
 
-func (c Config) withDefaults() (Config, error) {
-	if c.Engine.Model == nil || c.Engine.Renderer == nil || c.Client == nil || c.Source == nil {
-		return c, errors.New("bench: Config has no Model, Renderer, Client or Source")
-	}
+func (c Config) withDefaults() Config {
 	c.Kind = cmp.Or(c.Kind, KindLayout)
 	c.Pages = cmp.Or(c.Pages, 200)
 	c.Repeat = cmp.Or(c.Repeat, 5)
@@ -79,14 +75,14 @@ func (c Config) withDefaults() (Config, error) {
 		c.MuPDF = func() time.Duration { return 0 }
 	}
 	if c.Results == nil {
-		c.Results = func() (orchestrator.Sink, func() error, error) {
-			return new(measure.Counter), func() error { return nil }, nil
+		c.Results = func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
+			return new(measure.Counter), func(context.Context, orchestrator.Summary, error) error { return nil }, nil
 		}
 	}
 	if c.Progress == nil {
 		c.Progress = func(string) {}
 	}
-	return c, nil
+	return c
 }
 
 func (c Config) server() int {
@@ -112,11 +108,10 @@ func (c Config) limitKind() LimitKind {
 // ctx's, or about what makes measuring impossible; nothing that was measured is
 // returned with it.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return nil, err
+	if cfg.Engine.Model == nil || cfg.Engine.Renderer == nil || cfg.Client == nil || cfg.Source == nil {
+		return nil, errors.New("bench: Config has no Model, Renderer, Client or Source")
 	}
-	b := &bench{cfg: cfg, cores: runtime.GOMAXPROCS(0)}
+	b := &bench{cfg: cfg.withDefaults(), cores: cores()}
 	defer b.close()
 	if err := b.prepare(ctx); err != nil {
 		return nil, err

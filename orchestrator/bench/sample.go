@@ -28,6 +28,9 @@ func sample(ctx context.Context, source orchestrator.Source, most int) (chosen [
 	return chosen, found
 }
 
+// cores is how many processors this program may use.
+func cores() int { return runtime.GOMAXPROCS(0) }
+
 // machine tells what this is.
 func machine(cores int) Machine {
 	m := Machine{CPU: runtime.GOARCH, Cores: cores}

@@ -129,13 +129,13 @@ func (b *bench) run(ctx context.Context, times int) (orchestrator.Summary, error
 	return run(ctx, b.detector, measure.Repeat(b.set, times), b.cfg.Results)
 }
 
-func run(ctx context.Context, d *orchestrator.Detector, source orchestrator.Source, results func() (orchestrator.Sink, func() error, error)) (orchestrator.Summary, error) {
+func run(ctx context.Context, d *orchestrator.Detector, source orchestrator.Source, results func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error)) (orchestrator.Summary, error) {
 	sink, finish, err := results()
 	if err != nil {
 		return orchestrator.Summary{}, err
 	}
 	summary, err := d.Run(ctx, orchestrator.Job{Source: source, Sink: sink})
-	if endErr := finish(); err == nil {
+	if endErr := finish(ctx, summary, err); err == nil {
 		err = endErr
 	}
 	return summary, err

@@ -42,10 +42,15 @@ type Counter struct {
 }
 
 // Begin counts nothing.
-func (c *Counter) Begin(orchestrator.Document, int) error { return nil }
+func (c *Counter) Begin(context.Context, orchestrator.Document) (orchestrator.Past, error) {
+	return orchestrator.Past{}, nil
+}
+
+// Opened counts nothing.
+func (c *Counter) Opened(context.Context, orchestrator.Document, int) error { return nil }
 
 // Page counts a page.
-func (c *Counter) Page(p orchestrator.PageResult) error {
+func (c *Counter) Page(_ context.Context, p orchestrator.PageResult) error {
 	c.Regions += int64(len(p.Regions))
 	if p.Err == nil {
 		c.Pages++
@@ -55,12 +60,13 @@ func (c *Counter) Page(p orchestrator.PageResult) error {
 }
 
 // End counts a document.
-func (c *Counter) End(d orchestrator.DocumentResult) error {
+func (c *Counter) End(_ context.Context, d orchestrator.DocumentResult, stands func(error)) error {
 	c.Documents++
-	if d.Err == nil {
-		return nil
+	if d.Err != nil {
+		_ = c.fail(d.Err)
 	}
-	return c.fail(d.Err)
+	stands(nil)
+	return nil
 }
 
 func (c *Counter) fail(err *orchestrator.PageError) error {
