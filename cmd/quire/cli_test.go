@@ -63,6 +63,11 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--triton-header", "A=1", "--triton-header", "a=2"}, "twice"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--triton-header", "a b=secret"}, `header "a b"`},
 		{[]string{"doctor", "--triton", "a:1", "--tls-key", "k"}, "go together"},
+		{[]string{"verify", empty}, "no PDF found"},
+		{[]string{"verify", "--pages", "0"}, "at least 1"},
+		{[]string{"verify", "--batch", "0"}, "at least 1"},
+		{[]string{"verify", "--tolerance", "-1"}, "must not be negative"},
+		{[]string{"verify", "--score-tolerance", "NaN"}, "must not be negative"},
 		{[]string{"ran"}, `no command "ran"`},
 		{[]string{"help", "ran"}, "ran"},
 	} {

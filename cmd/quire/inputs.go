@@ -35,10 +35,16 @@ type inputs struct {
 }
 
 func inputsOf(c *cli.Context, usage string) (inputs, error) {
-	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
-	if len(in.paths) == 0 {
-		return in, errors.New("no input: " + usage)
+	in, err := optionalInputsOf(c)
+	if err == nil && len(in.paths) == 0 {
+		err = errors.New("no input: " + usage)
 	}
+	return in, err
+}
+
+// optionalInputsOf is for commands that do without documents.
+func optionalInputsOf(c *cli.Context) (inputs, error) {
+	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
 	if !slices.Contains([]render.SandboxMode{render.SandboxAuto, render.SandboxRequire, render.SandboxOff}, in.sandbox) {
 		return in, fmt.Errorf("--sandbox %s: it is auto, require or off", in.sandbox)
 	}
