@@ -15,7 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	samples "quire/examples"
+	samplefiles "quire/examples"
 	"quire/orchestrator"
 	"quire/orchestrator/bench"
 	"quire/orchestrator/render"
@@ -250,12 +250,12 @@ func layOutSamples(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	names, err := fs.Glob(samples.Files, "*.pdf")
+	names, err := fs.Glob(samplefiles.Files, "*.pdf")
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		content, err := samples.Files.ReadFile(name)
+		content, err := samplefiles.Files.ReadFile(name)
 		if err != nil {
 			return err
 		}
