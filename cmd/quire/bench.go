@@ -168,7 +168,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(ctx, err)
 	}
 	defer s.close()
-	s.supervise(ctx, g, cancel, log)
+	s.supervise(ctx, g, nil, cancel, log)
 	defer s.endServer()
 
 	pool := render.New(render.Config{
