@@ -88,8 +88,9 @@ type Model interface {
 	// *ModelError that says what to do about it, or ctx's error. The slab may
 	// be used again once Infer has returned.
 	Infer(ctx context.Context, s *Slab, first int, frames []Frame) ([]Verdict, error)
-	// WaitReady returns when the server is there and the model can be used
-	// again, or with ctx's error.
+	// WaitReady returns when the model answers again: when it has answered a
+	// blank page, since a server may say that it is ready and fail everything.
+	// It fails with ctx's error, or with a *ModelError when waiting is no use.
 	WaitReady(ctx context.Context) error
 	// Refresh reads the served config again. It fails with a *ModelError whose
 	// Action is ActionStop when pages that are already drawn no longer fit.
@@ -139,6 +140,9 @@ func (a Action) String() string {
 // ModelError is a failed call to the model, and what to do about it.
 type ModelError struct {
 	Action Action
+	// Lost is set beside ActionWait when the server died with the request in
+	// flight: one of its pages may be why.
+	Lost bool
 	// Message is one line for people.
 	Message string
 	Err     error

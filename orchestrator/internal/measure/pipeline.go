@@ -90,6 +90,14 @@ type Flow struct {
 	InFlight, Filling int
 }
 
+// Add is both together.
+func (f Flow) Add(g Flow) Flow {
+	return Flow{
+		Looks: f.Looks + g.Looks, Full: f.Full + g.Full, Idle: f.Idle + g.Idle, Stalled: f.Stalled + g.Stalled,
+		InFlight: f.InFlight + g.InFlight, Filling: f.Filling + g.Filling,
+	}
+}
+
 // lookEvery is often enough to see a stage wait, and too seldom to cost
 // anything beside it.
 const lookEvery = 20 * time.Millisecond
