@@ -94,7 +94,11 @@ func run(c *cli.Context, stop stops) (err error) {
 	defer served.close()
 	served.supervise(ctx, g, cancel, log)
 
-	if err := tree.Start(served.model.Info(), answerOptions(served.model.Contract())); err != nil {
+	info, err := served.info()
+	if err != nil {
+		return err
+	}
+	if err := tree.Start(info, answerOptions(served.model.Contract())); err != nil {
 		return err
 	}
 
@@ -157,7 +161,7 @@ func someFailed(s orchestrator.Summary) bool {
 func answerOptions(c *layout.Contract) map[string]any {
 	return map[string]any{
 		"threshold": c.ScoreThreshold, "nms_iou": c.IoUThreshold, "nms_candidates": c.MaxCandidates, "nms_keep": c.MaxKept,
-		"width_px": c.Width, "height_px": c.Height, "labels": c.Labels,
+		"width_px": c.Width, "height_px": c.Height, "labels": c.Labels, "precision": c.Precision,
 	}
 }
 

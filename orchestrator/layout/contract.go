@@ -34,6 +34,7 @@ const (
 	keyBatch          = "quire.batch"
 	keyMaxAge         = "quire.max_age_ms"
 	keyInFlight       = "quire.in_flight"
+	keyPrecision      = "quire.precision"
 )
 
 // What holds where the served config says nothing.
@@ -87,6 +88,9 @@ type Contract struct {
 	InFlight int
 	// Instances is how many copies of the model the server runs, at least 1.
 	Instances int
+	// Precision is what the config asks the model to compute in, empty where it
+	// says nothing. Answers differ a little with it.
+	Precision string
 }
 
 // PageBytes is the size of one page's input.
@@ -258,6 +262,7 @@ func (c *Contract) readParameters(parameters map[string]*inferencepb.ModelParame
 	c.IoUThreshold = number(keyIoU, defaultIoU, 0, 1)
 	c.MaxCandidates = count(keyCandidates, defaultCandidates)
 	c.MaxKept = count(keyKeep, defaultKeep)
+	c.Precision, _ = get(keyPrecision)
 	c.Batch = min(count(keyBatch, 0), maxAtOnce)
 	c.InFlight = min(count(keyInFlight, 0), maxAtOnce)
 	if _, ok := get(keyMaxAge); ok {

@@ -218,7 +218,7 @@ func (t *Tree) Start(model orchestrator.ModelInfo, options map[string]any) (err 
 		options = map[string]any{}
 	}
 	t.model, t.options = model, options
-	if t.modelSum, err = digest(model); err != nil {
+	if t.modelSum, err = digest([]string{model.Name, model.Version}); err != nil {
 		return err
 	}
 	if t.optionsSum, err = digest([]any{Schema, options}); err != nil {
