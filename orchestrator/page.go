@@ -169,6 +169,6 @@ type DocumentResult struct {
 // ModelInfo names the model that gave the answers.
 type ModelInfo struct {
 	Name, Version string
-	// Digest is empty when the server does not tell.
+	// Digest is of the model's content, empty where that is not known.
 	Digest string
 }

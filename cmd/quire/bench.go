@@ -15,7 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	samples "quire/examples"
+	samplefiles "quire/examples"
 	"quire/orchestrator"
 	"quire/orchestrator/bench"
 	"quire/orchestrator/render"
@@ -35,13 +35,13 @@ func benchCommand(stop stops) *cli.Command {
 			"close the whole comes to what the machine can do, and what holds it up.\n" +
 			"docs/bench.md explains each line. Keep the machine quiet meanwhile.",
 		Flags: slices.Concat([]cli.Flag{
-			&cli.StringFlag{Name: "model", EnvVars: []string{"QUIRE_BENCH_MODEL"}, Value: string(bench.KindLayout), Usage: "measure with `MODEL`: layout; instant, which computes nothing and answers at once, as a fast GPU would; or gpu-like, which takes 6 ms a batch and 0.8 ms a page"},
+			&cli.StringFlag{Name: "model", EnvVars: []string{"QUIRE_MODEL"}, Value: string(bench.KindLayout), Usage: "measure with `MODEL`: layout; instant, which computes nothing and answers at once, as a fast GPU would; or gpu-like, which takes 6 ms a batch and 0.8 ms a page"},
 		}, serverFlags(), []cli.Flag{transportFlag()}, inputFlags(), engineFlags(), []cli.Flag{
-			&cli.IntFlag{Name: "pages", EnvVars: []string{"QUIRE_BENCH_PAGES"}, Usage: "sample documents until they have `N` pages", Value: 200},
-			&cli.IntFlag{Name: "repeat", EnvVars: []string{"QUIRE_BENCH_REPEAT"}, Usage: "take at least `N` rounds, and print medians", Value: 5},
-			&cli.DurationFlag{Name: "min-time", EnvVars: []string{"QUIRE_BENCH_MIN_TIME"}, Usage: "measure for `TIME` or longer in each window; a round has three", Value: 5 * time.Second},
-			&cli.DurationFlag{Name: "budget", EnvVars: []string{"QUIRE_BENCH_BUDGET"}, Usage: "take more rounds until three agree, for at most `TIME`", Value: 3 * time.Minute},
-			&cli.BoolFlag{Name: "curve", EnvVars: []string{"QUIRE_BENCH_CURVE"}, Usage: "measure instead what cost and memory do from 10 to 10,000 documents and in a long one; made documents, the instant model unless --model says otherwise"},
+			&cli.IntFlag{Name: "pages", EnvVars: []string{"QUIRE_PAGES"}, Usage: "sample documents until they have `N` pages; a curve goes up to so many", DefaultText: "200, or 10000 for a curve"},
+			&cli.IntFlag{Name: "repeat", EnvVars: []string{"QUIRE_REPEAT"}, Usage: "take at least `N` rounds, and print medians", Value: 5},
+			&cli.DurationFlag{Name: "min-time", EnvVars: []string{"QUIRE_MIN_TIME"}, Usage: "measure for `TIME` or longer in each window; a round has three", Value: 5 * time.Second},
+			&cli.DurationFlag{Name: "budget", EnvVars: []string{"QUIRE_BUDGET"}, Usage: "take more rounds until three agree, for at most `TIME`", Value: 3 * time.Minute},
+			&cli.BoolFlag{Name: "curve", EnvVars: []string{"QUIRE_CURVE"}, Usage: "measure instead what cost and memory do as documents and pages become more; with documents of its own, and with the instant model unless --model names another"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print one JSON object (docs/bench.md)"},
 			logLevelFlag(),
 		}),
@@ -107,7 +107,7 @@ func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 		return cfg, fmt.Errorf("--model %s: it is layout, instant or gpu-like", cfg.kind)
 	}
 	for _, name := range []string{"pages", "repeat"} {
-		if n := c.Int(name); n < 1 {
+		if n := c.Int(name); c.IsSet(name) && n < 1 {
 			return cfg, fmt.Errorf("--%s %d: it must be at least 1", name, n)
 		}
 	}
@@ -250,12 +250,12 @@ func layOutSamples(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	names, err := fs.Glob(samples.Files, "*.pdf")
+	names, err := fs.Glob(samplefiles.Files, "*.pdf")
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		content, err := samples.Files.ReadFile(name)
+		content, err := samplefiles.Files.ReadFile(name)
 		if err != nil {
 			return err
 		}
@@ -269,7 +269,7 @@ func layOutSamples(dir string) error {
 // benchResults writes the results of each run below dir, as quire run does, into
 // a directory of its own. They stay until all is over: removing them is no part
 // of a run.
-func benchResults(dir string, model orchestrator.ModelInfo) func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
+func benchResults(dir string, model orchestrator.ModelInfo) bench.Results {
 	n := 0
 	return func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
 		n++

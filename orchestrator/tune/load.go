@@ -244,7 +244,7 @@ func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestra
 	defer end.Stop()
 	// More often than any window lasts.
 	const times = 1 << 20
-	_, err = d.Run(ctx, orchestrator.Job{Source: measure.Repeat(documents, times), Sink: timedSink{r, drawn}, Stop: stop})
+	_, err = d.Run(ctx, orchestrator.Job{Source: measure.Repeat(documents, times), Sink: &timedSink{record: r, drawn: drawn}, Stop: stop})
 	if errors.Is(err, orchestrator.ErrInterrupted) {
 		err = nil
 	}
@@ -321,14 +321,12 @@ func (w *timedWorker) Draw(ctx context.Context, page int) ([]byte, orchestrator.
 // timedSink notes when pages end. Pages that cannot be drawn are none of the
 // server's business.
 type timedSink struct {
+	measure.Counter
 	record *record
 	drawn  *drawnTimes
 }
 
-func (timedSink) Begin(orchestrator.Document, int) error { return nil }
-func (timedSink) End(orchestrator.DocumentResult) error  { return nil }
-
-func (s timedSink) Page(p orchestrator.PageResult) error {
+func (s *timedSink) Page(_ context.Context, p orchestrator.PageResult) error {
 	drawn := s.drawn.take(p.Ref)
 	switch {
 	case p.Err == nil:
