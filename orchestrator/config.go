@@ -56,9 +56,9 @@ type Config struct {
 	Workers int
 }
 
-// defaultMaxAge is about one page's drawing time: waiting longer than the next
-// page needs to arrive buys nothing.
-const defaultMaxAge = 20 * time.Millisecond
+// DefaultMaxAge is what Config.MaxAge is by default: about one page's drawing
+// time. Waiting longer than the next page needs to arrive buys nothing.
+const DefaultMaxAge = 20 * time.Millisecond
 
 // withDefaults returns a copy whose fields all mean themselves, or names the
 // two values that contradict each other.
@@ -114,6 +114,6 @@ func (c Config) limits(in Input) limits {
 	return limits{
 		batch:    min(cmp.Or(c.Batch, in.Batch, in.MaxBatch), in.MaxBatch),
 		inFlight: cmp.Or(c.InFlight, in.InFlight, in.Instances+1),
-		maxAge:   cmp.Or(c.MaxAge, in.MaxAge, defaultMaxAge),
+		maxAge:   cmp.Or(c.MaxAge, in.MaxAge, DefaultMaxAge),
 	}
 }

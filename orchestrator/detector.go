@@ -35,6 +35,7 @@ type Detector struct {
 	batches *batch.Batcher[*Slab, *page]
 	window  window
 	server  serverWait
+	took    atomic.Int64 // nanoseconds that the last answered request took
 
 	admission chan struct{} // one token a page that Detect or DetectBatch admitted
 	scaling   chan struct{} // one token an image being scaled
@@ -232,6 +233,7 @@ type page struct {
 	run      *run // nil for Detect and DetectBatch
 	frame    Frame
 	geometry Geometry
+	lost     int // times that the server died with it in flight; of its batch's goroutine
 
 	ended  atomic.Bool
 	result chan PageResult // capacity 1; unused by a run

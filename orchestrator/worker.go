@@ -202,7 +202,7 @@ func (w *worker) openForRun(t *openTask) {
 		r.documentFailed(t.doc, &PageError{Ref: PageRef{Path: t.doc.Path}, Stage: StageOpen, Category: CategoryNoPages, Message: "the document has no pages"})
 		return
 	}
-	dt := &drawTask{run: r, doc: t.doc, pages: pages, next: 1}
+	dt := newDrawTask(t, pages)
 	w.open.draw = dt
 	r.documentOpened(dt)
 	w.d.work.addDraw(dt)
@@ -214,8 +214,11 @@ func (w *worker) drawRange(t task) {
 	r, dt := t.draw.run, t.draw
 	ctx := r.ctx
 	for page := t.from; page < t.to; page++ {
+		if dt.past.Pages.Has(page) {
+			continue
+		}
 		if r.stopping() {
-			r.pagesNotDrawn(dt, t.to-page)
+			r.pagesNotDrawn(dt, dt.missing(page, t.to))
 			return
 		}
 		if w.open.draw != dt {
@@ -244,6 +247,9 @@ func (w *worker) reopenFailed(dt *drawTask, from, to int, err error) {
 	switch {
 	case errors.As(err, &pe):
 		for page := from; page < to; page++ {
+			if dt.past.Pages.Has(page) {
+				continue
+			}
 			p := newPage(w.d, r.ctx, PageRef{Path: dt.doc.Path, Page: page})
 			p.run = r
 			r.track(p)
@@ -254,6 +260,6 @@ func (w *worker) reopenFailed(dt *drawTask, from, to int, err error) {
 		if r.ctx.Err() == nil {
 			r.abort(err)
 		}
-		r.pagesNotDrawn(dt, to-from)
+		r.pagesNotDrawn(dt, dt.missing(from, to))
 	}
 }

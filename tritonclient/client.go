@@ -157,6 +157,12 @@ func (c *Client) WaitModelReady(ctx context.Context, model, version string, onWa
 			err = &Error{Kind: ModelNotReady, Op: "ModelReady", Model: model, Target: c.target}
 		case errors.Is(err, Restricted), errors.Is(err, InvalidArgument):
 			return err
+		case errors.Is(err, Deadline) && ctx.Err() == nil:
+			// Waiting on a dead connection would not end when the server is
+			// back: another one has to be made.
+			if alive, cut := c.alive(ctx); !alive && ctx.Err() == nil {
+				cut()
+			}
 		}
 		if ctx.Err() == nil {
 			reason = err

@@ -12,13 +12,15 @@ import (
 type runConfig struct {
 	inputs
 	engineChoice
-	output        string
-	server        serverChoice
-	threshold     float64 // as layout.Config has it
-	pageTimeout   time.Duration
-	serverWait    time.Duration
-	logLevel      string
-	json, overlay bool
+	output                              string
+	server                              serverChoice
+	threshold                           float64 // as layout.Config has it
+	pageTimeout                         time.Duration
+	serverWait                          time.Duration
+	diskWait                            time.Duration // as sink.Config has it
+	fresh, retryFailed, checksum, prune bool
+	logLevel                            string
+	json, overlay                       bool
 }
 
 func runConfigOf(c *cli.Context) (runConfig, error) {
@@ -26,6 +28,8 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 		output: c.String("output"), pageTimeout: c.Duration("page-timeout"), serverWait: c.Duration("server-wait"),
 		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"), overlay: c.Bool("overlay"),
 	}
+	cfg.diskWait, cfg.fresh, cfg.retryFailed = c.Duration("disk-wait"), c.Bool("fresh"), c.Bool("retry-failed")
+	cfg.checksum, cfg.prune = c.Bool("checksum"), c.Bool("prune")
 	var err error
 	if cfg.inputs, err = inputsOf(c, "quire run DIR… -o OUT"); err != nil {
 		return cfg, err
@@ -41,6 +45,15 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 	}
 	if cfg.serverWait <= 0 {
 		return cfg, fmt.Errorf("--server-wait %v: it must be above 0", cfg.serverWait)
+	}
+	if cfg.fresh && cfg.retryFailed {
+		return cfg, errors.New("--fresh and --retry-failed contradict each other: the one does everything again, the other only what failed")
+	}
+	if cfg.diskWait < 0 {
+		return cfg, fmt.Errorf("--disk-wait %v: it must not be negative", cfg.diskWait)
+	}
+	if cfg.diskWait == 0 {
+		cfg.diskWait = -1
 	}
 	if c.IsSet("threshold") {
 		if cfg.threshold < 0 || cfg.threshold >= 1 {

@@ -23,7 +23,7 @@ func inputFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`, such as '*.{pdf,png,epub}'; may be given several times", DefaultText: "*.pdf in any case"},
 		&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
 		&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
-		&cli.StringFlag{Name: "sandbox", EnvVars: []string{"QUIRE_SANDBOX"}, Usage: "hold render workers in as far as the kernel can (auto), start none that is not held in whole (require), or leave them your rights (off): `MODE`", Value: string(render.SandboxAuto)},
+		&cli.StringFlag{Name: "sandbox", EnvVars: []string{"QUIRE_SANDBOX"}, Usage: "hold render workers in by `MODE`: auto is as far as the kernel can, require starts none without all of it, off leaves them your rights", Value: string(render.SandboxAuto)},
 	}
 }
 
@@ -35,16 +35,15 @@ type inputs struct {
 }
 
 func inputsOf(c *cli.Context, usage string) (inputs, error) {
-	in, err := optionalInputsOf(c)
-	if err == nil && len(in.paths) == 0 {
-		err = errors.New("no input: " + usage)
+	if c.NArg() == 0 {
+		return inputs{}, errors.New("no input: " + usage)
 	}
-	return in, err
+	return inputsFrom(c, c.Args().Slice())
 }
 
-// optionalInputsOf is for commands that do without documents.
-func optionalInputsOf(c *cli.Context) (inputs, error) {
-	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
+// inputsFrom is inputsOf for paths that need not be arguments.
+func inputsFrom(c *cli.Context, paths []string) (inputs, error) {
+	in := inputs{paths: paths, include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
 	if !slices.Contains([]render.SandboxMode{render.SandboxAuto, render.SandboxRequire, render.SandboxOff}, in.sandbox) {
 		return in, fmt.Errorf("--sandbox %s: it is auto, require or off", in.sandbox)
 	}
@@ -62,8 +61,8 @@ func optionalInputsOf(c *cli.Context) (inputs, error) {
 	return in, nil
 }
 
-func (in inputs) walker(output string, log *slog.Logger) (*walk.Walker, error) {
-	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Log: log})
+func (in inputs) walker(output string, checksum bool, log *slog.Logger) (*walk.Walker, error) {
+	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Checksum: checksum, Log: log})
 }
 
 // otherFormats tells whether somebody asked for files of any name, with
@@ -101,6 +100,15 @@ type serverChoice struct {
 }
 
 func serverChoiceOf(c *cli.Context) (serverChoice, error) {
+	if c.String("triton") != "" && c.String("model-repository") != "" {
+		return serverChoice{}, errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	}
+	return serverFlagsOf(c)
+}
+
+// serverFlagsOf is serverChoiceOf, where --triton and --model-repository may go
+// together.
+func serverFlagsOf(c *cli.Context) (serverChoice, error) {
 	s := serverChoice{triton: c.String("triton"), repository: c.String("model-repository")}
 	if word := c.String("transport"); word != "" {
 		var err error
@@ -116,9 +124,6 @@ func serverChoiceOf(c *cli.Context) (serverChoice, error) {
 }
 
 func (s serverChoice) check() error {
-	if s.triton != "" && s.repository != "" {
-		return errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
-	}
 	if s.triton == "" && (s.connection.TLS != nil || s.connection.Headers != nil) {
 		return errors.New("--tls and --triton-header are about a server of yours: name it with --triton")
 	}

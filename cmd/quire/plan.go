@@ -71,7 +71,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
 	log := newLogger(c.String("log-level"), screen)
-	walker, err := in.walker(c.String("output"), log)
+	walker, err := in.walker(c.String("output"), false, log)
 	if err != nil {
 		return usageError{err}
 	}

@@ -179,7 +179,7 @@ func TestScreenOnTerminal(t *testing.T) {
 				defer mu.Unlock()
 				return orchestrator.Stats{Waiting: "it is away, and the reason for that is much longer than any terminal is wide, or nearly any", WaitingSince: time.Now()}
 			}
-			stop := follow(t.Context(), s, progress.Now, stats, func(context.Context) (int, error) { return 7, nil })
+			stop := follow(t.Context(), s, &view{now: progress.Now, stats: stats, disk: noWait}, func(context.Context) (int, error) { return 7, nil })
 			v.await("waiting for")
 			// Something that is asked for the moving line may log while it is
 			// being asked.
@@ -221,7 +221,8 @@ func TestScreenInFile(t *testing.T) {
 		s.step(embedded.Progress{Text: "downloading", Total: 10, Done: 10})
 		s.step(embedded.Progress{Text: "installing"})
 		var progress orchestrator.Progress
-		stop := follow(t.Context(), s, progress.Now, func() orchestrator.Stats { return orchestrator.Stats{} }, func(context.Context) (int, error) { return 1, nil })
+		stats := func() orchestrator.Stats { return orchestrator.Stats{} }
+		stop := follow(t.Context(), s, &view{now: progress.Now, stats: stats, disk: noWait}, func(context.Context) (int, error) { return 1, nil })
 		time.Sleep(2*linePause + linePause/2)
 		stop()
 		s.say("a\x1b[31m\nb")
@@ -241,14 +242,20 @@ func TestDumbTerminal(t *testing.T) {
 	}
 }
 
+// noWait is a disk that nobody waits for.
+func noWait() (string, time.Time) { return "", time.Time{} }
+
 // The bar fills what room there is, and says nothing that it cannot know.
 func TestView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now orchestrator.ProgressNow
 		var stats orchestrator.Stats
+		var full string
+		var fullSince time.Time
 		v := &view{
 			now:   func() orchestrator.ProgressNow { return now },
 			stats: func() orchestrator.Stats { return stats },
+			disk:  func() (string, time.Time) { return full, fullSince },
 			pace:  newPace(time.Now()),
 		}
 		wantLine := func(columns int, want string) {
@@ -271,8 +278,11 @@ func TestView(t *testing.T) {
 		stats.Waiting, stats.WaitingSince = "it is\naway", time.Now().Add(-90*time.Second)
 		wantLine(70, "5/≈40 pages [=>                ] waiting for Triton, 1m30s: it is away")
 		stats = orchestrator.Stats{}
+		full, fullSince = "no space left", time.Now().Add(-12*time.Second)
+		wantLine(70, "5/≈40 pages [>            ] waiting for disk space, 12s: no space left")
+		full = ""
 		now.Listed, now.Opened, now.Known = 4, 4, 25
-		now.Pages = orchestrator.Counts{Done: 18, Failed: 2, Skipped: 5}
+		now.Pages, now.Resumed = orchestrator.Counts{Done: 21, Failed: 2, Skipped: 2}, 3 // which took no time
 		now.Documents = orchestrator.Counts{Done: 2, Partial: 1, Failed: 1}
 		wantLine(70, "25/25 pages [=============] 10.0 pages/s, failed: 2 pages, 2 documents")
 	})

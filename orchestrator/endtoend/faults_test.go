@@ -189,7 +189,7 @@ func TestBatchingIsReal(t *testing.T) {
 // encrypted files beside good ones; the accounts add up and each good page is
 // done.
 func TestOddDocumentsTouchNoOther(t *testing.T) {
-	set := odd.Make(t, "good.pdf", "mixed.pdf", "never_finishes.pdf", "bomb.pdf", "encrypted_user.pdf", "truncated.pdf", "zero_byte.pdf", "not_pdf.pdf", "no_pages.pdf", "twin_plain.pdf")
+	set := odd.Make(t, "good.pdf", "mixed.pdf", "never_finishes.pdf", "bomb.pdf", "encrypted_user.pdf", "truncated.pdf", "zero_byte.pdf", "not_pdf.pdf", "no_pages.pdf", "twin_plain.pdf", "loop_glyph.pdf", "loop_parent.pdf", "loop_object_stream.pdf", "largest_page.pdf")
 	m := model(t, theServer.Addr(), layout.Config{})
 	d := detector(t, m, orchestrator.Config{}, render.Config{PageTimeout: 2 * time.Second})
 	out := t.TempDir()

@@ -254,7 +254,7 @@ func TestActions(t *testing.T) {
 		{"stopping", tritontest.Stopping(), orchestrator.ActionWait},
 		{"connection cut", tritontest.Fault{Disconnect: true, Hang: true}, orchestrator.ActionWait},
 		{"cancelled by the server", tritontest.Fail(1, "GRPC server is shutting down and has stopped accepting new requests."), orchestrator.ActionWait},
-		{"reloading", tritontest.Reloading("layout"), orchestrator.ActionRefresh},
+		{"reloading", tritontest.Reloading("layout"), orchestrator.ActionWait},
 		{"model failed", tritontest.BackendError("out of memory"), orchestrator.ActionBisect},
 		{"refused with the contract unchanged", tritontest.Fail(3, "unexpected shape"), orchestrator.ActionStop},
 		{"too large", tritontest.Fail(8, "Received message larger than max (5 vs. 4)"), orchestrator.ActionStop},

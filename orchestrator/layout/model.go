@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode"
 
 	"quire/orchestrator"
 	"quire/tritonclient"
@@ -77,6 +79,7 @@ type Model struct {
 
 	refresh  sync.Mutex // one reader of the config at a time
 	contract atomic.Pointer[Contract]
+	requests atomic.Uint64 // made so far
 	// stale is set when the server or the model was away: what comes back may
 	// be another model under the same name.
 	stale atomic.Bool
@@ -152,7 +155,7 @@ func (m *Model) read(ctx context.Context, version string) (*Contract, error) {
 	}
 	c, err := NewContract(config)
 	if err != nil {
-		return nil, stop(err, "model %s at %s does not fit: %s: serve quire's model_repository there", m.cfg.Model, m.client.Target(), oneLine(err))
+		return nil, stop(err, "model %s at %s does not fit: %s: serve quire's model_repository there", m.cfg.Model, m.client.Target(), err)
 	}
 	c.Model, c.Version = m.cfg.Model, version
 	switch {
@@ -193,17 +196,6 @@ func (m *Model) Input() orchestrator.Input {
 // if it did not.
 func (m *Model) NoSharedMemory() error { return m.notOffered }
 
-// WaitReady waits for the server and the model.
-func (m *Model) WaitReady(ctx context.Context) error {
-	err := m.client.WaitModelReady(ctx, m.cfg.Model, m.cfg.Version, func(reason error) {
-		m.log.Debug("not ready", "reason", reason)
-	})
-	if err == nil {
-		return nil
-	}
-	return m.failed(ctx, err)
-}
-
 // Refresh reads the served config again and takes a new batch size or instance
 // count. What would change answers in mid-run (raster, labels, thresholds,
 // version) is refused with ActionStop: one run has one model.
@@ -234,6 +226,10 @@ func (m *Model) Infer(ctx context.Context, s *orchestrator.Slab, first int, fram
 		return nil, err
 	}
 	response, _, err := m.ask(ctx, c, s, first, n)
+	if n == 1 && tritonclient.KindOf(err) == tritonclient.BadResponse && ctx.Err() == nil {
+		// Once more, before it is held against the page.
+		response, _, err = m.ask(ctx, c, s, first, n)
+	}
 	if err != nil {
 		return m.refused(ctx, c, n, err)
 	}
@@ -290,6 +286,8 @@ func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, firs
 	pages, k := int64(n), int64(c.Detections)
 	request := &tritonclient.InferRequest{
 		Model: c.Model, Version: c.Version,
+		// It comes back, so that no other request's answer is taken for ours.
+		ID: strconv.FormatUint(m.requests.Add(1), 10),
 		Inputs: []tritonclient.Input{{
 			Name: inputPages, Datatype: "UINT8", Shape: []int64{pages, int64(c.Height), int64(c.Width), 3},
 		}},
@@ -384,7 +382,11 @@ func (m *Model) failed(ctx context.Context, err error) error {
 	if me, ok := errors.AsType[*orchestrator.ModelError](err); ok {
 		return me
 	}
-	return &orchestrator.ModelError{Action: action(tritonclient.KindOf(err)), Message: err.Error(), Err: err}
+	me := &orchestrator.ModelError{Action: action(tritonclient.KindOf(err)), Message: err.Error(), Err: err}
+	if e, ok := errors.AsType[*tritonclient.Error](err); ok {
+		me.Lost = e.Lost
+	}
+	return me
 }
 
 // action is what to do about a kind of error.
@@ -394,11 +396,10 @@ func action(kind tritonclient.Kind) orchestrator.Action {
 		// Too much is under way, ours or others'; nothing is wrong with the
 		// pages.
 		return orchestrator.ActionShrink
-	case tritonclient.Unavailable:
+	case tritonclient.Unavailable, tritonclient.ModelNotReady:
+		// Away, unloaded, being reloaded, or without the process that runs it.
+		// What comes back is perhaps something else; see stale.
 		return orchestrator.ActionWait
-	case tritonclient.ModelNotReady:
-		// It is being reloaded, and comes back as something else perhaps.
-		return orchestrator.ActionRefresh
 	case tritonclient.Deadline:
 		// It may be this batch that takes so long, so it costs an attempt.
 		return orchestrator.ActionRetry
@@ -414,8 +415,24 @@ func action(kind tritonclient.Kind) orchestrator.Action {
 }
 
 func stop(err error, format string, args ...any) *orchestrator.ModelError {
-	return &orchestrator.ModelError{Action: orchestrator.ActionStop, Message: fmt.Sprintf(format, args...), Err: err}
+	return &orchestrator.ModelError{Action: orchestrator.ActionStop, Message: oneLine(fmt.Sprintf(format, args...)), Err: err}
 }
 
-// oneLine joins the lines of a joined error.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+// maxMessage bounds what is said about a served config, which may hold anything.
+const maxMessage = 1000
+
+// oneLine makes a text with words of a server in it fit for a line of a
+// terminal.
+func oneLine(text string) string {
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\n", "; ") // joined errors
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) > maxMessage {
+		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
+	}
+	return text
+}

@@ -80,6 +80,20 @@ const (
 	SandboxOff SandboxMode = "off"
 )
 
+// Sandbox says what holds a worker process in beside its limits. A process
+// that is held in by either can open no file; with both it can do nothing but
+// compute, read the descriptors that it was handed, and answer.
+type Sandbox struct {
+	// Landlock is the version of the kernel's interface (its ABI), 0 when it is
+	// not in force: no file can be opened, made, moved or removed, no TCP port
+	// used (version 4), and nothing outside the process signalled (6).
+	Landlock int `json:",omitempty"`
+	// Seccomp tells whether system calls are filtered.
+	Seccomp bool `json:",omitempty"`
+	// Missing says for what is not in force why not.
+	Missing []string `json:",omitempty"`
+}
+
 func (c Config) withDefaults() Config {
 	c.Sandbox = cmp.Or(c.Sandbox, SandboxAuto)
 	c.PageTimeout = orDefault(c.PageTimeout, defaultPageTimeout)

@@ -84,8 +84,8 @@ func (p *Pool) Sandbox(ctx context.Context) (Sandbox, error) {
 type Stats struct {
 	// Pages counts drawings that were tried, failed ones included.
 	Pages int64
-	// CPU is the time that MuPDF took for them on its thread, as far as
-	// workers lived to tell.
+	// CPU is the time that MuPDF took for them and for opening documents, on
+	// its thread, as far as workers lived to tell.
 	CPU time.Duration
 	// Crashes counts worker processes that died at work, Kills those that were
 	// killed because they did not answer in time.

@@ -62,8 +62,9 @@ type reply struct {
 	Message string `json:",omitempty"`
 	// Sandbox answers Setup.
 	Sandbox *Sandbox `json:",omitempty"`
-	// Pages answers Open.
-	Pages int `json:",omitempty"`
+	// Pages answers Open, and CPU tells what MuPDF took for it.
+	Pages int           `json:",omitempty"`
+	CPU   time.Duration `json:",omitempty"`
 	// Page answers Draw; also with a Reason, when it came that far.
 	Page *drawnPage `json:",omitempty"`
 	// Log is what MuPDF said, and Lost how many lines more it said.

@@ -51,8 +51,10 @@ type Config struct {
 	Fields []Field
 	// MaxBatch is the largest max_batch_size to try. Default 64.
 	MaxBatch int
-	// MaxInstances is the most instances to try. Default 4.
+	// MaxInstances is the most instances to try. Default 4 on each device.
 	MaxInstances int
+	// Devices is by how many instances their number rises. Default 1.
+	Devices int
 	// Rendering has the choice made with rendering, as a run has it, so that a
 	// gain is one that a run has. Without it the server alone counts.
 	Rendering bool
@@ -102,7 +104,8 @@ const (
 
 func (c Config) withDefaults() Config {
 	c.MaxBatch = max(cmp.Or(c.MaxBatch, 64), c.Start.MaxBatch)
-	c.MaxInstances = max(cmp.Or(c.MaxInstances, 4), c.Start.Instances)
+	c.Devices = cmp.Or(c.Devices, 1)
+	c.MaxInstances = max(cmp.Or(c.MaxInstances, 4*c.Devices), c.Start.Instances)
 	c.Measurements = cmp.Or(c.Measurements, 30)
 	if len(c.Fields) == 0 {
 		c.Fields = Fields()

@@ -16,11 +16,12 @@ type Settings struct {
 	// MaxBatch is max_batch_size: the most pages that the server executes at
 	// once, and that a request may have.
 	MaxBatch int
-	// Instances is the count of the instance group: how many copies of the
-	// model run side by side.
+	// Instances is how many copies of the model run side by side: the count of
+	// the instance group, on all its devices.
 	Instances int
 	// Delay is max_queue_delay_microseconds: how long the server lets a request
-	// wait for others to fill a batch.
+	// wait for others to fill a batch. Negative: there is no dynamic_batching,
+	// and every request runs alone.
 	Delay time.Duration
 	// Batch is the most pages in a request of quire's, at most MaxBatch.
 	Batch int
@@ -30,6 +31,9 @@ type Settings struct {
 	// InFlight is the most requests at the server at once.
 	InFlight int
 }
+
+// noBatcher is the Delay of a server that does not merge requests.
+const noBatcher time.Duration = -1
 
 // Field is one of the Settings.
 type Field string
@@ -110,20 +114,29 @@ func (s Settings) sameServer(t Settings) bool {
 
 // String is the settings in one line, in the words of the table.
 func (s Settings) String() string {
-	return fmt.Sprintf("max batch %d, instances %d, delay %v, batch %d, age %v, in flight %d",
-		s.MaxBatch, s.Instances, s.Delay, s.Batch, s.MaxAge, s.InFlight)
+	delay := "delay " + s.Delay.String()
+	if s.Delay < 0 {
+		delay = "no merging"
+	}
+	return fmt.Sprintf("max batch %d, instances %d, %s, batch %d, age %v, in flight %d",
+		s.MaxBatch, s.Instances, delay, s.Batch, s.MaxAge, s.InFlight)
 }
 
 // MarshalJSON uses the names and units of the config.
 func (s Settings) MarshalJSON() ([]byte, error) {
+	var delay *int64
+	if s.Delay >= 0 {
+		us := s.Delay.Microseconds()
+		delay = &us
+	}
 	return json.Marshal(struct {
 		MaxBatch  int     `json:"max_batch_size"`
 		Instances int     `json:"instances"`
-		Delay     int64   `json:"max_queue_delay_microseconds"`
+		Delay     *int64  `json:"max_queue_delay_microseconds"` // null: no dynamic_batching
 		Batch     int     `json:"batch"`
 		MaxAge    float64 `json:"max_age_ms"`
 		InFlight  int     `json:"in_flight"`
-	}{s.MaxBatch, s.Instances, s.Delay.Microseconds(), s.Batch, float64(s.MaxAge) / float64(time.Millisecond), s.InFlight})
+	}{s.MaxBatch, s.Instances, delay, s.Batch, float64(s.MaxAge) / float64(time.Millisecond), s.InFlight})
 }
 
 // simpler orders settings that do equally well: those that wait less, keep less

@@ -156,12 +156,13 @@ func (s *search) instances(ctx context.Context) error {
 			t.Instances, t.InFlight = n, max(t.InFlight, n+1)
 		})
 	}
-	for n := 1; n <= 2 && n < s.best.Settings.Instances; n++ {
+	step := s.cfg.Devices
+	for n := step; n <= 2*step && n < s.best.Settings.Instances; n += step {
 		if err := try(n); err != nil {
 			return err
 		}
 	}
-	for n := s.best.Settings.Instances + 1; n <= s.cfg.MaxInstances; n++ {
+	for n := s.best.Settings.Instances + step; n <= s.cfg.MaxInstances; n += step {
 		if err := try(n); err != nil {
 			return err
 		}

@@ -28,6 +28,14 @@ func (c CPU) Sub(before CPU) CPU {
 	}
 }
 
+// Add is both together.
+func (c CPU) Add(d CPU) CPU {
+	return CPU{
+		Quire: c.Quire + d.Quire, Guard: c.Guard + d.Guard, Render: c.Render + d.Render,
+		Server: c.Server + d.Server, Model: c.Model + d.Model, Other: c.Other + d.Other,
+	}
+}
+
 // Total is all of it.
 func (c CPU) Total() time.Duration {
 	return c.Quire + c.Guard + c.Render + c.Server + c.Model + c.Other
@@ -78,6 +86,11 @@ type Machine struct {
 // Sub is what happened since before was read.
 func (m Machine) Sub(before Machine) Machine {
 	return Machine{Busy: m.Busy - before.Busy, Idle: m.Idle - before.Idle, Stolen: m.Stolen - before.Stolen}
+}
+
+// Add is both together.
+func (m Machine) Add(n Machine) Machine {
+	return Machine{Busy: m.Busy + n.Busy, Idle: m.Idle + n.Idle, Stolen: m.Stolen + n.Stolen}
 }
 
 // tick is the unit of processor time in /proc, the same on every Linux

@@ -42,10 +42,15 @@ type Counter struct {
 }
 
 // Begin counts nothing.
-func (c *Counter) Begin(orchestrator.Document, int) error { return nil }
+func (c *Counter) Begin(context.Context, orchestrator.Document) (orchestrator.Past, error) {
+	return orchestrator.Past{}, nil
+}
+
+// Opened counts nothing.
+func (c *Counter) Opened(context.Context, orchestrator.Document, int) error { return nil }
 
 // Page counts a page.
-func (c *Counter) Page(p orchestrator.PageResult) error {
+func (c *Counter) Page(_ context.Context, p orchestrator.PageResult) error {
 	c.Regions += int64(len(p.Regions))
 	if p.Err == nil {
 		c.Pages++
@@ -55,12 +60,13 @@ func (c *Counter) Page(p orchestrator.PageResult) error {
 }
 
 // End counts a document.
-func (c *Counter) End(d orchestrator.DocumentResult) error {
+func (c *Counter) End(_ context.Context, d orchestrator.DocumentResult, stands func(error)) error {
 	c.Documents++
-	if d.Err == nil {
-		return nil
+	if d.Err != nil {
+		_ = c.fail(d.Err)
 	}
-	return c.fail(d.Err)
+	stands(nil)
+	return nil
 }
 
 func (c *Counter) fail(err *orchestrator.PageError) error {
@@ -82,6 +88,14 @@ type Flow struct {
 	// InFlight and Filling are sums over the looks: of requests at the server,
 	// and of pages in the open batch.
 	InFlight, Filling int
+}
+
+// Add is both together.
+func (f Flow) Add(g Flow) Flow {
+	return Flow{
+		Looks: f.Looks + g.Looks, Full: f.Full + g.Full, Idle: f.Idle + g.Idle, Stalled: f.Stalled + g.Stalled,
+		InFlight: f.InFlight + g.InFlight, Filling: f.Filling + g.Filling,
+	}
 }
 
 // lookEvery is often enough to see a stage wait, and too seldom to cost

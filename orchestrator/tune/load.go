@@ -1,0 +1,340 @@
+package tune
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"quire/orchestrator"
+	"quire/orchestrator/internal/batch"
+	"quire/orchestrator/internal/measure"
+	"quire/orchestrator/internal/slab"
+)
+
+// record is what came of a load. Its methods may be called from any goroutine.
+type record struct {
+	mu sync.Mutex
+	// from and to bound what counts: after the warm-up, and before the rest is
+	// waited for.
+	from, to time.Time
+
+	requests int           // in all, answered or not
+	asking   time.Duration // the sum of their times
+	failed   int
+	err      error // the first
+
+	latencies   measure.Latencies
+	pages       int // that ended between the two below, the first's own left out
+	first, last time.Time
+}
+
+// request notes one request.
+func (r *record) request(took time.Duration, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.requests++
+	r.asking += took
+	if err != nil {
+		r.fail(err)
+	}
+}
+
+func (r *record) fail(err error) {
+	r.failed++
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+// ended notes pages that were answered as one batch.
+func (r *record) ended(now time.Time, pages int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case !r.counts(now):
+	case r.first.IsZero():
+		// The rate is counted from an end of a batch to another, since batches
+		// end as a whole.
+		r.first = now
+	default:
+		r.pages += pages
+		r.last = now
+	}
+}
+
+// took notes when pages that are answered now began.
+func (r *record) took(now time.Time, began ...time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.counts(now) {
+		for _, b := range began {
+			r.latencies = append(r.latencies, now.Sub(b))
+		}
+	}
+}
+
+func (r *record) counts(now time.Time) bool { return !now.Before(r.from) && !now.After(r.to) }
+
+// rate is the pages a second; 0 when there were too few to tell.
+func (r *record) rate() float64 {
+	if d := r.last.Sub(r.first); r.pages > 0 && d > 0 {
+		return float64(r.pages) / d.Seconds()
+	}
+	return 0
+}
+
+// loader feeds a server with pages that are drawn already, through the batcher
+// that runs have.
+type loader struct {
+	model  orchestrator.Model
+	pages  [][]byte
+	prefix string // of shared-memory names
+	serial int
+}
+
+// failurePause keeps a server that refuses at once from being asked without end.
+const failurePause = 20 * time.Millisecond
+
+// run feeds the server as t says: as fast as it takes pages, or, with a rate, at
+// that many pages a second on average, come when they may (a Poisson process, the
+// same for all settings). It returns when all that was sent is answered. The
+// error is ctx's or this machine's; what the server says is in the record.
+func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window time.Duration) (*record, error) {
+	in := l.model.Input()
+	pool, err := slab.New(slab.Config{
+		Slabs: t.InFlight + 1, Pages: t.Batch, PageBytes: in.PageBytes(), Prefix: l.nextPrefix(in), Release: l.model.Release,
+	})
+	if err != nil {
+		return nil, &Infeasible{Reason: err.Error()}
+	}
+	defer pool.Close()
+	age := t.MaxAge
+	if age == 0 {
+		age = -1
+	}
+	frames := slices.Repeat([]orchestrator.Frame{{Width: float64(in.Width), Height: float64(in.Height)}}, t.Batch)
+	start := time.Now()
+	r := &record{from: start.Add(warm), to: start.Add(warm + window)}
+	batches := batch.New(ctx, batch.Config[*slab.Slab]{
+		MaxItems: t.Batch, MaxAge: age, InFlight: t.InFlight,
+		Open: func() (*slab.Slab, int) {
+			s, err := pool.Get(context.Background())
+			if err != nil {
+				panic("tune: a batch was opened after the slabs were closed")
+			}
+			return s, s.Pages
+		},
+		Discard: pool.Put,
+		Move:    (*slab.Slab).Move,
+	}, func(b *batch.Batch[*slab.Slab, time.Time]) { // the items: when each began
+		defer pool.Put(b.Resource)
+		began := time.Now()
+		verdicts, err := l.model.Infer(b.Context, b.Resource, 0, frames[:len(b.Items)])
+		now := time.Now()
+		for _, v := range verdicts {
+			if v.Err != nil && err == nil {
+				err = v.Err
+			}
+		}
+		r.request(now.Sub(began), err)
+		if err != nil {
+			pause(ctx, failurePause)
+			return
+		}
+		r.ended(now, len(b.Items))
+		r.took(now, b.Items...)
+	})
+	// As in a run: while there may be more pages, a batch waits for its age.
+	batches.Expect(1)
+	feed, stop := context.WithDeadline(ctx, r.to)
+	defer stop()
+	var feeders sync.WaitGroup
+	place := func(page int, due time.Time) bool {
+		batches.Expect(1)
+		slot, err := batches.Reserve(feed, int64(in.PageBytes()))
+		if err != nil {
+			batches.Withdraw()
+			return false
+		}
+		copy(slot.Resource.Page(slot.Place), l.pages[page%len(l.pages)])
+		if due.IsZero() {
+			due = time.Now()
+		}
+		slot.Commit(due)
+		return true
+	}
+	if rate > 0 {
+		feeders.Go(func() {
+			random := rand.New(rand.NewPCG(1, 2))
+			due := start
+			for page := 0; ; page++ {
+				due = due.Add(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
+				if !pause(feed, time.Until(due)) || !place(page, due) {
+					return
+				}
+			}
+		})
+	} else {
+		// As many as copy in a run, or the copying would be the limit.
+		for f := range runtime.GOMAXPROCS(0) {
+			feeders.Go(func() {
+				for page := f; place(page, time.Time{}); page++ {
+				}
+			})
+		}
+	}
+	feeders.Wait()
+	batches.Withdraw()
+	batches.Close()
+	return r, context.Cause(ctx)
+}
+
+// nextPrefix starts the names of the next slabs; empty where pages go inside
+// the requests.
+func (l *loader) nextPrefix(in orchestrator.Input) string {
+	if !in.SharedMemory || l.prefix == "" {
+		return ""
+	}
+	l.serial++
+	return fmt.Sprintf("%s%d-", l.prefix, l.serial)
+}
+
+// pause waits, and tells whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// runPipeline feeds the server with pages that are being drawn, by the engine
+// itself: documents over and over, as a run does them.
+func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestrator.Renderer, documents []measure.Document, workers int, warm, window time.Duration) (*record, error) {
+	in := l.model.Input()
+	start := time.Now()
+	r := &record{from: start.Add(warm), to: start.Add(warm + window)}
+	age := t.MaxAge
+	if age == 0 {
+		age = -1
+	}
+	drawn := &drawnTimes{times: map[orchestrator.PageRef]time.Time{}}
+	d, err := orchestrator.New(orchestrator.Config{
+		Model: timedModel{l.model, r}, Renderer: timedRenderer{renderer, drawn},
+		Batch: t.Batch, InFlight: t.InFlight, MaxAge: age, Workers: workers,
+		RefreshEvery: -1, SharedMemoryPrefix: l.nextPrefix(in),
+	})
+	if err != nil {
+		return nil, &Infeasible{Reason: err.Error()}
+	}
+	defer d.Close()
+	stop := make(chan struct{})
+	end := time.AfterFunc(time.Until(r.to), func() { close(stop) })
+	defer end.Stop()
+	// More often than any window lasts.
+	const times = 1 << 20
+	_, err = d.Run(ctx, orchestrator.Job{Source: measure.Repeat(documents, times), Sink: &timedSink{record: r, drawn: drawn}, Stop: stop})
+	if errors.Is(err, orchestrator.ErrInterrupted) {
+		err = nil
+	}
+	return r, err
+}
+
+// timedModel notes requests.
+type timedModel struct {
+	orchestrator.Model
+	record *record
+}
+
+func (m timedModel) Infer(ctx context.Context, s *orchestrator.Slab, first int, frames []orchestrator.Frame) ([]orchestrator.Verdict, error) {
+	began := time.Now()
+	verdicts, err := m.Model.Infer(ctx, s, first, frames)
+	now := time.Now()
+	m.record.request(now.Sub(began), err)
+	if err == nil {
+		m.record.ended(now, len(frames))
+	}
+	return verdicts, err
+}
+
+// drawnTimes is when pages that are under way were drawn.
+type drawnTimes struct {
+	mu    sync.Mutex
+	times map[orchestrator.PageRef]time.Time
+}
+
+func (d *drawnTimes) put(ref orchestrator.PageRef) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.times[ref] = time.Now()
+}
+
+func (d *drawnTimes) take(ref orchestrator.PageRef) time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.times[ref]
+	delete(d.times, ref)
+	return t
+}
+
+// timedRenderer notes when pages are drawn.
+type timedRenderer struct {
+	orchestrator.Renderer
+	drawn *drawnTimes
+}
+
+func (r timedRenderer) NewWorker(ctx context.Context, width, height int) (orchestrator.RenderWorker, error) {
+	w, err := r.Renderer.NewWorker(ctx, width, height)
+	return &timedWorker{RenderWorker: w, drawn: r.drawn}, err
+}
+
+type timedWorker struct {
+	orchestrator.RenderWorker
+	drawn *drawnTimes
+	open  string
+}
+
+func (w *timedWorker) Open(ctx context.Context, doc orchestrator.Document) (int, error) {
+	w.open = doc.Path
+	return w.RenderWorker.Open(ctx, doc)
+}
+
+func (w *timedWorker) Draw(ctx context.Context, page int) ([]byte, orchestrator.Geometry, error) {
+	pixels, geometry, err := w.RenderWorker.Draw(ctx, page)
+	if err == nil {
+		w.drawn.put(orchestrator.PageRef{Path: w.open, Page: page})
+	}
+	return pixels, geometry, err
+}
+
+// timedSink notes when pages end. Pages that cannot be drawn are none of the
+// server's business.
+type timedSink struct {
+	measure.Counter
+	record *record
+	drawn  *drawnTimes
+}
+
+func (s *timedSink) Page(_ context.Context, p orchestrator.PageResult) error {
+	drawn := s.drawn.take(p.Ref)
+	switch {
+	case p.Err == nil:
+		s.record.took(time.Now(), drawn)
+	case p.Err.Stage == orchestrator.StageInfer:
+		s.record.mu.Lock()
+		defer s.record.mu.Unlock()
+		s.record.fail(p.Err)
+	}
+	return nil
+}
