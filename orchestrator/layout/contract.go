@@ -35,6 +35,7 @@ const (
 	keyMaxAge         = "quire.max_age_ms"
 	keyInFlight       = "quire.in_flight"
 	keySource         = "quire.source_sha256"
+	keyPrecision      = "quire.precision"
 )
 
 // What holds where the served config says nothing.
@@ -91,6 +92,9 @@ type Contract struct {
 	// Source is the SHA-256, in hexadecimal, of the network that the model was
 	// built from, as the config says; empty where it says nothing.
 	Source string
+	// Precision is what the config asks the model to compute in, empty where it
+	// says nothing. Answers differ a little with it.
+	Precision string
 }
 
 // PageBytes is the size of one page's input.
@@ -262,6 +266,7 @@ func (c *Contract) readParameters(parameters map[string]*inferencepb.ModelParame
 	c.IoUThreshold = number(keyIoU, defaultIoU, 0, 1)
 	c.MaxCandidates = count(keyCandidates, defaultCandidates)
 	c.MaxKept = count(keyKeep, defaultKeep)
+	c.Precision, _ = get(keyPrecision)
 	c.Batch = min(count(keyBatch, 0), maxAtOnce)
 	c.InFlight = min(count(keyInFlight, 0), maxAtOnce)
 	c.Source, _ = get(keySource)

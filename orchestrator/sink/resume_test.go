@@ -147,6 +147,7 @@ func TestPagesOfAnotherCount(t *testing.T) {
 func TestWhatStandsIsSkipped(t *testing.T) {
 	doc := document("sub/a.pdf")
 	model := testModel
+	model.Digest = "sha256:1"
 	other := func(change func(*orchestrator.Document)) orchestrator.Document {
 		d := doc
 		change(&d)
@@ -169,6 +170,7 @@ func TestWhatStandsIsSkipped(t *testing.T) {
 		{name: "another model", doc: doc, model: orchestrator.ModelInfo{Name: "layout2", Version: "1"}, redone: orchestrator.RedoneModel},
 		{name: "another version", doc: doc, model: orchestrator.ModelInfo{Name: "layout", Version: "2"}, redone: orchestrator.RedoneModel},
 		{name: "another digest", doc: doc, model: orchestrator.ModelInfo{Name: "layout", Version: "1", Digest: "x"}, redone: orchestrator.RedoneModel},
+		{name: "no digest", doc: doc, model: orchestrator.ModelInfo{Name: "layout", Version: "1"}},
 		{name: "another threshold", doc: doc, options: map[string]any{"threshold": 0.4, "colour": "rgb"}, redone: orchestrator.RedoneOptions},
 		{name: "no result", doc: doc, spoil: func(t *testing.T, result string) { check(t, os.Remove(result)) }, redone: orchestrator.RedoneMissing},
 		{name: "another result", doc: doc, spoil: func(t *testing.T, result string) { check(t, os.WriteFile(result, nil, 0o666)) }, redone: orchestrator.RedoneMissing},
@@ -177,7 +179,7 @@ func TestWhatStandsIsSkipped(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			tree := openTree(t, dir)
+			tree := openWith(t, Config{Dir: dir}, model, testOptions)
 			write(t, tree, doc.Path, donePage(doc.Path, 1), donePage(doc.Path, 2))
 			finish(t, tree)
 			check(t, tree.Close())
