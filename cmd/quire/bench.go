@@ -15,7 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	samples "quire/examples"
+	samplefiles "quire/examples"
 	"quire/orchestrator"
 	"quire/orchestrator/bench"
 	"quire/orchestrator/render"
@@ -168,7 +168,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(ctx, err)
 	}
 	defer s.close()
-	s.supervise(ctx, g, cancel, log)
+	s.supervise(ctx, g, nil, cancel, log)
 	defer s.endServer()
 
 	pool := render.New(render.Config{
@@ -250,12 +250,12 @@ func layOutSamples(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	names, err := fs.Glob(samples.Files, "*.pdf")
+	names, err := fs.Glob(samplefiles.Files, "*.pdf")
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		content, err := samples.Files.ReadFile(name)
+		content, err := samplefiles.Files.ReadFile(name)
 		if err != nil {
 			return err
 		}
@@ -269,7 +269,7 @@ func layOutSamples(dir string) error {
 // benchResults writes the results of each run below dir, as quire run does, into
 // a directory of its own. They stay until all is over: removing them is no part
 // of a run.
-func benchResults(dir string, model orchestrator.ModelInfo) func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
+func benchResults(dir string, model orchestrator.ModelInfo) bench.Results {
 	n := 0
 	return func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
 		n++

@@ -79,8 +79,9 @@ func connect(ctx context.Context, choice serverChoice, threshold float64, g *gua
 }
 
 // supervise keeps the server that quire has started alive until close, and
-// calls giveUp when it cannot.
-func (s *served) supervise(ctx context.Context, g *guard.Guard, giveUp func(error), log *slog.Logger) {
+// calls giveUp when it cannot; done counts the work that the server has done, and
+// may be nil.
+func (s *served) supervise(ctx context.Context, g *guard.Guard, done func() int64, giveUp func(error), log *slog.Logger) {
 	if s.server == nil {
 		return
 	}
@@ -88,7 +89,7 @@ func (s *served) supervise(ctx context.Context, g *guard.Guard, giveUp func(erro
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		err := s.server.Supervise(ctx, log)
+		err := s.server.Supervise(ctx, log, done)
 		switch {
 		case err != nil && g.Err() == nil:
 			giveUp(serverError{err})

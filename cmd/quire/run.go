@@ -92,8 +92,6 @@ func run(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(setup, err)
 	}
 	defer served.close()
-	served.supervise(ctx, g, cancel, log)
-
 	info, err := served.info()
 	if err != nil {
 		return err
@@ -119,6 +117,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	// Before the detector takes its memory back from it, which a server that
 	// hangs would hold up.
 	defer served.endServer()
+	served.supervise(ctx, g, func() int64 { return detector.Stats().Pages.Done }, cancel, log)
 
 	var report reporter = &text{screen: screen, out: c.App.Writer}
 	if cfg.json {

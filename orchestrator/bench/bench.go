@@ -29,6 +29,10 @@ const (
 	KindGPULike Kind = "gpu-like"
 )
 
+// Results makes a sink for one run, and finish, which is called with what became
+// of the run.
+type Results func() (sink orchestrator.Sink, finish func(context.Context, orchestrator.Summary, error) error, err error)
+
 // Config is what to measure and how. Zero means the default.
 type Config struct {
 	// Engine is the engine's configuration, Renderer and Model included.
@@ -50,9 +54,8 @@ type Config struct {
 	// chance, until they have at least Pages pages. Default 200.
 	Source orchestrator.Source
 	Pages  int
-	// Results makes a sink for one run, and what to call after it. Default: a
-	// sink that writes nothing.
-	Results func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error)
+	// Results is where results go. Default: nowhere.
+	Results Results
 
 	// Repeat is how many rounds of windows are taken at least. Default 5.
 	Repeat int

@@ -343,7 +343,7 @@ func TestModelProcessKilledInMidRun(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	supervised := make(chan error, 1)
-	go func() { supervised <- server.Supervise(ctx, slog.New(slog.NewTextHandler(t.Output(), nil))) }()
+	go func() { supervised <- server.Supervise(ctx, slog.New(slog.NewTextHandler(t.Output(), nil)), nil) }()
 	defer func() {
 		cancel()
 		if err := <-supervised; err != nil {

@@ -34,6 +34,7 @@ const (
 	keyBatch          = "quire.batch"
 	keyMaxAge         = "quire.max_age_ms"
 	keyInFlight       = "quire.in_flight"
+	keySource         = "quire.source_sha256"
 	keyPrecision      = "quire.precision"
 )
 
@@ -88,6 +89,9 @@ type Contract struct {
 	InFlight int
 	// Instances is how many copies of the model the server runs, at least 1.
 	Instances int
+	// Source is the SHA-256, in hexadecimal, of the network that the model was
+	// built from, as the config says; empty where it says nothing.
+	Source string
 	// Precision is what the config asks the model to compute in, empty where it
 	// says nothing. Answers differ a little with it.
 	Precision string
@@ -265,6 +269,7 @@ func (c *Contract) readParameters(parameters map[string]*inferencepb.ModelParame
 	c.Precision, _ = get(keyPrecision)
 	c.Batch = min(count(keyBatch, 0), maxAtOnce)
 	c.InFlight = min(count(keyInFlight, 0), maxAtOnce)
+	c.Source, _ = get(keySource)
 	if _, ok := get(keyMaxAge); ok {
 		ms := number(keyMaxAge, 0, 0, float64(time.Hour/time.Millisecond))
 		c.MaxAge = time.Duration(math.Round(ms * float64(time.Millisecond)))
@@ -328,6 +333,9 @@ func (c *Contract) differs(now *Contract) string {
 	note("page width", c.Width, now.Width)
 	note("page height", c.Height, now.Height)
 	note("boxes a page", c.Detections, now.Detections)
+	if c.Source != "" && now.Source != "" {
+		note("network", c.Source, now.Source)
+	}
 	note("labels", strings.Join(c.Labels, ","), strings.Join(now.Labels, ","))
 	note("score threshold", c.ScoreThreshold, now.ScoreThreshold)
 	note("overlap threshold", c.IoUThreshold, now.IoUThreshold)

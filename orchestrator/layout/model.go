@@ -87,7 +87,8 @@ type Model struct {
 	regions regions
 	// offered is what Input tells about shared memory; it stays as Open found
 	// it. regions knows what holds at the moment.
-	offered bool
+	offered    bool
+	notOffered error
 }
 
 var _ orchestrator.Model = (*Model)(nil)
@@ -127,6 +128,7 @@ func Open(ctx context.Context, client *tritonclient.Client, cfg Config) (*Model,
 		case cfg.Transport == TransportShared:
 			return nil, stop(err, "shared memory does not work, and transport is shm: %v: use transport auto or grpc", err)
 		default:
+			m.notOffered = err
 			m.log.Info("pixels go in gRPC messages: no shared memory with this server", "server", client.Target(), "reason", err)
 		}
 	}
@@ -190,6 +192,10 @@ func (m *Model) Input() orchestrator.Input {
 	}
 }
 
+// NoSharedMemory is why TransportAuto came to send pixels in the gRPC message; nil
+// if it did not.
+func (m *Model) NoSharedMemory() error { return m.notOffered }
+
 // Refresh reads the served config again and takes a new batch size or instance
 // count. What would change answers in mid-run (raster, labels, thresholds,
 // version) is refused with ActionStop: one run has one model.
@@ -216,24 +222,13 @@ func (m *Model) Infer(ctx context.Context, s *orchestrator.Slab, first int, fram
 	if n == 0 {
 		return nil, nil
 	}
-	if m.stale.Load() {
-		// What came back may be another model under the same name: look first.
-		if err := m.unchanged(ctx, c); err != nil {
-			return nil, m.failed(ctx, err)
-		}
-		m.stale.Store(false)
+	if err := m.fits(ctx, c, s, first, n); err != nil {
+		return nil, err
 	}
-	switch {
-	case n > c.MaxBatch:
-		// Reloaded with a smaller batch since these pages were put together.
-		return nil, m.reloaded()
-	case s.PageBytes != c.PageBytes() || first < 0 || first+n > s.Pages || len(s.Bytes) < s.Pages*s.PageBytes:
-		return nil, stop(nil, "pages %d to %d of a slab of %d pages, %d bytes each, do not fit a model that wants %d bytes", first, first+n, s.Pages, s.PageBytes, c.PageBytes())
-	}
-	response, err := m.ask(ctx, c, s, first, n)
+	response, _, err := m.ask(ctx, c, s, first, n)
 	if n == 1 && tritonclient.KindOf(err) == tritonclient.BadResponse && ctx.Err() == nil {
 		// Once more, before it is held against the page.
-		response, err = m.ask(ctx, c, s, first, n)
+		response, _, err = m.ask(ctx, c, s, first, n)
 	}
 	if err != nil {
 		return m.refused(ctx, c, n, err)
@@ -250,9 +245,44 @@ func (m *Model) Infer(ctx context.Context, s *orchestrator.Slab, first int, fram
 	return verdicts, nil
 }
 
+// Raw runs pages [first, first+n) of a slab through the model, in one request as
+// Infer does, and returns its outputs as they came: boxes, scores and labels of
+// all pages, one after the other. shared tells whether the pages went through
+// shared memory.
+func (m *Model) Raw(ctx context.Context, s *orchestrator.Slab, first, n int) (raw []byte, shared bool, err error) {
+	c := m.contract.Load()
+	if err := m.fits(ctx, c, s, first, n); err != nil {
+		return nil, false, err
+	}
+	response, shared, err := m.ask(ctx, c, s, first, n)
+	if err != nil {
+		return nil, false, m.failed(ctx, err)
+	}
+	return slices.Concat(response.Outputs[outputBoxes].Raw, response.Outputs[outputScores].Raw, response.Outputs[outputLabels].Raw), shared, nil
+}
+
+// fits tells whether pages of a slab can be asked about as things stand.
+func (m *Model) fits(ctx context.Context, c *Contract, s *orchestrator.Slab, first, n int) error {
+	if m.stale.Load() {
+		// What came back may be another model under the same name: look first.
+		if err := m.unchanged(ctx, c); err != nil {
+			return m.failed(ctx, err)
+		}
+		m.stale.Store(false)
+	}
+	switch {
+	case n > c.MaxBatch:
+		// Reloaded with a smaller batch since these pages were put together.
+		return m.reloaded()
+	case s.PageBytes != c.PageBytes() || first < 0 || n < 1 || first+n > s.Pages || len(s.Bytes) < s.Pages*s.PageBytes:
+		return stop(nil, "pages %d to %d of a slab of %d pages, %d bytes each, do not fit a model that wants %d bytes", first, first+n, s.Pages, s.PageBytes, c.PageBytes())
+	}
+	return nil
+}
+
 // ask makes the request: through shared memory if the slab is and the server
-// takes it, else in-band.
-func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, first, n int) (*tritonclient.InferResponse, error) {
+// takes it, else in-band. It tells which.
+func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, first, n int) (_ *tritonclient.InferResponse, shared bool, _ error) {
 	pages, k := int64(n), int64(c.Detections)
 	request := &tritonclient.InferRequest{
 		Model: c.Model, Version: c.Version,
@@ -272,7 +302,7 @@ func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, firs
 	for range 2 {
 		region, err := m.regions.of(ctx, s)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if region == "" {
 			break
@@ -286,11 +316,12 @@ func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, firs
 				continue
 			}
 		}
-		return response, err
+		return response, true, err
 	}
 	request.Inputs[0].Region = nil
 	request.Inputs[0].Raw = s.Bytes[from:to:to]
-	return m.client.Infer(ctx, request)
+	response, err := m.client.Infer(ctx, request)
+	return response, false, err
 }
 
 // refused turns a failed request into what the engine should do.
