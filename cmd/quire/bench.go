@@ -16,7 +16,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	samples "quire/examples"
+	samplefiles "quire/examples"
 	"quire/orchestrator"
 	"quire/orchestrator/bench"
 	"quire/orchestrator/render"
@@ -176,7 +176,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(ctx, err)
 	}
 	defer s.close()
-	s.supervise(ctx, g, cancel, log)
+	s.supervise(ctx, g, nil, cancel, log)
 	defer s.endServer()
 
 	pool := render.New(render.Config{
@@ -258,12 +258,12 @@ func layOutSamples(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	names, err := fs.Glob(samples.Files, "*.pdf")
+	names, err := fs.Glob(samplefiles.Files, "*.pdf")
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		content, err := samples.Files.ReadFile(name)
+		content, err := samplefiles.Files.ReadFile(name)
 		if err != nil {
 			return err
 		}

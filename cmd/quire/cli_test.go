@@ -73,6 +73,11 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"bench", "--budget", "-1s"}, "must not be negative"},
 		{[]string{"bench", empty}, "no PDF found"},
 		{[]string{"bench", filepath.Join(dir, "missing")}, "missing"},
+		{[]string{"verify", empty}, "no PDF found"},
+		{[]string{"verify", "--pages", "0"}, "at least 1"},
+		{[]string{"verify", "--batch", "0"}, "at least 1"},
+		{[]string{"verify", "--tolerance", "-1"}, "must not be negative"},
+		{[]string{"verify", "--score-tolerance", "NaN"}, "must not be negative"},
 		{[]string{"ran"}, `no command "ran"`},
 		{[]string{"help", "ran"}, "ran"},
 	} {

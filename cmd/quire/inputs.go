@@ -100,11 +100,10 @@ type serverChoice struct {
 }
 
 func serverChoiceOf(c *cli.Context) (serverChoice, error) {
-	s, err := serverFlagsOf(c)
-	if err == nil && s.triton != "" && s.repository != "" {
-		err = errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	if c.String("triton") != "" && c.String("model-repository") != "" {
+		return serverChoice{}, errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
 	}
-	return s, err
+	return serverFlagsOf(c)
 }
 
 // serverFlagsOf is serverChoiceOf, where --triton and --model-repository may go

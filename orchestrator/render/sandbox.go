@@ -90,8 +90,8 @@ func filterCalls() error {
 			{Name: "clone", Conditions: when(0, seccomp.BitsSet, unix.CLONE_THREAD)},
 			{Name: "tgkill", Conditions: when(0, seccomp.Equal, pid)},
 			{Name: "kill", Conditions: when(0, seccomp.Equal, pid)},
-			// No new code.
-			{Name: "mmap", Conditions: when(2, seccomp.BitsNotSet, unix.PROT_EXEC)},
+			// No new code, and no memory that RLIMIT_DATA does not count.
+			{Name: "mmap", Conditions: append(when(2, seccomp.BitsNotSet, unix.PROT_EXEC), when(3, seccomp.BitsNotSet, unix.MAP_SHARED)...)},
 			{Name: "mprotect", Conditions: when(2, seccomp.BitsNotSet, unix.PROT_EXEC)},
 			{Name: "fcntl", Conditions: when(1, seccomp.LessOrEqual, unix.F_SETFL)},
 			// What fstat is in some C libraries. A filter cannot see the path,
