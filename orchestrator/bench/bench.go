@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"quire/orchestrator"
@@ -50,8 +49,9 @@ type Config struct {
 	// drawing; nil if nobody knows.
 	MuPDF func() time.Duration
 
-	// Documents are drawn from Source, in a sample that does not depend on
-	// chance, until they have at least Pages pages. Default 200.
+	// Documents are taken from Source, in a sample that does not depend on
+	// chance, until they have at least Pages pages. Default 200. A document with
+	// more than that is left out, unless there is no other.
 	Source orchestrator.Source
 	Pages  int
 	// Results is where results go. Default: nowhere.
@@ -202,7 +202,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	if len(set) == 0 {
 		return fmt.Errorf("none of the %d documents tried can be opened: quire plan says why", len(candidates))
 	}
-	b.set, b.found = withoutGiants(set, cfg.Pages), found
+	b.set, b.found = set, found
 	for _, d := range b.set {
 		b.pages += d.Pages
 	}
@@ -395,13 +395,3 @@ func latency(l measure.Latencies) Latency {
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// withoutGiants leaves out documents that alone have more pages than wanted,
-// unless there is nothing else.
-func withoutGiants(set []measure.Document, pages int) []measure.Document {
-	small := slices.DeleteFunc(slices.Clone(set), func(d measure.Document) bool { return d.Pages > pages })
-	if len(small) == 0 {
-		return set[:1]
-	}
-	return small
-}

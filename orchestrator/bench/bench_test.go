@@ -162,19 +162,6 @@ func TestSample(t *testing.T) {
 	if len(many) != 10 || len(seen) != 10 || found != 1000 {
 		t.Errorf("%d different ones of %d documents", len(seen), found)
 	}
-
-	long := func(pages ...int) (set []measure.Document) {
-		for _, n := range pages {
-			set = append(set, measure.Document{Pages: n})
-		}
-		return set
-	}
-	if got := withoutGiants(long(300, 5, 7), 200); len(got) != 2 || got[0].Pages != 5 {
-		t.Errorf("%+v", got)
-	}
-	if got := withoutGiants(long(300, 400), 200); len(got) != 1 || got[0].Pages != 300 {
-		t.Errorf("%+v", got)
-	}
 }
 
 // sampleResult is one to look at.

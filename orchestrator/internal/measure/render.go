@@ -18,24 +18,31 @@ type Document struct {
 }
 
 // Count opens documents in order until it has found as many pages as wanted, or
-// until there are no more. Documents that do not open or have no pages are
-// left out. It draws nothing.
+// until there are no more. Documents that do not open or have no pages are left
+// out, and so are those with more pages than wanted in all, unless there are no
+// others: then it is the first of them. It draws nothing.
 func Count(ctx context.Context, renderer orchestrator.Renderer, in orchestrator.Input, documents []orchestrator.Document, pages int) ([]Document, error) {
 	w, err := renderer.NewWorker(ctx, in.Width, in.Height)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
-	var counted []Document
+	var counted, giants []Document
 	for found, next := 0, 0; found < pages && next < len(documents); next++ {
 		n, err := w.Open(ctx, documents[next])
-		if pe := (*orchestrator.PageError)(nil); errors.As(err, &pe) || err == nil && n == 0 {
-			continue
-		} else if err != nil {
+		switch {
+		case err != nil && !pageFailed(err):
 			return nil, err
+		case err != nil || n == 0:
+		case n > pages:
+			giants = append(giants, Document{Document: documents[next], Pages: n})
+		default:
+			counted = append(counted, Document{Document: documents[next], Pages: n})
+			found += n
 		}
-		counted = append(counted, Document{Document: documents[next], Pages: n})
-		found += n
+	}
+	if len(counted) == 0 {
+		return giants[:min(1, len(giants))], nil
 	}
 	return counted, nil
 }
