@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
@@ -41,6 +42,7 @@ func benchCommand(stop stops) *cli.Command {
 			&cli.IntFlag{Name: "repeat", EnvVars: []string{"QUIRE_REPEAT"}, Usage: "take at least `N` rounds, and print medians", Value: 5},
 			&cli.DurationFlag{Name: "min-time", EnvVars: []string{"QUIRE_MIN_TIME"}, Usage: "measure for `TIME` or longer in each window; a round has three", Value: 5 * time.Second},
 			&cli.DurationFlag{Name: "budget", EnvVars: []string{"QUIRE_BUDGET"}, Usage: "take more rounds until three agree, for at most `TIME`", Value: 3 * time.Minute},
+			&cli.StringFlag{Name: "perf-analyzer", EnvVars: []string{"QUIRE_PERF_ANALYZER"}, Usage: "also ask NVIDIA's perf_analyzer, the program in `FILE`, what the server does alone", DefaultText: "it is not asked"},
 			&cli.BoolFlag{Name: "curve", EnvVars: []string{"QUIRE_CURVE"}, Usage: "measure instead what cost and memory do as documents and pages become more; with documents of its own, and with the instant model unless --model names another"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print one JSON object (docs/bench.md)"},
 			logLevelFlag(),
@@ -64,6 +66,7 @@ type benchConfig struct {
 	kind            bench.Kind
 	pages, repeat   int
 	minTime, budget time.Duration
+	perfAnalyzer    string
 	curve, json     bool
 	logLevel        string
 }
@@ -73,7 +76,7 @@ type benchConfig struct {
 func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	cfg := benchConfig{
 		kind: bench.Kind(c.String("model")), pages: c.Int("pages"), repeat: c.Int("repeat"),
-		minTime: c.Duration("min-time"), budget: c.Duration("budget"), curve: c.Bool("curve"), json: c.Bool("json"), logLevel: c.String("log-level"),
+		minTime: c.Duration("min-time"), budget: c.Duration("budget"), perfAnalyzer: c.String("perf-analyzer"), curve: c.Bool("curve"), json: c.Bool("json"), logLevel: c.String("log-level"),
 	}
 	paths := c.Args().Slice()
 	if cfg.curve {
@@ -116,6 +119,11 @@ func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	}
 	if cfg.budget < 0 {
 		return cfg, fmt.Errorf("--budget %v: it must not be negative", cfg.budget)
+	}
+	if cfg.perfAnalyzer != "" {
+		if cfg.perfAnalyzer, err = exec.LookPath(cfg.perfAnalyzer); err != nil {
+			return cfg, fmt.Errorf("--perf-analyzer: %w", err)
+		}
 	}
 	if cfg.budget == 0 {
 		cfg.budget = -1
@@ -183,7 +191,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		Kind: cfg.kind, Client: s.client, Where: s.where, ToolVersion: version,
 		MuPDF:  func() time.Duration { return pool.Stats().CPU },
 		Source: walker, Pages: cfg.pages, Results: benchResults(scratch, s.model.Info()),
-		Repeat: cfg.repeat, MinTime: cfg.minTime, Budget: cfg.budget,
+		Repeat: cfg.repeat, MinTime: cfg.minTime, Budget: cfg.budget, PerfAnalyzer: cfg.perfAnalyzer,
 		Progress: func(text string) { screen.step(embedded.Progress{Text: "measuring: " + text}) },
 	}
 	if s.server != nil {

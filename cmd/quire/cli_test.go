@@ -66,6 +66,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"bench", "--model", "huge"}, "layout, instant or gpu-like"},
 		{[]string{"bench", "--model", "instant", "--triton", "a:1"}, "quire's own"},
 		{[]string{"bench", "--curve", dir}, "leave DIR out"},
+		{[]string{"bench", "--perf-analyzer", filepath.Join(dir, "none")}, "none"},
 		{[]string{"bench", "--repeat", "0"}, "at least 1"},
 		{[]string{"bench", "--pages", "-1"}, "at least 1"},
 		{[]string{"bench", "--min-time", "0s"}, "above 0"},

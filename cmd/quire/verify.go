@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -17,6 +19,7 @@ import (
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
 	"quire/orchestrator/verify"
+	"quire/orchestrator/walk"
 	"quire/tritonclient"
 	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
@@ -97,17 +100,29 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	defer screen.hide()
 	log := newLogger(c.String("log-level"), screen)
 
-	var source orchestrator.Source = samples{}
+	scratch, err := os.MkdirTemp("", "quire-verify-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = join(err, os.RemoveAll(scratch)) }()
+	own := filepath.Join(scratch, "samples")
+	if err := layOutSamples(own); err != nil {
+		return err
+	}
+	samples, err := walk.New([]string{own}, walk.Config{Log: log})
+	if err != nil {
+		return err
+	}
+	defer samples.Close()
+	source := samples
 	if len(cfg.paths) > 0 {
-		walker, err := cfg.walker("", false, log)
-		if err != nil {
+		if source, err = cfg.walker("", false, log); err != nil {
 			return usageError{err}
 		}
-		defer walker.Close()
-		if walker.Empty(ctx) {
+		defer source.Close()
+		if source.Empty(ctx) {
 			return interruptedOr(ctx, usageError{cfg.nothingFound()})
 		}
-		source = walker
 	}
 	g, err := guard.Start(ctx, guard.Config{})
 	if err != nil {
@@ -137,7 +152,7 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 
 	screen.step(embedded.Progress{Text: "drawing pages"})
 	pool := render.New(render.Config{Guard: g, Passwords: cfg.passwords, Nice: workerNice, Logger: log, OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox})
-	ours, _, err := verify.Draw(ctx, pool, samples{}, in, cfg.pages, 0)
+	ours, _, err := verify.Draw(ctx, pool, samples, in, cfg.pages, 0)
 	if err != nil {
 		return interruptedOr(ctx, err)
 	}

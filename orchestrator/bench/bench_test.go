@@ -220,7 +220,7 @@ func TestText(t *testing.T) {
 		}
 	}
 
-	r.Model.Ours, r.Batches.Executed, r.Stable, r.Spread = false, nil, false, 0
+	r.Model.Ours, r.Batches.Executed, r.Stable, r.Repeats = false, nil, false, r.Repeats[:2]
 	b.Reset()
 	if err := r.Text(&b); err != nil {
 		t.Fatal(err)
@@ -268,5 +268,18 @@ func TestAmounts(t *testing.T) {
 	}
 	if want := []string{"one-page documents 10 0", "one long document 1 5"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestParsePerf(t *testing.T) {
+	// As perf_analyzer 2.51 writes it.
+	got, err := parsePerf("Concurrency,Inferences/Second,Client Send,Client Recv,p50 latency\n2,28.5,9,4,2654154\n")
+	if err != nil || got.PagesPerSecond != 28.5 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "Concurrency,Inferences/Second\n", "Concurrency\n2\n", "Inferences/Second\nmany\n", "a,b\n1\n"} {
+		if got, err := parsePerf(bad); err == nil {
+			t.Errorf("%q: %+v", bad, got)
+		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"quire/orchestrator/internal/measure"
 )
 
 // width is that of a terminal.
@@ -43,10 +45,10 @@ func (r *Result) Text(w io.Writer) error {
 	}
 	row("rendering alone", r.Rendering, true)
 	row("the server alone", r.Server, m.Ours)
-	row("the whole", r.Whole, true)
 	if a := r.PerfAnalyzer; a != nil {
-		p("  %-20s %10.1f %16s\n", "perf_analyzer", a.PagesPerSecond, "(the server alone)")
+		p("  %-20s %10.1f\n", "  by perf_analyzer", a.PagesPerSecond)
 	}
+	row("the whole", r.Whole, true)
 	p("\n  %-20s %10.1f   %s\n", "the limit", r.Limit.PagesPerSecond, r.limitWords())
 	p("  %-20s %10.3f   %s\n", "achieved of it", r.Fraction, r.stableWords())
 
@@ -102,7 +104,7 @@ func (r *Result) stableWords() string {
 	switch {
 	case r.Stable:
 		return fmt.Sprintf("stable: the last 3 wholes within %.1f %%", 100*(r.Spread-1))
-	case r.Spread > 0:
+	case len(r.Repeats) >= measure.StableWindows:
 		return fmt.Sprintf("not stable: the last 3 wholes %.0f %% apart", 100*(r.Spread-1))
 	}
 	return "not known to be stable"

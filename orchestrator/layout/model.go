@@ -385,6 +385,10 @@ func (m *Model) failed(ctx context.Context, err error) error {
 	me := &orchestrator.ModelError{Action: action(tritonclient.KindOf(err)), Message: err.Error(), Err: err}
 	if e, ok := errors.AsType[*tritonclient.Error](err); ok {
 		me.Lost = e.Lost
+		if e.Kind == tritonclient.Deadline && e.Op != "ModelInfer" {
+			// No page makes a question like this one take so long.
+			me.Action = orchestrator.ActionWait
+		}
 	}
 	return me
 }
