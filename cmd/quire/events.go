@@ -150,7 +150,7 @@ type summaryEvent struct {
 	// How what was skipped had ended.
 	DocumentsBefore countsEvent                   `json:"documents_before"`
 	PagesBefore     countsEvent                   `json:"pages_before"`
-	Redone          map[orchestrator.Redone]int64 `json:"redone"`
+	Redone          map[orchestrator.Redone]int64 `json:"documents_redone"`
 	Vanished        int64                         `json:"vanished"`
 	Pruned          int64                         `json:"pruned"`
 	// Requests counts the requests that the server was sent by their number of
