@@ -100,7 +100,7 @@ const (
 	CategoryPageSize    Category = "page_size"    // a page with no usable area
 	CategoryTimeout     Category = "timeout"      // stopped at its deadline
 	CategoryMemory      Category = "memory"       // over the worker's memory limit
-	CategoryCrash       Category = "crash"        // the worker died on it
+	CategoryCrash       Category = "crash"        // the worker died on it, or at stage infer the server
 	CategoryChanged     Category = "changed"      // the file changed while being read
 	CategoryServer      Category = "server"       // the server failed this very page
 	CategoryBadOutput   Category = "bad_output"   // the server's answer is not usable
@@ -169,6 +169,6 @@ type DocumentResult struct {
 // ModelInfo names the model that gave the answers.
 type ModelInfo struct {
 	Name, Version string
-	// Digest is empty when the server does not tell.
+	// Digest is of the model's content, empty where that is not known.
 	Digest string
 }

@@ -222,7 +222,10 @@ func (c *Client) decodeResponse(req *InferRequest, res *inferencepb.ModelInferRe
 		Outputs: make(map[string]*Tensor, len(res.GetOutputs())),
 	}
 	if req.ID != "" && answer.ID != req.ID {
-		return bad("it is for request %q, not %q", answer.ID, req.ID)
+		return bad("it is for request %.40q, not %q", answer.ID, req.ID)
+	}
+	if answer.Model != req.Model || req.Version != "" && answer.Version != req.Version {
+		return bad("it is from model %.40q version %.40q, not %q version %q", answer.Model, answer.Version, req.Model, req.Version)
 	}
 	for i, out := range res.GetOutputs() {
 		if out.GetContents() != nil {

@@ -9,13 +9,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
-	samples "quire/examples"
+	samplefiles "quire/examples"
 	"quire/orchestrator"
 	"quire/orchestrator/bench"
 	"quire/orchestrator/render"
@@ -35,13 +36,14 @@ func benchCommand(stop stops) *cli.Command {
 			"close the whole comes to what the machine can do, and what holds it up.\n" +
 			"docs/bench.md explains each line. Keep the machine quiet meanwhile.",
 		Flags: slices.Concat([]cli.Flag{
-			&cli.StringFlag{Name: "model", EnvVars: []string{"QUIRE_BENCH_MODEL"}, Value: string(bench.KindLayout), Usage: "measure with `MODEL`: layout; instant, which computes nothing and answers at once, as a fast GPU would; or gpu-like, which takes 6 ms a batch and 0.8 ms a page"},
+			&cli.StringFlag{Name: "model", EnvVars: []string{"QUIRE_MODEL"}, Value: string(bench.KindLayout), Usage: "measure with `MODEL`: layout; instant, which computes nothing and answers at once, as a fast GPU would; or gpu-like, which takes 6 ms a batch and 0.8 ms a page"},
 		}, serverFlags(), []cli.Flag{transportFlag()}, inputFlags(), engineFlags(), []cli.Flag{
-			&cli.IntFlag{Name: "pages", EnvVars: []string{"QUIRE_BENCH_PAGES"}, Usage: "sample documents until they have `N` pages", Value: 200},
-			&cli.IntFlag{Name: "repeat", EnvVars: []string{"QUIRE_BENCH_REPEAT"}, Usage: "take at least `N` rounds, and print medians", Value: 5},
-			&cli.DurationFlag{Name: "min-time", EnvVars: []string{"QUIRE_BENCH_MIN_TIME"}, Usage: "measure for `TIME` or longer in each window; a round has three", Value: 5 * time.Second},
-			&cli.DurationFlag{Name: "budget", EnvVars: []string{"QUIRE_BENCH_BUDGET"}, Usage: "take more rounds until three agree, for at most `TIME`", Value: 3 * time.Minute},
-			&cli.BoolFlag{Name: "curve", EnvVars: []string{"QUIRE_BENCH_CURVE"}, Usage: "measure instead what cost and memory do from 10 to 10,000 documents and in a long one; made documents, the instant model unless --model says otherwise"},
+			&cli.IntFlag{Name: "pages", EnvVars: []string{"QUIRE_PAGES"}, Usage: "sample documents until they have `N` pages; a curve goes up to so many", DefaultText: "200, or 10000 for a curve"},
+			&cli.IntFlag{Name: "repeat", EnvVars: []string{"QUIRE_REPEAT"}, Usage: "take at least `N` rounds, and print medians", Value: 5},
+			&cli.DurationFlag{Name: "min-time", EnvVars: []string{"QUIRE_MIN_TIME"}, Usage: "measure for `TIME` or longer in each window; a round has three", Value: 5 * time.Second},
+			&cli.DurationFlag{Name: "budget", EnvVars: []string{"QUIRE_BUDGET"}, Usage: "take more rounds until three agree, for at most `TIME`", Value: 3 * time.Minute},
+			&cli.StringFlag{Name: "perf-analyzer", EnvVars: []string{"QUIRE_PERF_ANALYZER"}, Usage: "also ask NVIDIA's perf_analyzer, the program in `FILE`, what the server does alone", DefaultText: "it is not asked"},
+			&cli.BoolFlag{Name: "curve", EnvVars: []string{"QUIRE_CURVE"}, Usage: "measure instead what cost and memory do as documents and pages become more; with documents of its own, and with the instant model unless --model names another"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print one JSON object (docs/bench.md)"},
 			logLevelFlag(),
 		}),
@@ -64,6 +66,7 @@ type benchConfig struct {
 	kind            bench.Kind
 	pages, repeat   int
 	minTime, budget time.Duration
+	perfAnalyzer    string
 	curve, json     bool
 	logLevel        string
 }
@@ -73,7 +76,7 @@ type benchConfig struct {
 func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	cfg := benchConfig{
 		kind: bench.Kind(c.String("model")), pages: c.Int("pages"), repeat: c.Int("repeat"),
-		minTime: c.Duration("min-time"), budget: c.Duration("budget"), curve: c.Bool("curve"), json: c.Bool("json"), logLevel: c.String("log-level"),
+		minTime: c.Duration("min-time"), budget: c.Duration("budget"), perfAnalyzer: c.String("perf-analyzer"), curve: c.Bool("curve"), json: c.Bool("json"), logLevel: c.String("log-level"),
 	}
 	paths := c.Args().Slice()
 	if cfg.curve {
@@ -107,7 +110,7 @@ func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 		return cfg, fmt.Errorf("--model %s: it is layout, instant or gpu-like", cfg.kind)
 	}
 	for _, name := range []string{"pages", "repeat"} {
-		if n := c.Int(name); n < 1 {
+		if n := c.Int(name); c.IsSet(name) && n < 1 {
 			return cfg, fmt.Errorf("--%s %d: it must be at least 1", name, n)
 		}
 	}
@@ -116,6 +119,11 @@ func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	}
 	if cfg.budget < 0 {
 		return cfg, fmt.Errorf("--budget %v: it must not be negative", cfg.budget)
+	}
+	if cfg.perfAnalyzer != "" {
+		if cfg.perfAnalyzer, err = exec.LookPath(cfg.perfAnalyzer); err != nil {
+			return cfg, fmt.Errorf("--perf-analyzer: %w", err)
+		}
 	}
 	if cfg.budget == 0 {
 		cfg.budget = -1
@@ -168,7 +176,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(ctx, err)
 	}
 	defer s.close()
-	s.supervise(ctx, g, cancel, log)
+	s.supervise(ctx, g, nil, cancel, log)
 	defer s.endServer()
 
 	pool := render.New(render.Config{
@@ -183,7 +191,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		Kind: cfg.kind, Client: s.client, Where: s.where, ToolVersion: version,
 		MuPDF:  func() time.Duration { return pool.Stats().CPU },
 		Source: walker, Pages: cfg.pages, Results: benchResults(scratch, s.model.Info()),
-		Repeat: cfg.repeat, MinTime: cfg.minTime, Budget: cfg.budget,
+		Repeat: cfg.repeat, MinTime: cfg.minTime, Budget: cfg.budget, PerfAnalyzer: cfg.perfAnalyzer,
 		Progress: func(text string) { screen.step(embedded.Progress{Text: "measuring: " + text}) },
 	}
 	if s.server != nil {
@@ -250,12 +258,12 @@ func layOutSamples(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	names, err := fs.Glob(samples.Files, "*.pdf")
+	names, err := fs.Glob(samplefiles.Files, "*.pdf")
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		content, err := samples.Files.ReadFile(name)
+		content, err := samplefiles.Files.ReadFile(name)
 		if err != nil {
 			return err
 		}
@@ -269,7 +277,7 @@ func layOutSamples(dir string) error {
 // benchResults writes the results of each run below dir, as quire run does, into
 // a directory of its own. They stay until all is over: removing them is no part
 // of a run.
-func benchResults(dir string, model orchestrator.ModelInfo) func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
+func benchResults(dir string, model orchestrator.ModelInfo) bench.Results {
 	n := 0
 	return func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
 		n++

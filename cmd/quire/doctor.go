@@ -159,7 +159,10 @@ func (e *examination) sandbox() {
 	if s.Seccomp {
 		by = append(by, "seccomp")
 	}
-	const check = "sandbox"
+	const (
+		check  = "sandbox"
+		remedy = "use Linux 5.13 or newer, and no container whose profile forbids Landlock or seccomp"
+	)
 	switch {
 	case err != nil && context.Cause(e.ctx) != nil:
 	case err != nil:
@@ -167,9 +170,9 @@ func (e *examination) sandbox() {
 	case len(s.Missing) == 0:
 		e.add(check, doctor.OK, "", "render workers open no file and no socket and touch no process: %s", strings.Join(by, " and "))
 	case len(by) > 0:
-		e.add(check, doctor.Warn, "what landlock and seccomp above say", "render workers are held in by %s only (%s)", by[0], strings.Join(s.Missing, "; "))
+		e.add(check, doctor.Warn, remedy, "render workers are held in by %s only (%s)", by[0], strings.Join(s.Missing, "; "))
 	default:
-		e.add(check, doctor.Warn, "what landlock and seccomp above say", "render workers have your rights (%s)", strings.Join(s.Missing, "; "))
+		e.add(check, doctor.Warn, remedy, "render workers have your rights (%s)", strings.Join(s.Missing, "; "))
 	}
 }
 

@@ -79,6 +79,7 @@ type progressEvent struct {
 	InFlight        int         `json:"in_flight"`
 	Window          int         `json:"window"`
 	Waiting         string      `json:"waiting,omitempty"`
+	Stall           string      `json:"stall,omitempty"`
 }
 
 type countsEvent struct {
@@ -196,7 +197,7 @@ func (e *events) follow(ctx context.Context, w watched) (stop func()) {
 				MessageType: "progress", Seconds: took, DocumentsListed: now.Listed, PagesKnown: now.Known,
 				Documents: countsEvent(now.Documents), Pages: countsEvent(now.Pages), PagesResumed: now.Resumed,
 				PagesPerSecond: float64(now.Pages.Done+now.Pages.Failed-now.Resumed) / took,
-				InFlight:       stats.InFlight, Window: stats.Window, Waiting: oneLine(waiting),
+				InFlight:       stats.InFlight, Window: stats.Window, Waiting: oneLine(waiting), Stall: oneLine(stats.Stall),
 			})
 			e.mu.Unlock()
 		}

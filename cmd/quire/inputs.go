@@ -23,7 +23,7 @@ func inputFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`, such as '*.{pdf,png,epub}'; may be given several times", DefaultText: "*.pdf in any case"},
 		&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
 		&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
-		&cli.StringFlag{Name: "sandbox", EnvVars: []string{"QUIRE_SANDBOX"}, Usage: "hold render workers in as far as the kernel can (auto), start none that is not held in whole (require), or leave them your rights (off): `MODE`", Value: string(render.SandboxAuto)},
+		&cli.StringFlag{Name: "sandbox", EnvVars: []string{"QUIRE_SANDBOX"}, Usage: "hold render workers in by `MODE`: auto is as far as the kernel can, require starts none without all of it, off leaves them your rights", Value: string(render.SandboxAuto)},
 	}
 }
 
@@ -100,11 +100,10 @@ type serverChoice struct {
 }
 
 func serverChoiceOf(c *cli.Context) (serverChoice, error) {
-	s, err := serverFlagsOf(c)
-	if err == nil && s.triton != "" && s.repository != "" {
-		err = errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	if c.String("triton") != "" && c.String("model-repository") != "" {
+		return serverChoice{}, errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
 	}
-	return s, err
+	return serverFlagsOf(c)
 }
 
 // serverFlagsOf is serverChoiceOf, where --triton and --model-repository may go

@@ -92,9 +92,11 @@ func run(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(setup, err)
 	}
 	defer served.close()
-	served.supervise(ctx, g, cancel, log)
-
-	if err := tree.Start(served.model.Info(), answerOptions(served.model.Contract())); err != nil {
+	info, err := served.info()
+	if err != nil {
+		return err
+	}
+	if err := tree.Start(info, answerOptions(served.model.Contract())); err != nil {
 		return err
 	}
 
@@ -115,6 +117,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	// Before the detector takes its memory back from it, which a server that
 	// hangs would hold up.
 	defer served.endServer()
+	served.supervise(ctx, g, func() int64 { return detector.Stats().Pages.Done }, cancel, log)
 
 	var report reporter = &text{screen: screen, out: c.App.Writer}
 	if cfg.json {
@@ -157,7 +160,7 @@ func someFailed(s orchestrator.Summary) bool {
 func answerOptions(c *layout.Contract) map[string]any {
 	return map[string]any{
 		"threshold": c.ScoreThreshold, "nms_iou": c.IoUThreshold, "nms_candidates": c.MaxCandidates, "nms_keep": c.MaxKept,
-		"width_px": c.Width, "height_px": c.Height, "labels": c.Labels,
+		"width_px": c.Width, "height_px": c.Height, "labels": c.Labels, "precision": c.Precision,
 	}
 }
 

@@ -281,6 +281,9 @@ func TestView(t *testing.T) {
 		full, fullSince = "no space left", time.Now().Add(-12*time.Second)
 		wantLine(70, "5/≈40 pages [>            ] waiting for disk space, 12s: no space left")
 		full = ""
+		stats.Stall, stats.StallSince = "a page to be drawn, a.pdf page 3, for 1m5s", time.Now().Add(-70*time.Second)
+		wantLine(99, "5/≈40 pages [>          ] no page for 1m10s, waiting for a page to be drawn, a.pdf page 3, for 1m5s")
+		stats = orchestrator.Stats{}
 		now.Listed, now.Opened, now.Known = 4, 4, 25
 		now.Pages, now.Resumed = orchestrator.Counts{Done: 21, Failed: 2, Skipped: 2}, 3 // which took no time
 		now.Documents = orchestrator.Counts{Done: 2, Partial: 1, Failed: 1}

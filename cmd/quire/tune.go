@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,20 +169,15 @@ func tuneRun(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
 	}
 	defer func() { err = join(err, g.Close()) }()
-	if cfg.server.triton == "" {
-		if cfg.server.repository, err = findRepository(cfg.server.repository, embedded.Options{Guard: g}); err != nil {
-			return interruptedOr(ctx, err)
-		}
-		if cfg.configName == "" {
-			cfg.configName = "cpu"
-		}
-	}
 	s, err := connect(ctx, cfg.server, 0, g, screen, log)
 	if err != nil {
 		return interruptedOr(ctx, err)
 	}
+	if s.server != nil {
+		cfg.server.repository, cfg.configName = s.repository, cmp.Or(cfg.configName, "cpu")
+	}
 	defer s.close()
-	s.supervise(ctx, g, cancel, log)
+	s.supervise(ctx, g, nil, cancel, log)
 	defer s.endServer()
 
 	t := &tuning{cfg: cfg, served: s, screen: screen, log: log, guard: g, hard: stop.hard}

@@ -29,6 +29,10 @@ const (
 	KindGPULike Kind = "gpu-like"
 )
 
+// Results makes a sink for one run, and finish, which is called with what became
+// of the run.
+type Results func() (sink orchestrator.Sink, finish func(context.Context, orchestrator.Summary, error) error, err error)
+
 // Config is what to measure and how. Zero means the default.
 type Config struct {
 	// Engine is the engine's configuration, Renderer and Model included.
@@ -50,9 +54,8 @@ type Config struct {
 	// chance, until they have at least Pages pages. Default 200.
 	Source orchestrator.Source
 	Pages  int
-	// Results makes a sink for one run, and what to call after it. Default: a
-	// sink that writes nothing.
-	Results func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error)
+	// Results is where results go. Default: nowhere.
+	Results Results
 
 	// Repeat is how many rounds of windows are taken at least. Default 5.
 	Repeat int
@@ -61,6 +64,9 @@ type Config struct {
 	// Budget is how long more rounds are taken for as long as they do not agree.
 	// Default 3 minutes; negative: no more than Repeat.
 	Budget time.Duration
+	// PerfAnalyzer is a program to be asked about the server alone as well,
+	// NVIDIA's perf_analyzer; empty for none.
+	PerfAnalyzer string
 	// Progress hears what is being done.
 	Progress func(string)
 }
@@ -119,6 +125,12 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err := b.repeats(ctx); err != nil {
 		return nil, err
 	}
+	if cfg.PerfAnalyzer != "" {
+		b.cfg.Progress("perf_analyzer")
+		if b.perf, b.perfErr = b.perfAnalyzer(ctx); ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
 	if err := b.last(ctx); err != nil {
 		return nil, err
 	}
@@ -146,6 +158,14 @@ type bench struct {
 	sum    sums
 	events measure.Events
 	memory measure.Memory
+
+	perf    *PerfAnalyzer
+	perfErr error
+}
+
+// shared tells whether pages go to the server through shared memory.
+func (b *bench) shared() bool {
+	return b.cfg.Engine.Model.Input().SharedMemory && b.cfg.Engine.SharedMemoryPrefix != ""
 }
 
 func (b *bench) close() {
@@ -287,7 +307,7 @@ func (b *bench) round(ctx context.Context, name string) (r Repeat, err error) {
 func (b *bench) result() *Result {
 	in, info := b.cfg.Engine.Model.Input(), b.cfg.Engine.Model.Info()
 	transport := "grpc"
-	if in.SharedMemory && b.cfg.Engine.SharedMemoryPrefix != "" {
+	if b.shared() {
 		transport = "shm"
 	}
 	r := &Result{
@@ -301,7 +321,7 @@ func (b *bench) result() *Result {
 		},
 		Set:      Set{Found: b.found, Documents: len(b.set), Pages: b.pages},
 		Warnings: []string{},
-		Repeats:  b.rounds,
+		Repeats:  b.rounds, PerfAnalyzer: b.perf,
 		Memory: Memory{
 			Peak: b.memory.Peak, Quire: b.memory.Quire, Workers: b.memory.Workers, Guard: b.memory.Guard, Bound: b.bound,
 		},
@@ -345,6 +365,9 @@ func (b *bench) warnings(r *Result) (w []string) {
 	}
 	if failed > 0 {
 		w = append(w, fmt.Sprintf("%d pages failed in the windows, and are not counted", failed))
+	}
+	if b.perfErr != nil {
+		w = append(w, fmt.Sprintf("perf_analyzer told nothing: %v", b.perfErr))
 	}
 	executed := 0
 	for _, e := range r.Batches.Executed {

@@ -1,9 +1,12 @@
 package bench
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -15,9 +18,11 @@ import (
 	"quire/orchestrator/internal/measure"
 )
 
-// CurveConfig is what to measure a curve of. Engine, Kind, Server, MuPDF,
-// Results, ToolVersion and Progress are as in Config.
+// CurveConfig is what to measure a curve of.
 type CurveConfig struct {
+	// Config is as Run has it, but for Pages, which is how many documents or
+	// pages the curve goes up to (default 10,000), and Source, Repeat, MinTime
+	// and Budget, which have no meaning here.
 	Config
 	// Dir is an empty directory for the documents.
 	Dir string
@@ -26,8 +31,6 @@ type CurveConfig struct {
 	// Walk makes a source of all documents below a directory, and what to call
 	// when it has been read.
 	Walk func(dir string) (orchestrator.Source, func() error, error)
-	// Scale divides every number of documents and pages, for tests. Default 1.
-	Scale int
 }
 
 // CurveResult is cost and memory against how much there is to do.
@@ -85,38 +88,43 @@ type amount struct {
 	pages     int // of a long document
 }
 
-// The points of the curve, and the least pages that make a cost: less is done
-// several times over.
-var (
-	amounts = []amount{
-		{what: whatSamples, documents: 7}, {what: whatSamples, documents: 63}, {what: whatSamples, documents: 625},
-		{what: whatOnePage, documents: 10}, {what: whatOnePage, documents: 100}, {what: whatOnePage, documents: 1000}, {what: whatOnePage, documents: 10_000},
-		{what: whatLong, documents: 1, pages: 5000},
+// leastPages make a cost; what has less is done several times over.
+const leastPages = 2000
+
+// amounts are the points of a curve that goes up to so many documents or pages:
+// powers of ten, and half as many pages in one document. A set of samples has
+// so many pages.
+func amounts(most, samplePages int) (all []amount) {
+	for n := 100; n < 10*most; n *= 10 {
+		all = append(all, amount{what: whatSamples, documents: (min(n, most) + samplePages - 1) / samplePages})
 	}
-	leastPages = 2000
-)
+	for n := 10; n < 10*most; n *= 10 {
+		all = append(all, amount{what: whatOnePage, documents: min(n, most)})
+	}
+	return append(all, amount{what: whatLong, documents: 1, pages: (most + 1) / 2})
+}
 
 // Curve measures what memory and a page's cost do as there is more to do. Each
 // point has an engine of its own, so that no memory is another's.
 func Curve(ctx context.Context, cfg CurveConfig) (*CurveResult, error) {
+	most := cmp.Or(cfg.Pages, 10_000)
 	cfg.Config = cfg.Config.withDefaults()
-	scale := max(1, cfg.Scale)
-	info := cfg.Engine.Model.Info()
 	b := &bench{cfg: cfg.Config}
+	info := cfg.Engine.Model.Info()
 	r := &CurveResult{
 		Schema: CurveSchema, ToolVersion: cfg.ToolVersion, Measured: time.Now().UTC().Truncate(time.Second),
 		Model: Model{Name: info.Name, Version: info.Version, Kind: cfg.Kind, Server: cfg.Where, Ours: cfg.Server != nil},
 	}
-	for i, a := range amounts {
-		if a.documents > 1 {
-			a.documents = max(1, a.documents/scale)
-		}
-		a.pages /= scale
+	samplePages, err := b.countSamples(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	for i, a := range amounts(most, samplePages) {
 		dir := filepath.Join(cfg.Dir, fmt.Sprintf("point-%d", i))
 		if err := a.layOut(dir, cfg.Samples); err != nil {
 			return nil, err
 		}
-		p, err := b.point(ctx, cfg, a, dir, leastPages/scale, r)
+		p, err := b.point(ctx, cfg, a, dir, min(most, leastPages), r)
 		if err != nil {
 			return nil, err
 		}
@@ -132,6 +140,23 @@ func Curve(ctx context.Context, cfg CurveConfig) (*CurveResult, error) {
 	}
 	r.Machine = machine(cores())
 	return r, nil
+}
+
+// countSamples is how many pages the samples have together.
+func (b *bench) countSamples(ctx context.Context, cfg CurveConfig) (int, error) {
+	var docs []orchestrator.Document
+	for _, name := range cfg.Samples {
+		docs = append(docs, orchestrator.Document{Path: filepath.Base(name), Open: func() (*os.File, error) { return os.Open(name) }})
+	}
+	counted, err := measure.Count(ctx, cfg.Engine.Renderer, cfg.Engine.Model.Input(), docs, math.MaxInt)
+	pages := 0
+	for _, d := range counted {
+		pages += d.Pages
+	}
+	if err == nil && pages == 0 {
+		err = errors.New("bench: the samples have no pages")
+	}
+	return pages, err
 }
 
 // layOut makes the documents of a point.
@@ -190,7 +215,7 @@ func (b *bench) point(ctx context.Context, cfg CurveConfig, a amount, dir string
 	// The first page of a worker process costs what its start costs, which has
 	// nothing to do with how many there are.
 	warm := filepath.Join(cfg.Dir, "warm.pdf")
-	if err := writePDF(warm, 64); err != nil {
+	if err := writePDF(warm, min(least, 64)); err != nil {
 		return p, err
 	}
 	defer os.Remove(warm)

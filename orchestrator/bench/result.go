@@ -26,8 +26,8 @@ type Result struct {
 	// Fraction is Whole's rate over the limit's.
 	Fraction float64 `json:"fraction"`
 	// Stable tells whether the rates of the last three wholes are within 5 % of
-	// each other; Spread is the largest over the smallest of them, 0 when there
-	// were fewer.
+	// each other; Spread is the largest over the smallest of them, or of as many
+	// as there are.
 	Stable bool    `json:"stable"`
 	Spread float64 `json:"spread"`
 

@@ -4,9 +4,14 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"quire/orchestrator/internal/measure"
 )
 
-// Text writes a result for people, for a terminal of 80 columns or more.
+// width is that of a terminal.
+const width = 80
+
+// Text writes a result for people, for a terminal of 80 columns.
 func (r *Result) Text(w io.Writer) error {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
@@ -17,15 +22,18 @@ func (r *Result) Text(w io.Writer) error {
 	if m.Kind != KindLayout {
 		kind = fmt.Sprintf(" (%s: it computes nothing)", m.Kind)
 	}
-	p("model     %s version %s%s at %s\n", m.Name, m.Version, kind, m.Server)
-	p("machine   %s, %s, %s\n", r.Machine.CPU, count(r.Machine.Cores, "core"), r.Machine.Kernel)
-	p("settings  %s, batches up to %s, %s ms old, %d in flight, %s\n",
-		count(s.Workers, "worker"), count(s.Batch, "page"), trim(s.MaxAgeMS), s.InFlight, transportWords[s.Transport])
-	p("pages     %s of %s", count(r.Set.Pages, "page"), count(r.Set.Documents, "document"))
+	const label = 10
+	line := func(name, text string) { p("%-*s%s", label, name, wrap(text, label, width)[label:]) }
+	line("model", fmt.Sprintf("%s version %s%s at %s", m.Name, m.Version, kind, m.Server))
+	line("machine", fmt.Sprintf("%s, %s, %s", r.Machine.CPU, count(r.Machine.Cores, "core"), r.Machine.Kernel))
+	line("settings", fmt.Sprintf("%s, batches up to %s, %s ms old, %d in flight, %s",
+		count(s.Workers, "worker"), count(s.Batch, "page"), trim(s.MaxAgeMS), s.InFlight, transportWords[s.Transport]))
+	of := ""
 	if r.Set.Found > r.Set.Documents {
-		p(" (of %d)", r.Set.Found)
+		of = fmt.Sprintf(" (of %d)", r.Set.Found)
 	}
-	p(", over and over; %s of windows of %s s or more\n", count(len(r.Repeats), "round"), trim(s.WindowSeconds))
+	line("pages", fmt.Sprintf("%s of %s%s, over and over; %s of windows of %s s",
+		count(r.Set.Pages, "page"), count(r.Set.Documents, "document"), of, count(len(r.Repeats), "round"), trim(s.WindowSeconds)))
 
 	p("\n%-22s %10s %16s\n", "", "pages/s", "CPU-ms a page")
 	row := func(name string, stage Stage, known bool) {
@@ -37,10 +45,10 @@ func (r *Result) Text(w io.Writer) error {
 	}
 	row("rendering alone", r.Rendering, true)
 	row("the server alone", r.Server, m.Ours)
-	row("the whole", r.Whole, true)
 	if a := r.PerfAnalyzer; a != nil {
-		p("  %-20s %10.1f %16s\n", "perf_analyzer", a.PagesPerSecond, "(the server alone)")
+		p("  %-20s %10.1f\n", "  by perf_analyzer", a.PagesPerSecond)
 	}
+	row("the whole", r.Whole, true)
 	p("\n  %-20s %10.1f   %s\n", "the limit", r.Limit.PagesPerSecond, r.limitWords())
 	p("  %-20s %10.3f   %s\n", "achieved of it", r.Fraction, r.stableWords())
 
@@ -48,7 +56,7 @@ func (r *Result) Text(w io.Writer) error {
 	b.WriteString(r.Parts.text(m.Ours))
 
 	head("what holds it up: " + bottleneckWords[r.Bottleneck.What])
-	b.WriteString(wrap(r.Bottleneck.Why+" "+r.Bottleneck.Remedy, 2, 80))
+	b.WriteString(wrap(r.Bottleneck.Why+" "+r.Bottleneck.Remedy, 2, width))
 
 	head("batches that the server executed")
 	b.WriteString(r.Batches.text())
@@ -58,9 +66,9 @@ func (r *Result) Text(w io.Writer) error {
 	p("  %s MB at most: quire %s, %s %s, guard %s\n", mega(mem.Peak), mega(mem.Quire), count(s.Workers, "render worker"), mega(mem.Workers), mega(mem.Guard))
 	p("  page buffers are bounded at %s MB, and part of it; shared memory counts once\n", mega(mem.Bound))
 
-	head("event path of quire's own process, in ms   p50       p99       max")
+	p("\n%-40s %9s %9s %9s\n", "event path of quire's own process, in ms", "p50", "p99", "max")
 	latencies := func(name string, l Latency) {
-		p("  %-36s %9.3f %9.3f %9.3f\n", name, l.P50, l.P99, l.Max)
+		p("  %-38s %9.2f %9.2f %9.2f\n", name, l.P50, l.P99, l.Max)
 	}
 	latencies("a timer of 1 ms is late by", r.Events.Tick)
 	latencies("a request for the counts takes", r.Events.Request)
@@ -69,7 +77,7 @@ func (r *Result) Text(w io.Writer) error {
 		b.WriteByte('\n')
 	}
 	for _, w := range r.Warnings {
-		b.WriteString("! " + strings.TrimPrefix(wrap(w, 2, 80), "  "))
+		b.WriteString("! " + strings.TrimPrefix(wrap(w, 2, width), "  "))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -96,7 +104,7 @@ func (r *Result) stableWords() string {
 	switch {
 	case r.Stable:
 		return fmt.Sprintf("stable: the last 3 wholes within %.1f %%", 100*(r.Spread-1))
-	case r.Spread > 0:
+	case len(r.Repeats) >= measure.StableWindows:
 		return fmt.Sprintf("not stable: the last 3 wholes %.0f %% apart", 100*(r.Spread-1))
 	}
 	return "not known to be stable"
@@ -121,10 +129,10 @@ func (p Parts) text(ours bool) string {
 		if total > 0 {
 			share = part.cpu / total
 		}
-		line := fmt.Sprintf("  %-20s %10.2f ms %5.1f %%  %s", part.name, part.cpu, 100*share, bar(share, 32))
+		line := fmt.Sprintf("  %-20s %10.2f ms %5.1f %%  %s", part.name, part.cpu, 100*share, bar(share, 30))
 		fmt.Fprintln(&b, strings.TrimRight(line, " "))
 	}
-	fmt.Fprintf(&b, "  %-20s %10.2f ms          quire's processes outside MuPDF: %.2f ms\n", "", total, p.Own)
+	fmt.Fprintf(&b, "  %-20s %10.2f ms, %.2f of it quire's, outside MuPDF\n", "together", total, p.Own)
 	return b.String()
 }
 
@@ -140,7 +148,7 @@ func (b Batches) text() string {
 	}
 	var out strings.Builder
 	for _, e := range b.Executed {
-		line := fmt.Sprintf("  %8s %10d ×  %s", count(e.Size, "page"), e.Count, bar(float64(e.Count)/float64(most), 46))
+		line := fmt.Sprintf("  %8s %10d ×  %s", count(e.Size, "page"), e.Count, bar(float64(e.Count)/float64(most), 42))
 		fmt.Fprintln(&out, strings.TrimRight(line, " "))
 	}
 	if executions > 0 {
@@ -178,7 +186,8 @@ func count(n int, thing string) string {
 func wrap(text string, indent, width int) string {
 	var b strings.Builder
 	column := 0
-	for word := range strings.FieldsSeq(text) {
+	// A number and its unit stay together.
+	for word := range strings.SplitSeq(strings.ReplaceAll(text, " %", nbsp+"%"), " ") {
 		n := len([]rune(word))
 		switch {
 		case column == 0:
@@ -194,5 +203,7 @@ func wrap(text string, indent, width int) string {
 		b.WriteString(word)
 		column += n
 	}
-	return b.String() + "\n"
+	return strings.ReplaceAll(b.String(), nbsp, " ") + "\n"
 }
+
+const nbsp = "\u00a0"

@@ -129,7 +129,7 @@ func (b *bench) run(ctx context.Context, times int) (orchestrator.Summary, error
 	return run(ctx, b.detector, measure.Repeat(b.set, times), b.cfg.Results)
 }
 
-func run(ctx context.Context, d *orchestrator.Detector, source orchestrator.Source, results func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error)) (orchestrator.Summary, error) {
+func run(ctx context.Context, d *orchestrator.Detector, source orchestrator.Source, results Results) (orchestrator.Summary, error) {
 	sink, finish, err := results()
 	if err != nil {
 		return orchestrator.Summary{}, err

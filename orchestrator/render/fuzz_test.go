@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -40,8 +41,15 @@ func FuzzDocument(f *testing.F) {
 		"count_lies.pdf", "page_tree_loop.pdf", "recursive_form.pdf", "widget.pdf", "twin_all.pdf", "no_pages.pdf", "not_pdf.pdf",
 		"loop_pattern.pdf", "loop_glyph.pdf", "loop_mask.pdf", "loop_space.pdf", "loop_function.pdf", "loop_layer.pdf", "loop_cmap.pdf",
 		"loop_contents.pdf", "loop_object_stream.pdf", "bomb_pages.pdf", "bomb_jpeg2000.pdf", "bomb_jpeg.pdf", "font_bomb.pdf")
+	seeds, err := filepath.Glob("../../examples/*.pdf")
+	if err != nil || len(seeds) == 0 {
+		f.Fatal("no examples", err)
+	}
 	for _, name := range set.Names() {
-		data, err := os.ReadFile(set.Path(name))
+		seeds = append(seeds, set.Path(name))
+	}
+	for _, path := range seeds {
+		data, err := os.ReadFile(path)
 		if err != nil {
 			f.Fatal(err)
 		}

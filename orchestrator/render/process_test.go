@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -144,6 +145,27 @@ func TestCrash(t *testing.T) {
 	wantColour(t, w, 2, 255, 0, 0)
 	if s := w.pool.Stats(); s.Kills != 0 || s.Crashes != 1 {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// What a crash says reaches the log, sandbox or not.
+func TestCrashIsTold(t *testing.T) {
+	var log bytes.Buffer
+	w := newWorker(t, newPool(t, Config{PageTimeout: -1, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+	open(t, w, newDocument(t, endlessAndPlain()))
+	process := w.process.guarded
+	failed := make(chan error, 1)
+	go func() {
+		_, _, err := w.Draw(context.Background(), 1)
+		failed <- err
+	}()
+	working(t, process.Pid())
+	if err := process.Signal(syscall.SIGSEGV); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, <-failed, orchestrator.StageRender, 1, orchestrator.CategoryCrash)
+	if !strings.Contains(log.String(), "SIGSEGV: segmentation violation") {
+		t.Errorf("log:\n%s", &log)
 	}
 }
 

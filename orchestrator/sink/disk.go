@@ -44,7 +44,7 @@ func (d *disk) open(name string, flag int) (*file, error) {
 }
 
 func (d *disk) rename(from, to string) error {
-	if err := d.before("rename", to); err != nil {
+	if err := d.before("rename", from+" to "+to); err != nil {
 		return err
 	}
 	return d.Rename(from, to)

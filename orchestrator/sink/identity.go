@@ -17,9 +17,12 @@ type identity struct {
 	Size    int64  `json:"size"`
 	ModTime string `json:"mtime"`
 	Sum     string `json:"sum,omitempty"`
-	// Model and Options are digests of what run.json spells out.
-	Model   string `json:"model"`
-	Options string `json:"options"`
+	// Model and Options are digests of what run.json spells out; ModelSum is the
+	// model's own. With one on one side only, it says nothing: a server does
+	// not tell.
+	Model    string `json:"model"`
+	ModelSum string `json:"model_sum,omitempty"`
+	Options  string `json:"options"`
 }
 
 // changed tells why what was made under was has to be made again; empty when
@@ -32,7 +35,7 @@ func (is identity) changed(was identity) orchestrator.Redone {
 	switch {
 	case is.Size != was.Size || !same:
 		return orchestrator.RedoneInput
-	case is.Model != was.Model:
+	case is.Model != was.Model || is.ModelSum != "" && was.ModelSum != "" && is.ModelSum != was.ModelSum:
 		return orchestrator.RedoneModel
 	case is.Options != was.Options:
 		return orchestrator.RedoneOptions
@@ -41,7 +44,7 @@ func (is identity) changed(was identity) orchestrator.Redone {
 }
 
 func (t *Tree) identityOf(doc orchestrator.Document) identity {
-	id := identity{Size: doc.Size, Sum: doc.Sum, Model: t.modelSum, Options: t.optionsSum}
+	id := identity{Size: doc.Size, Sum: doc.Sum, Model: t.modelSum, ModelSum: t.model.Digest, Options: t.optionsSum}
 	if !doc.ModTime.IsZero() {
 		id.ModTime = doc.ModTime.UTC().Format(time.RFC3339Nano)
 	}

@@ -100,6 +100,9 @@ func (l *ledger) merge() error {
 	if err := l.disk.sync("."); err != nil {
 		return err
 	}
+	if l.sorted != nil {
+		l.lines.lost = first.lines.lost // told of when it is closed
+	}
 	_ = l.recent.Close()
 	l.recent = nil
 	if err := l.disk.remove(recentName); err != nil {

@@ -307,7 +307,7 @@ func loadSegment(dir *disk, documentPath, name string) (_ *segment, lost int64, 
 			s.crashes++
 		}
 	}
-	if r.at == 0 {
+	if s.head == nil {
 		return nil, 0, errNotThis
 	}
 	s.end = r.good

@@ -218,7 +218,7 @@ func (t *Tree) Start(model orchestrator.ModelInfo, options map[string]any) (err 
 		options = map[string]any{}
 	}
 	t.model, t.options = model, options
-	if t.modelSum, err = digest(model); err != nil {
+	if t.modelSum, err = digest([]string{model.Name, model.Version}); err != nil {
 		return err
 	}
 	if t.optionsSum, err = digest([]any{Schema, options}); err != nil {
@@ -497,13 +497,15 @@ func (t *Tree) put(temp, name string) error {
 	return t.root.rename(temp, name)
 }
 
-// try does op, waits while the disk is full, and explains what fails.
+// try does op, waits while the disk is full, and explains what fails. The tree
+// takes nothing more then: what cannot be written now is for the next run.
 func (t *Tree) try(ctx context.Context, verb, name string, op func() error) error {
 	err := t.space.try(ctx, op)
 	if err != nil {
-		return t.explain(verb, name, err)
+		err = t.explain(verb, name, err)
+		t.fail(err)
 	}
-	return nil
+	return err
 }
 
 // explain says in one line what could not be done where, why, and what helps.
