@@ -139,6 +139,42 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
+// Of a document that is skipped, pictures are drawn only if they are not there or
+// older than the result.
+func TestOverlayOfWhatStands(t *testing.T) {
+	out := t.TempDir()
+	o := overlayOver(t, t.Context(), nil, out)
+	sendDocument(t, o, paper, "a.pdf", 4)
+	if err := o.finish(); err != nil {
+		t.Fatal(err)
+	}
+	// With its context ended, and nobody to take a document, it says whether it
+	// would have handed one over.
+	ended, cancel := context.WithCancelCause(t.Context())
+	cancel(orchestrator.ErrInterrupted)
+	idle := &overlay{ctx: ended, pictures: o.pictures, work: make(chan orchestrator.Document)}
+	draws := func() bool {
+		return idle.hand(orchestrator.Document{Path: "a.pdf"}, orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusSkipped, PageCount: 4}) != nil
+	}
+	if draws() {
+		t.Error("pictures that are there would be drawn again")
+	}
+	last := filepath.Join(out, "a.pdf.pages", "0004.png")
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(last, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if !draws() {
+		t.Error("pictures older than the result would be kept")
+	}
+	if err := os.Remove(last); err != nil {
+		t.Fatal(err)
+	}
+	if !draws() {
+		t.Error("pictures that are not there would not be drawn")
+	}
+}
+
 // A picture that cannot be written is told, as a result would be.
 func TestOverlayThatCannotBeWritten(t *testing.T) {
 	out := t.TempDir()
