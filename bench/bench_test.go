@@ -53,7 +53,7 @@ var packages = map[string]string{
 }
 
 // standard are the modules of Python itself that they import.
-var standard = []string{"argparse", "asyncio", "concurrent", "ctypes", "importlib", "json", "logging", "multiprocessing", "os", "pathlib", "signal", "sys", "time"}
+var standard = []string{"argparse", "asyncio", "concurrent", "contextlib", "ctypes", "importlib", "json", "logging", "multiprocessing", "os", "pathlib", "signal", "sys", "time"}
 
 // pins reads a lockfile: package -> version. Each must have a hash.
 func pins(t *testing.T, name string) map[string]string {

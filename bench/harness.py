@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import glob
+import itertools
 import json
 import os
 import signal
@@ -152,9 +153,9 @@ def kill_group(pid):
         os.killpg(pid, signal.SIGKILL)
 
 
-def region():
-    """A name for shared memory that is this program's."""
-    return f"{PREFIX}{os.getpid()}-pages"
+def region(numbers=itertools.count()):
+    """A new name for shared memory that is this program's."""
+    return f"{PREFIX}{os.getpid()}-{next(numbers)}"
 
 
 def sweep():

@@ -41,6 +41,8 @@ type Detector struct {
 	scaling   chan struct{} // one token an image being scaled
 	work      *schedule
 	counts    counts
+	doings    doings
+	stalled   atomic.Pointer[stall] // nil while pages end
 
 	reloads sync.Mutex // held while a reload is taken over
 	limits  atomic.Pointer[limits]
@@ -98,6 +100,9 @@ func New(cfg Config) (*Detector, error) {
 	d.limits.Store(&limits{cfg.Batch, cfg.InFlight, cfg.MaxAge})
 	if cfg.RefreshEvery > 0 {
 		d.workers.Go(d.watchModel)
+	}
+	if cfg.StallAfter > 0 {
+		d.workers.Go(d.watchStall)
 	}
 	if cfg.Renderer != nil {
 		for range cfg.Workers {

@@ -23,7 +23,9 @@ func (e *ServerError) Unwrap() error { return e.Err }
 // runBatch is the goroutine of one batch in flight.
 func (d *Detector) runBatch(b *batch.Batch[*Slab, *page]) {
 	defer d.slabs.Put(b.Resource)
-	d.infer(b, 0, b.Items, d.cfg.Attempts)
+	doing := d.doings.begin(asking, b.Items[0].ref, len(b.Items))
+	defer doing.end()
+	d.infer(b, doing, 0, b.Items, d.cfg.Attempts)
 	// Whatever happened, nobody waits for a batch that is over.
 	for _, p := range b.Items {
 		p.cancel()
@@ -32,12 +34,12 @@ func (d *Detector) runBatch(b *batch.Batch[*Slab, *page]) {
 
 // infer gives each of the pages, which lie in the slab from place first on, its
 // result, with at most the given number of attempts that count.
-func (d *Detector) infer(b *batch.Batch[*Slab, *page], first int, pages []*page, attempts int) {
+func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, pages []*page, attempts int) {
 	ctx := b.Context
 	halves := func(attempts int) {
 		mid := len(pages) / 2
-		d.infer(b, first, pages[:mid], attempts)
-		d.infer(b, first+mid, pages[mid:], attempts)
+		d.infer(b, doing, first, pages[:mid], attempts)
+		d.infer(b, doing, first+mid, pages[mid:], attempts)
 	}
 	waited := patience{limit: d.cfg.ServerWait}
 	died := 0 // times that the server did with these pages alone in flight
@@ -69,6 +71,7 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], first int, pages []*page,
 			return
 		}
 		me := asModelError(err)
+		doing.meets(me.Message)
 		d.log.Debug("a batch failed", "pages", len(pages), "action", me.Action.String(), "err", err)
 		if me.Action == ActionBisect && len(pages) == 1 {
 			// Triton merges requests: the culprit may be another request's page.

@@ -396,7 +396,7 @@ func (r *run) begin(docs map[string]*inWork, b *beginning) {
 	}
 	docs[b.doc.Path] = w
 	var past Past
-	r.tell(func() (err error) { past, err = r.sink.Begin(r.ctx, b.doc); return err })
+	r.tell(b.doc.Path, func() (err error) { past, err = r.sink.Begin(r.ctx, b.doc); return err })
 	w.result.Redone = past.Redone
 	b.past = past
 	todo := false
@@ -443,7 +443,7 @@ func (r *run) opened(w *inWork, pages int, past Past) {
 		r.progress.pages.add(StatusFailed, int64(past.Failed))
 		r.progress.resumed.Add(int64(c.Resumed))
 	}
-	r.tell(func() error { return r.sink.Opened(r.ctx, w.doc, pages) })
+	r.tell(w.doc.Path, func() error { return r.sink.Opened(r.ctx, w.doc, pages) })
 }
 
 func (r *run) page(w *inWork, p PageResult) {
@@ -459,7 +459,7 @@ func (r *run) page(w *inWork, p PageResult) {
 	}
 	r.progress.pages.end(p.Status)
 	if p.Status != StatusCancelled {
-		r.tell(func() error { return r.sink.Page(r.ctx, p) })
+		r.tell(w.doc.Path, func() error { return r.sink.Page(r.ctx, p) })
 	}
 }
 
@@ -484,7 +484,7 @@ func (r *run) settle(docs map[string]*inWork, w *inWork) {
 
 func (r *run) end(docs map[string]*inWork, w *inWork) {
 	delete(docs, w.doc.Path)
-	r.tell(func() error {
+	r.tell(w.doc.Path, func() error {
 		return r.sink.End(r.ctx, w.result, func(err error) {
 			if err != nil {
 				r.abort(err)
@@ -528,11 +528,13 @@ func (r *run) account(c DocumentResult, err error) {
 	r.docs.Done()
 }
 
-// tell calls the sink, unless it has failed before.
-func (r *run) tell(call func() error) {
+// tell calls the sink about a document, unless it has failed before.
+func (r *run) tell(path string, call func() error) {
 	if r.sinkErr != nil {
 		return
 	}
+	doing := r.d.doings.begin(writing, PageRef{Path: path}, 0)
+	defer doing.end()
 	if err := call(); err != nil {
 		r.sinkErr = err
 		r.abort(err)

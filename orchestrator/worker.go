@@ -81,7 +81,9 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 		if err := w.start(ctx); err != nil {
 			return 0, err
 		}
+		doing := w.d.doings.begin(opening, PageRef{Path: doc.Path}, 0)
 		pages, err := w.render.Open(ctx, doc)
+		doing.end()
 		if err == nil {
 			w.open = openDocument{path: doc.Path, pages: pages}
 			return pages, nil
@@ -108,11 +110,13 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 // draw draws one page and puts it into a batch. The page has been announced to
 // the batcher; draw uses the announcement up. It reports a worker that broke.
 func (w *worker) draw(ctx context.Context, p *page, frame func(Geometry) Frame) error {
+	doing := w.d.doings.begin(drawing, p.ref, 0)
 	pixels, geometry, err := w.render.Draw(ctx, p.ref.Page)
 	if crashed(err) && ctx.Err() == nil {
 		w.d.log.Warn("a render worker died drawing a page; once more", "page", p.ref.String())
 		pixels, geometry, err = w.render.Draw(ctx, p.ref.Page)
 	}
+	doing.end()
 	p.geometry = geometry
 	if err == nil {
 		p.frame = frame(geometry)

@@ -145,7 +145,7 @@ class Run:
                 event = json.loads(line)
             except ValueError:
                 continue  # the last line of a program that was killed
-            if event["message_type"] == "document":
+            if event["message_type"] == "document" and event["status"] != "skipped":
                 self.documents += 1
                 self.pages += event["pages"]["done"]
                 self.began.set()

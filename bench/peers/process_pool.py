@@ -5,6 +5,7 @@ memory, which the server has registered; a request carries only the place.
 """
 
 import asyncio
+import contextlib
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, shared_memory
@@ -59,46 +60,31 @@ def draw(place, pages):
 async def feed(options, client, pool, places, report):
     from tritonclient.grpc import InferInput
 
-    loop, window, busy = asyncio.get_running_loop(), asyncio.Semaphore(IN_FLIGHT), set()
-    free = asyncio.Queue()
-    for place in range(places):
-        free.put_nowait(place)
+    loop, window = asyncio.get_running_loop(), asyncio.Semaphore(IN_FLIGHT)
+    paths = common.documents(options.folder)
+    counts = await asyncio.gather(*(loop.run_in_executor(pool, count, path) for path in paths))
+    pages = ((path, index) for path, counted in zip(paths, counts) for index in range(counted))
+    batches = common.batches(pages, BATCH)  # all places take from it
 
-    async def do(place, pages):
-        done = await loop.run_in_executor(pool, draw, place, pages)
-        report.failed += len(pages) - done
-        if done:
+    async def fill(place):
+        for batch in batches:
+            done = await loop.run_in_executor(pool, draw, place, batch)
+            report.failed += len(batch) - done
+            if not done:
+                continue
             tensor = InferInput("pages", [done, common.HEIGHT, common.WIDTH, 3], "UINT8")
             tensor.set_shared_memory(options.region, done * PAGE, place * BATCH * PAGE)
             async with window:
                 answer = await client.infer("layout", [tensor])
-        free.put_nowait(place)
-        if done:
             for page in zip(*(answer.as_numpy(name) for name in ("boxes", "scores", "labels"))):
                 report.add(regions=len(common.suppress(*page)))
 
-    async def pages():
-        paths = common.documents(options.folder)
-        counts = [loop.run_in_executor(pool, count, path) for path in paths]
-        batch = []
-        for path, counted in zip(paths, counts):
-            for index in range(await counted):
-                batch.append((path, index))
-                if len(batch) == BATCH:
-                    yield batch
-                    batch = []
-        if batch:
-            yield batch
-
-    async for batch in pages():
-        task = asyncio.create_task(do(await free.get(), batch))
-        busy.add(task)
-        task.add_done_callback(busy.discard)
-    await asyncio.gather(*busy)
+    await asyncio.gather(*(fill(place) for place in range(places)))
 
 
 async def run(options, memory):
     from tritonclient.grpc.aio import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
 
     workers = common.cores()
     places = workers + IN_FLIGHT
@@ -124,8 +110,9 @@ async def run(options, memory):
             ticking.cancel()
             report.finish(loop_ms=ticker.summary())
         finally:
-            await client.unregister_system_shared_memory(options.region)
             pool.shutdown()
+            with contextlib.suppress(InferenceServerException):  # the server may still have a hand on it
+                await client.unregister_system_shared_memory(options.region)
 
 
 def main():

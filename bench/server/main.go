@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"quire/tritonclient"
@@ -95,9 +96,11 @@ func serve(ctx context.Context, lock, repository string) (err error) {
 	case <-ctx.Done():
 		return nil
 	case <-server.Done():
-		return fmt.Errorf("the server ended: %s", server.State())
+		return fmt.Errorf("the server ended: %s; its log ends with\n%s", server.State(), strings.Join(last(server.Log(), 10), "\n"))
 	}
 }
+
+func last(lines []string, n int) []string { return lines[max(0, len(lines)-n):] }
 
 // describe asks the server what it is.
 func describe(ctx context.Context, address string) (ready, error) {

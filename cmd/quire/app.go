@@ -62,7 +62,7 @@ func newApp(stop stops) *cli.App {
 		Usage: "directories of PDFs to page layout, with a Triton Inference Server",
 		Description: "quire renders pages, batches them across documents and sends them to a Triton\n" +
 			"Inference Server. Without --triton it starts a Triton of its own on the CPU.",
-		Commands:              []*cli.Command{runCommand(stop), planCommand(stop), benchCommand(stop), verifyCommand(stop), doctorCommand(stop), completionCommand(), versionCommand()},
+		Commands:              []*cli.Command{runCommand(stop), planCommand(stop), benchCommand(stop), tuneCommand(stop), verifyCommand(stop), statsCommand(stop), doctorCommand(stop), completionCommand(), versionCommand()},
 		CustomAppHelpTemplate: cli.AppHelpTemplate + "\n" + exitCodesHelp,
 		HideVersion:           true,
 		// A pattern may hold a comma: *.{pdf,PDF}.

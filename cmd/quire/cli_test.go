@@ -73,6 +73,11 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"bench", "--budget", "-1s"}, "must not be negative"},
 		{[]string{"bench", empty}, "no PDF found"},
 		{[]string{"bench", filepath.Join(dir, "missing")}, "missing"},
+		{[]string{"stats"}, "add --triton"},
+		{[]string{"stats", "--triton", "a:1,b:1", "--metrics", "http://a:2/metrics"}, "one for each"},
+		{[]string{"stats", "--triton", "a:1", "--interval", "0s"}, "at least 10ms"},
+		{[]string{"stats", "--triton", "a:1", "--count", "-1"}, "must not be negative"},
+		{[]string{"stats", "--triton", "a:1", "b:1"}, "takes no arguments"},
 		{[]string{"verify", empty}, "no PDF found"},
 		{[]string{"verify", "--pages", "0"}, "at least 1"},
 		{[]string{"verify", "--batch", "0"}, "at least 1"},
@@ -133,7 +138,8 @@ func TestHelp(t *testing.T) {
 			if !strings.HasSuffix(entry, "[$"+variable) && !strings.HasSuffix(entry, "[$"+own) {
 				t.Errorf("--%s: no environment variable %s in %q", name, variable, entry)
 			}
-			if strings.Contains(entry, "(default: ") == (isSwitch || slices.Contains(noDefault, name)) {
+			none := isSwitch || slices.Contains(noDefault, name) || strings.Contains(entry, "(required)")
+			if strings.Contains(entry, "(default: ") == none {
 				t.Errorf("--%s: default missing, or unexpected, in %q", name, entry)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -16,6 +17,7 @@ import (
 	"quire/orchestrator/doctor"
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
+	"quire/orchestrator/tune"
 	"quire/tritonclient"
 	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
@@ -27,10 +29,11 @@ func doctorCommand(stop stops) *cli.Command {
 		Usage: "say what is wrong with this setup, and what mends it",
 		Description: "Looks at this machine and at the server: with --triton at that one, else at\n" +
 			"what quire needs to start one of its own, which it starts if that is installed.\n" +
-			"Installs nothing unless --install is given. Each finding is ok, warn (quire works,\n" +
-			"with less or later) or fail, with the command that mends it. The exit code is 0\n" +
-			"when quire run would work, 4 when it would not because of a server or its model,\n" +
-			"1 when it would not for another reason.",
+			"Installs nothing unless --install is given, and changes nothing but a model that\n" +
+			"an interrupted quire tune has left on trial settings: that is put back. Each\n" +
+			"finding is ok, warn (quire works, with less or later) or fail, with the command\n" +
+			"that mends it. The exit code is 0 when quire run would work, 4 when it would not\n" +
+			"because of a server or its model, 1 when it would not for another reason.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "look at the server at `HOST:PORT` (its gRPC port); several with commas", DefaultText: "quire's own"},
 			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "the models in `DIR` are what the server that quire starts would serve", DefaultText: "./model_repository if it is there, else quire's own copy"},
@@ -295,6 +298,7 @@ func (e *examination) examine(address, where string, model bool) {
 	if !model {
 		return
 	}
+	e.leftover(client)
 	contract, ok := e.model(client, where)
 	if !ok {
 		return
@@ -308,6 +312,31 @@ func (e *examination) examine(address, where string, model bool) {
 	}
 	if e.transport(client, where) {
 		e.pageBuffers = max(e.pageBuffers, int64(inFlight+1)*int64(batch)*int64(contract.PageBytes()))
+	}
+}
+
+// leftover looks whether the model is served for a trial of quire tune, and puts
+// it back if that has ended.
+func (e *examination) leftover(client *tritonclient.Client) {
+	const check, remedy = "trial", "unload the model and load it: that takes its config.pbtxt"
+	left, err := tune.Find(e.ctx, client, layout.DefaultModel)
+	if _, call := errors.AsType[*tritonclient.Error](err); call || err == nil && left == nil {
+		return // e.model tells why a model cannot be asked
+	}
+	if err == nil && left.Alive {
+		e.add(check, doctor.Warn, "wait for it", "quire tune (%s) is at work on the model, until %s at most", left.Note, left.Note.Until.Format(time.RFC3339))
+		return
+	}
+	if err == nil {
+		err = left.Repair(e.ctx, client)
+	}
+	switch {
+	case context.Cause(e.ctx) != nil:
+	case err != nil:
+		e.badServer = true
+		e.add(check, doctor.Fail, remedy, "%v", err)
+	default:
+		e.add(check, doctor.OK, "", "quire tune (%s) had left the model on trial settings; it is served as before again", left.Note)
 	}
 }
 

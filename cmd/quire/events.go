@@ -79,6 +79,7 @@ type progressEvent struct {
 	InFlight        int         `json:"in_flight"`
 	Window          int         `json:"window"`
 	Waiting         string      `json:"waiting,omitempty"`
+	Stall           string      `json:"stall,omitempty"`
 }
 
 type countsEvent struct {
@@ -149,7 +150,7 @@ type summaryEvent struct {
 	// How what was skipped had ended.
 	DocumentsBefore countsEvent                   `json:"documents_before"`
 	PagesBefore     countsEvent                   `json:"pages_before"`
-	Redone          map[orchestrator.Redone]int64 `json:"redone"`
+	Redone          map[orchestrator.Redone]int64 `json:"documents_redone"`
 	Vanished        int64                         `json:"vanished"`
 	Pruned          int64                         `json:"pruned"`
 	// Requests counts the requests that the server was sent by their number of
@@ -196,7 +197,7 @@ func (e *events) follow(ctx context.Context, w watched) (stop func()) {
 				MessageType: "progress", Seconds: took, DocumentsListed: now.Listed, PagesKnown: now.Known,
 				Documents: countsEvent(now.Documents), Pages: countsEvent(now.Pages), PagesResumed: now.Resumed,
 				PagesPerSecond: float64(now.Pages.Done+now.Pages.Failed-now.Resumed) / took,
-				InFlight:       stats.InFlight, Window: stats.Window, Waiting: oneLine(waiting),
+				InFlight:       stats.InFlight, Window: stats.Window, Waiting: oneLine(waiting), Stall: oneLine(stats.Stall),
 			})
 			e.mu.Unlock()
 		}

@@ -119,6 +119,9 @@ func (v *view) rest() string {
 	}
 	var parts []string
 	p := v.now()
+	if s := v.stats(); s.Stall != "" {
+		return fmt.Sprintf("no page for %s, waiting for %s", duration(time.Since(s.StallSince)), oneLine(s.Stall))
+	}
 	// What was skipped, cancelled or done before took no time.
 	if rate := v.pace.rate(time.Now(), p.Pages.Done+p.Pages.Failed-p.Resumed); rate > 0 {
 		parts = append(parts, fmt.Sprintf("%.1f pages/s", rate))

@@ -27,8 +27,9 @@ type terminal struct {
 
 	mu     sync.Mutex
 	rows   [][]rune
+	row    int // where the cursor is
 	column int
-	seen   []string // every state of the last row
+	seen   []string // every state of that row
 	read   chan struct{}
 }
 
@@ -76,10 +77,14 @@ func (v *terminal) show() {
 				if len(pending) < len("\x1b[K") {
 					break
 				}
-				if string(pending[:3]) != "\x1b[K" {
+				switch string(pending[:3]) {
+				case "\x1b[K":
+					v.rows[v.row] = v.last()[:min(v.column, len(v.last()))]
+				case "\x1b[A":
+					v.row = max(v.row-1, 0)
+				default:
 					v.t.Errorf("an escape sequence that is not expected: %q", pending)
 				}
-				v.rows[len(v.rows)-1] = v.last()[:min(v.column, len(v.last()))]
 				pending = pending[3:]
 				continue
 			}
@@ -92,24 +97,30 @@ func (v *terminal) show() {
 	}
 }
 
-func (v *terminal) last() []rune { return v.rows[len(v.rows)-1] }
+func (v *terminal) last() []rune { return v.rows[v.row] }
+
+func (v *terminal) down() {
+	if v.row, v.column = v.row+1, 0; v.row == len(v.rows) {
+		v.rows = append(v.rows, nil)
+	}
+}
 
 func (v *terminal) put(r rune) {
 	switch r {
 	case '\r':
 		v.column = 0
 	case '\n':
-		v.rows, v.column = append(v.rows, nil), 0
+		v.down()
 	default:
 		if v.column == v.width {
-			v.rows, v.column = append(v.rows, nil), 0
+			v.down()
 		}
 		row := v.last()
 		for len(row) <= v.column {
 			row = append(row, ' ')
 		}
 		row[v.column] = r
-		v.rows[len(v.rows)-1] = row
+		v.rows[v.row] = row
 		v.column++
 	}
 }
@@ -212,6 +223,34 @@ func TestScreenOnTerminal(t *testing.T) {
 	}
 }
 
+// Several lines move together, and go together.
+func TestScreenOfSeveralLines(t *testing.T) {
+	v := openTerminal(t, 40)
+	s := newScreen(v.slave)
+	var mu sync.Mutex
+	text := "one\ntwo\nthree, which is much too long for this terminal"
+	s.show(func(int) string {
+		mu.Lock()
+		defer mu.Unlock()
+		return text
+	})
+	v.await("three, which is")
+	s.say("stays")
+	mu.Lock()
+	text = "four"
+	mu.Unlock()
+	v.await("four")
+	mu.Lock()
+	text = strings.Repeat("many\n", 100) + "end" // no more than there are rows
+	mu.Unlock()
+	v.await("many")
+	s.hide()
+	s.say("end")
+	if rows := strings.Join(v.close(), "|"); rows != "quire: stays|quire: end" {
+		t.Errorf("%s is left", rows)
+	}
+}
+
 // Elsewhere there are only lines, each said once.
 func TestScreenInFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -281,6 +320,9 @@ func TestView(t *testing.T) {
 		full, fullSince = "no space left", time.Now().Add(-12*time.Second)
 		wantLine(70, "5/≈40 pages [>            ] waiting for disk space, 12s: no space left")
 		full = ""
+		stats.Stall, stats.StallSince = "a page to be drawn, a.pdf page 3, for 1m5s", time.Now().Add(-70*time.Second)
+		wantLine(99, "5/≈40 pages [>          ] no page for 1m10s, waiting for a page to be drawn, a.pdf page 3, for 1m5s")
+		stats = orchestrator.Stats{}
 		now.Listed, now.Opened, now.Known = 4, 4, 25
 		now.Pages, now.Resumed = orchestrator.Counts{Done: 21, Failed: 2, Skipped: 2}, 3 // which took no time
 		now.Documents = orchestrator.Counts{Done: 2, Partial: 1, Failed: 1}

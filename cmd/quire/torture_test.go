@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -33,16 +34,30 @@ const (
 	onTheWay = tortureBatch*tortureInFlight + 2*tortureBatch + 1
 )
 
-// instantServer starts a server whose model computes nothing. It outlives the
-// runs of a test.
-func instantServer(t *testing.T) *embedded.Server {
+// instantServer starts a server whose model computes nothing, and takes so many
+// milliseconds for each batch. It outlives the runs of a test.
+func instantServer(t *testing.T, batchMS int) *embedded.Server {
 	t.Helper()
+	repository := t.TempDir()
+	if err := os.CopyFS(repository, os.DirFS("../../scripts/bench_repository/instant")); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(repository, "layout/configs/cpu.pbtxt")
+	data, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const was = `"bench.batch_ms" value { string_value: "0" }`
+	text := strings.Replace(string(data), was, strings.Replace(was, `"0"`, fmt.Sprintf(`"%d"`, batchMS), 1), 1)
+	if err := os.WriteFile(config, []byte(text), 0o666); err != nil || batchMS > 0 && text == string(data) {
+		t.Fatalf("the model's config was not changed: %v", err)
+	}
 	g, err := guard.Start(t.Context(), guard.Config{Name: "quiretest"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { g.Close() })
-	server, err := embedded.Start(t.Context(), embedded.Config{Options: embedded.Options{Guard: g}, ModelRepository: "../../scripts/bench_repository/instant"})
+	server, err := embedded.Start(t.Context(), embedded.Config{Options: embedded.Options{Guard: g}, ModelRepository: repository})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +99,7 @@ func TestKilledRunsResume(t *testing.T) {
 	}
 	t.Logf("seed %d", *seed)
 	rnd := rand.New(rand.NewPCG(*seed, 0))
-	docs, server := tortureDocuments(t), instantServer(t)
+	docs, server := tortureDocuments(t), instantServer(t, 0)
 	client, err := tritonclient.New(server.Addr(), tritonclient.Config{})
 	if err != nil {
 		t.Fatal(err)

@@ -18,15 +18,15 @@ type Account struct {
 	Ended     string           `json:"ended"`
 	Documents map[string]int64 `json:"documents"`
 	Pages     map[string]int64 `json:"pages"`
-	// ResumedPages of those that are done or failed come from earlier runs.
-	ResumedPages int64 `json:"resumed_pages"`
+	// Of the pages that are done or failed, Resumed come from earlier runs.
+	Resumed int64 `json:"pages_resumed"`
 	// Before tells how what was skipped had ended.
 	Before struct {
 		Documents map[string]int64 `json:"documents"`
 		Pages     map[string]int64 `json:"pages"`
 	} `json:"before"`
 	// Redone counts documents that were done again, by the reason.
-	Redone map[orchestrator.Redone]int64 `json:"redone"`
+	Redone map[orchestrator.Redone]int64 `json:"documents_redone"`
 	// Vanished results are of documents that are not among the inputs; Pruned
 	// of them were removed.
 	Vanished int64 `json:"vanished"`
@@ -91,7 +91,7 @@ func accountOf(s orchestrator.Summary, v Vanished, ended string) *Account {
 		return m
 	}
 	a := &Account{
-		Ended: ended, Documents: counts(s.Documents, true), Pages: counts(s.Pages, false), ResumedPages: s.Resumed,
+		Ended: ended, Documents: counts(s.Documents, true), Pages: counts(s.Pages, false), Resumed: s.Resumed,
 		Redone: s.Redone, Vanished: v.Found, Pruned: v.Pruned,
 	}
 	if a.Redone == nil {

@@ -1,12 +1,12 @@
 package sink
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 
 	"quire/orchestrator"
@@ -314,7 +314,7 @@ func (l *ledger) failed(each func(record, string) error) error {
 		if err != nil {
 			return err
 		}
-		if strings.HasPrefix(string(body), doneStart) {
+		if bytes.HasPrefix(body, []byte(doneStart)) {
 			continue
 		}
 		r, path, ok, err := parseRecord(body)

@@ -498,7 +498,7 @@ func TestAccount(t *testing.T) {
 	var got struct{ Account Account }
 	check(t, json.Unmarshal([]byte(read(t, dir, runName)), &got))
 	a := got.Account
-	if a.Ended != "interrupted" || a.Documents["cancelled"] != 3 || a.Pages["failed"] != 1 || a.ResumedPages != 4 ||
+	if a.Ended != "interrupted" || a.Documents["cancelled"] != 3 || a.Pages["failed"] != 1 || a.Resumed != 4 ||
 		a.Before.Documents["partial"] != 2 || a.Before.Pages["done"] != 4 || a.Redone[orchestrator.RedoneModel] != 1 {
 		t.Errorf("%+v", a)
 	}

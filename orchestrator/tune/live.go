@@ -1,11 +1,14 @@
 package tune
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
+	"sync"
 	"time"
 
 	"quire/orchestrator"
@@ -65,6 +68,9 @@ func NewLive(cfg LiveConfig) *Live {
 	return l
 }
 
+// Workers is how many pages it draws at once.
+func (l *Live) Workers() int { return l.cfg.Workers }
+
 const (
 	// warmShare is the part of a window that goes before it and does not count.
 	warmShare = 0.2
@@ -96,34 +102,73 @@ func (l *Live) Curve(ctx context.Context, sizes []int) (Curve, error) {
 		}
 		curve.Stopped = no.Reason
 	}
-	best, worse, stop := 0.0, 0, time.Now().Add(2*l.cfg.Window)
-	for _, n := range sizes {
-		if n > t.MaxBatch {
-			break
-		}
-		p, err := l.point(ctx, n)
-		if no, ok := errors.AsType[*Infeasible](err); ok {
-			curve.Stopped = fmt.Sprintf("batches of %d: %s", n, no.Reason)
-			break
-		} else if err != nil {
+	c := curveTaker{live: l, curve: &curve, stop: time.Now().Add(max(curveWindows*l.cfg.Window, leastCurve)), largest: t.MaxBatch}
+	// The powers of two tell where to look closer.
+	if err := c.take(ctx, sizes, func(n int) bool { return n&(n-1) == 0 }); err != nil {
+		return curve, err
+	}
+	if c.best > 0 {
+		if err := c.take(ctx, sizes, func(n int) bool { return n&(n-1) != 0 && n > c.best/2 && n < 2*c.best && n < c.reached }); err != nil {
 			return curve, err
-		}
-		curve.Points = append(curve.Points, p)
-		if p.rate() > best*(1+worth) {
-			best, worse = p.rate(), 0
-		} else if worse++; worse == 3 {
-			curve.Stopped = fmt.Sprintf("batches beyond %d gain nothing", n)
-			break
-		}
-		if time.Now().After(stop) && len(curve.Points) >= 4 {
-			curve.Stopped = "there was no time for larger batches"
-			break
 		}
 	}
 	if len(curve.Points) == 0 {
 		return curve, &Infeasible{Reason: curve.Stopped}
 	}
+	slices.SortFunc(curve.Points, func(a, b Point) int { return a.Size - b.Size })
 	return curve, nil
+}
+
+const (
+	// curveWindows is how many windows a curve may take, leastCurve how long in
+	// any case.
+	curveWindows = 2
+	leastCurve   = 4 * time.Second
+	// flat is how many doublings in a row have to gain nothing to end it.
+	flat = 2
+)
+
+// curveTaker takes the points of a curve.
+type curveTaker struct {
+	live    *Live
+	curve   *Curve
+	stop    time.Time
+	largest int // that is served
+	reached int // the largest that worked
+	best    int
+	rate    float64 // of the best
+}
+
+// take adds the sizes that want says yes to, in order.
+func (c *curveTaker) take(ctx context.Context, sizes []int, want func(int) bool) error {
+	worse := 0
+	for _, n := range sizes {
+		if n > c.largest || !want(n) {
+			continue
+		}
+		p, err := c.live.point(ctx, n)
+		if no, ok := errors.AsType[*Infeasible](err); ok {
+			c.curve.Stopped = fmt.Sprintf("batches of %d: %s", n, no.Reason)
+			return nil
+		} else if err != nil {
+			return err
+		}
+		c.curve.Points = append(c.curve.Points, p)
+		c.reached = max(c.reached, n)
+		if r := p.rate(); r > c.rate*(1+worth) {
+			c.best, c.rate, worse = n, r, 0
+		} else if worse++; worse == flat && n > c.best {
+			c.curve.Stopped = fmt.Sprintf("batches beyond %d gain nothing", c.best)
+			return nil
+		}
+		if time.Now().After(c.stop) && len(c.curve.Points) >= 4 {
+			if n < sizes[len(sizes)-1] {
+				c.curve.Stopped = cmp.Or(c.curve.Stopped, "there was no time for other sizes")
+			}
+			return nil
+		}
+	}
+	return nil
 }
 
 // point measures one batch size: each request is one execution.
@@ -192,21 +237,26 @@ func (l *Live) Rendering(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	defer drawing.Close()
-	warm := time.Duration(warmShare * float64(l.cfg.Window))
-	start := time.Now()
-	r := &record{from: start.Add(warm), to: start.Add(warm + l.cfg.Window)}
-	timed, stop := context.WithDeadline(ctx, r.to)
+	r := newRecord(time.Duration(warmShare*float64(l.cfg.Window)), l.cfg.Window)
+	timed, stop := context.WithCancel(ctx)
 	defer stop()
+	var keeper sync.WaitGroup
+	keeper.Go(func() {
+		r.keep(timed)
+		stop()
+	})
 	const times = 1 << 20
 	_, err = drawing.Draw(timed, l.cfg.Sample.documents, times, func(measure.Document, int, []byte) { r.ended(time.Now(), 1) })
+	stop()
+	keeper.Wait()
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err != nil && !errors.Is(err, context.Canceled) {
 		return 0, err
 	}
 	if r.rate() == 0 {
-		return 0, fmt.Errorf("not two pages were drawn in %v: give tune more time with --budget", l.cfg.Window)
+		return 0, fmt.Errorf("not two pages were drawn in %v: give tune more time with --budget", longer*l.cfg.Window)
 	}
 	return r.rate(), nil
 }
@@ -343,7 +393,7 @@ func (l *Live) window(ctx context.Context, t Settings, load Load) (Window, error
 		return Window{}, errUnusable{reason}
 	}
 	if r.rate() == 0 {
-		return Window{}, &Infeasible{Reason: fmt.Sprintf("not two batches were answered in %v", l.cfg.Window)}
+		return Window{}, &Infeasible{Reason: fmt.Sprintf("not two batches were answered in %v", longer*l.cfg.Window)}
 	}
 	w := Window{
 		PagesPerSecond: r.rate(),

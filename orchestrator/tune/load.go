@@ -18,10 +18,14 @@ import (
 
 // record is what came of a load. Its methods may be called from any goroutine.
 type record struct {
+	warm, window time.Duration
+	began        chan struct{} // closed with the first answer
+
 	mu sync.Mutex
-	// from and to bound what counts: after the warm-up, and before the rest is
-	// waited for.
-	from, to time.Time
+	// from is when what counts begins, after the first answer and the warm-up;
+	// over is set when it ends, before the rest is waited for.
+	from time.Time
+	over bool
 
 	requests int           // in all, answered or not
 	asking   time.Duration // the sum of their times
@@ -29,8 +33,50 @@ type record struct {
 	err      error // the first
 
 	latencies   measure.Latencies
-	pages       int // that ended between the two below, the first's own left out
+	batches     int // that ended between the two below, the first left out
+	pages       int
 	first, last time.Time
+}
+
+func newRecord(warm, window time.Duration) *record {
+	return &record{warm: warm, window: window, began: make(chan struct{})}
+}
+
+const (
+	// leastBatches have to end for a rate, or the window is made longer, up to
+	// longer times as long.
+	leastBatches, longer = 4, 5
+	// firstAnswer is how long the first answer may take: workers start.
+	firstAnswer = time.Minute
+)
+
+// keep returns when the window is over, or ctx.
+func (r *record) keep(ctx context.Context) {
+	late := time.NewTimer(firstAnswer)
+	defer late.Stop()
+	select {
+	case <-r.began:
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	if !pause(ctx, r.warm) {
+		return
+	}
+	for range longer {
+		if !pause(ctx, r.window) {
+			return
+		}
+		r.mu.Lock()
+		r.over = r.batches >= leastBatches || r.failed > 0 || r.from.IsZero()
+		over := r.over
+		r.mu.Unlock()
+		if over {
+			return
+		}
+	}
+	r.mu.Lock()
+	r.over = true
+	r.mu.Unlock()
 }
 
 // request notes one request.
@@ -41,6 +87,15 @@ func (r *record) request(took time.Duration, err error) {
 	r.asking += took
 	if err != nil {
 		r.fail(err)
+		r.begin(time.Now())
+	}
+}
+
+// begin starts the clock with the first answer, whatever it is.
+func (r *record) begin(now time.Time) {
+	if r.from.IsZero() {
+		r.from = now.Add(r.warm)
+		close(r.began)
 	}
 }
 
@@ -55,6 +110,7 @@ func (r *record) fail(err error) {
 func (r *record) ended(now time.Time, pages int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.begin(now)
 	switch {
 	case !r.counts(now):
 	case r.first.IsZero():
@@ -62,6 +118,7 @@ func (r *record) ended(now time.Time, pages int) {
 		// end as a whole.
 		r.first = now
 	default:
+		r.batches++
 		r.pages += pages
 		r.last = now
 	}
@@ -78,7 +135,9 @@ func (r *record) took(now time.Time, began ...time.Time) {
 	}
 }
 
-func (r *record) counts(now time.Time) bool { return !now.Before(r.from) && !now.After(r.to) }
+func (r *record) counts(now time.Time) bool {
+	return !r.from.IsZero() && !now.Before(r.from) && !r.over
+}
 
 // rate is the pages a second; 0 when there were too few to tell.
 func (r *record) rate() float64 {
@@ -118,8 +177,7 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 		age = -1
 	}
 	frames := slices.Repeat([]orchestrator.Frame{{Width: float64(in.Width), Height: float64(in.Height)}}, t.Batch)
-	start := time.Now()
-	r := &record{from: start.Add(warm), to: start.Add(warm + window)}
+	r := newRecord(warm, window)
 	batches := batch.New(ctx, batch.Config[*slab.Slab]{
 		MaxItems: t.Batch, MaxAge: age, InFlight: t.InFlight,
 		Open: func() (*slab.Slab, int) {
@@ -151,9 +209,13 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 	})
 	// As in a run: while there may be more pages, a batch waits for its age.
 	batches.Expect(1)
-	feed, stop := context.WithDeadline(ctx, r.to)
+	feed, stop := context.WithCancel(ctx)
 	defer stop()
 	var feeders sync.WaitGroup
+	feeders.Go(func() {
+		r.keep(ctx)
+		stop()
+	})
 	place := func(page int, due time.Time) bool {
 		batches.Expect(1)
 		slot, err := batches.Reserve(feed, int64(in.PageBytes()))
@@ -171,7 +233,7 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 	if rate > 0 {
 		feeders.Go(func() {
 			random := rand.New(rand.NewPCG(1, 2))
-			due := start
+			due := time.Now()
 			for page := 0; ; page++ {
 				due = due.Add(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
 				if !pause(feed, time.Until(due)) || !place(page, due) {
@@ -223,8 +285,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // itself: documents over and over, as a run does them.
 func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestrator.Renderer, documents []measure.Document, workers int, warm, window time.Duration) (*record, error) {
 	in := l.model.Input()
-	start := time.Now()
-	r := &record{from: start.Add(warm), to: start.Add(warm + window)}
+	r := newRecord(warm, window)
 	age := t.MaxAge
 	if age == 0 {
 		age = -1
@@ -239,12 +300,19 @@ func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestra
 		return nil, &Infeasible{Reason: err.Error()}
 	}
 	defer d.Close()
+	watched, unwatch := context.WithCancel(ctx)
 	stop := make(chan struct{})
-	end := time.AfterFunc(time.Until(r.to), func() { close(stop) })
-	defer end.Stop()
+	go func() {
+		r.keep(watched)
+		close(stop)
+	}()
+	defer func() {
+		unwatch()
+		<-stop
+	}()
 	// More often than any window lasts.
 	const times = 1 << 20
-	_, err = d.Run(ctx, orchestrator.Job{Source: measure.Repeat(documents, times), Sink: &timedSink{record: r, drawn: drawn}, Stop: stop})
+	_, err = d.Run(ctx, orchestrator.Job{Source: measure.Repeat(documents, times), Sink: &timedSink{record: r, drawn: drawn, documents: len(documents)}, Stop: stop})
 	if errors.Is(err, orchestrator.ErrInterrupted) {
 		err = nil
 	}
@@ -322,12 +390,24 @@ func (w *timedWorker) Draw(ctx context.Context, page int) ([]byte, orchestrator.
 // server's business.
 type timedSink struct {
 	measure.Counter
-	record *record
-	drawn  *drawnTimes
+	record    *record
+	drawn     *drawnTimes
+	documents int // before they come again
+	pages     int
+}
+
+// End ends the run when documents could be drawn from before and none can now.
+func (s *timedSink) End(ctx context.Context, d orchestrator.DocumentResult, stands func(error)) error {
+	err := s.Counter.End(ctx, d, stands)
+	if err == nil && s.pages == 0 && d.Err != nil && s.Documents >= int64(s.documents) {
+		return fmt.Errorf("the sample cannot be drawn any more: %w", d.Err)
+	}
+	return err
 }
 
 func (s *timedSink) Page(_ context.Context, p orchestrator.PageResult) error {
 	drawn := s.drawn.take(p.Ref)
+	s.pages++
 	switch {
 	case p.Err == nil:
 		s.record.took(time.Now(), drawn)

@@ -1,10 +1,14 @@
 package tune
 
 import (
+	"context"
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"quire/orchestrator"
+	"quire/tritonclient"
 	"quire/tritonclient/inferencepb"
 	"quire/tritonclient/modelconfig"
 )
@@ -55,4 +59,36 @@ func Propose(file *modelconfig.File, served *inferencepb.ModelConfig, to Setting
 
 func milliseconds(d time.Duration) string {
 	return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', -1, 64)
+}
+
+// Instructions are the lines of a config that settings are.
+func Instructions(served *inferencepb.ModelConfig, to Settings) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "  max_batch_size: %d\n", to.MaxBatch)
+	for _, g := range served.GetInstanceGroup() {
+		if !g.GetPassive() {
+			fmt.Fprintf(&b, "  instance_group [ { kind: %v count: %d } ]\n", g.GetKind(), max(1, to.Instances/max(1, len(g.GetGpus()))))
+			break
+		}
+	}
+	if to.Delay >= 0 {
+		fmt.Fprintf(&b, "  dynamic_batching { max_queue_delay_microseconds: %d }\n", to.Delay.Microseconds())
+	}
+	for _, p := range [][2]string{{keyBatch, strconv.Itoa(to.Batch)}, {keyMaxAge, milliseconds(to.MaxAge)}, {keyInFlight, strconv.Itoa(to.InFlight)}} {
+		fmt.Fprintf(&b, "  parameters { key: %q value { string_value: %q } }\n", p[0], p[1])
+	}
+	return b.String()
+}
+
+// Serves tells whether a server serves a model as the settings say.
+func Serves(ctx context.Context, client *tritonclient.Client, model string, s Settings) (bool, error) {
+	config, err := client.ModelConfig(ctx, model, "")
+	if err != nil {
+		return false, err
+	}
+	now := Server{original: config}
+	if err := now.read(); err != nil {
+		return false, err
+	}
+	return now.start.sameServer(s), nil
 }

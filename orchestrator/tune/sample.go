@@ -1,10 +1,12 @@
 package tune
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -31,7 +33,7 @@ const (
 )
 
 // Draw chooses documents of a source by chance, always the same ones, draws
-// some of their pages and keeps them.
+// some of their pages, so many at once, and keeps them. workers 0 is the CPUs.
 func Draw(ctx context.Context, source orchestrator.Source, renderer orchestrator.Renderer, in orchestrator.Input, workers int) (*Sample, error) {
 	s := &Sample{}
 	var chosen []orchestrator.Document
@@ -64,7 +66,7 @@ func Draw(ctx context.Context, source orchestrator.Source, renderer orchestrator
 	}
 	s.documents = documents
 
-	drawing, err := measure.NewRendering(ctx, renderer, in, workers)
+	drawing, err := measure.NewRendering(ctx, renderer, in, cmp.Or(workers, runtime.GOMAXPROCS(0)))
 	if err != nil {
 		return nil, err
 	}
