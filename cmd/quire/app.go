@@ -47,9 +47,10 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop 
 	err := app.RunContext(ctx, flagsFirst(app, args))
 	code := exitCode(err)
 	switch {
+	case err == nil || err.Error() == "": // told already
 	case code == exitInterrupted:
 		fmt.Fprintln(stderr, "quire: interrupted: the results that stand are whole; run the same command again for the rest")
-	case err != nil && err.Error() != "":
+	default:
 		fmt.Fprintln(stderr, "quire: "+oneLine(err.Error()))
 	}
 	return code

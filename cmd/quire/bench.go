@@ -47,7 +47,14 @@ func benchCommand(stop stops) *cli.Command {
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print one JSON object (docs/bench.md)"},
 			logLevelFlag(),
 		}),
-		Action: func(c *cli.Context) error { return benchRun(c, stop) },
+		Action: func(c *cli.Context) error {
+			err := benchRun(c, stop)
+			if errors.Is(err, orchestrator.ErrInterrupted) {
+				fmt.Fprintln(c.App.ErrWriter, "quire: interrupted: what was measured until then is not told, for it is not the whole")
+				return quietError{exitInterrupted}
+			}
+			return err
+		},
 	}
 }
 

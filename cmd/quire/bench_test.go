@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"quire/orchestrator/bench"
@@ -144,5 +146,19 @@ func TestBenchCurve(t *testing.T) {
 	}
 	if r.Points[0].Cost != 1 || r.Points[1].Cost != 1 {
 		t.Errorf("the first points are not held against themselves: %+v", r.Points)
+	}
+}
+
+func TestBenchInterrupted(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	stop := make(chan struct{})
+	close(stop)
+	var out, errs bytes.Buffer
+	code := execute(t.Context(), []string{"quire", "bench"}, &out, &errs, stops{soft: stop})
+	if code != exitInterrupted || out.Len() > 0 || !strings.Contains(errs.String(), "interrupted: what was measured") {
+		t.Errorf("code %d, %q, %q", code, out.String(), errs.String())
+	}
+	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

@@ -156,6 +156,7 @@ type bench struct {
 
 	rounds []Repeat
 	sum    sums
+	ledger ledger
 	events measure.Events
 	memory measure.Memory
 
@@ -235,7 +236,8 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	keep = nil
-	answered, err := b.serving.Ask(ctx, b.settings.Batch, b.settings.InFlight, cfg.MinTime/5)
+	b.counted(ctx) // before the first request of ours
+	answered, err := b.ask(ctx, cfg.MinTime/5)
 	if err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func (b *bench) serverWindow(ctx context.Context) (Window, error) {
 	if err != nil {
 		return Window{}, err
 	}
-	answered, err := b.serving.Ask(ctx, b.settings.Batch, b.settings.InFlight, b.cfg.MinTime)
+	answered, err := b.ask(ctx, b.cfg.MinTime)
 	if err != nil {
 		return Window{}, err
 	}
@@ -97,8 +97,15 @@ func (b *bench) serverWindow(ctx context.Context) (Window, error) {
 	return w, err
 }
 
+// ask loads the server alone.
+func (b *bench) ask(ctx context.Context, window time.Duration) (measure.Answered, error) {
+	a, err := b.serving.Ask(ctx, b.settings.Batch, b.settings.InFlight, window)
+	b.ledger.pages += a.Pages
+	return a, err
+}
+
 func (b *bench) wholeWindow(ctx context.Context) (Window, error) {
-	counted, countErr := b.statistics(ctx)
+	countedBefore, ok := b.counted(ctx)
 	before, err := b.read()
 	if err != nil {
 		return Window{}, err
@@ -116,17 +123,21 @@ func (b *bench) wholeWindow(ctx context.Context) (Window, error) {
 	s := after.sub(before)
 	pages, failed := int(summary.Pages.Done), int(summary.Pages.Failed)
 	b.sum.add(s, flow, pages)
-	if countErr == nil {
-		b.sum.count(b.settled(ctx, counted, pages))
+	var executed tritonclient.ModelStatistics
+	if countedAfter, told := b.counted(ctx); ok && told {
+		executed, ok = countedAfter.Since(countedBefore)
 	} else {
-		b.sum.count(tritonclient.ModelStatistics{}, false)
+		ok = false
 	}
+	b.sum.count(executed, ok)
 	return s.window(pages, failed, summary.Elapsed, s.cpu.Total()), nil
 }
 
 // run sends the set through the detector so many times.
 func (b *bench) run(ctx context.Context, times int) (orchestrator.Summary, error) {
-	return run(ctx, b.detector, measure.Repeat(b.set, times), b.cfg.Results)
+	s, err := run(ctx, b.detector, measure.Repeat(b.set, times), b.cfg.Results)
+	b.ledger.pages += int(s.Pages.Done)
+	return s, err
 }
 
 func run(ctx context.Context, d *orchestrator.Detector, source orchestrator.Source, results Results) (orchestrator.Summary, error) {
@@ -164,30 +175,38 @@ func (b *bench) last(ctx context.Context) error {
 	return err
 }
 
-func (b *bench) statistics(ctx context.Context) (tritonclient.ModelStatistics, error) {
-	info := b.cfg.Engine.Model.Info()
-	return b.cfg.Client.Statistics(ctx, info.Name, info.Version)
-}
-
 // A server counts an execution a moment after it has answered.
 const (
 	settlePoll = 10 * time.Millisecond
-	settleTime = time.Second
+	settleTime = 2 * time.Second
 )
 
-// settled is what the server has counted since before, once it has counted as
-// many pages as were asked for.
-func (b *bench) settled(ctx context.Context, before tritonclient.ModelStatistics, pages int) (tritonclient.ModelStatistics, bool) {
+// ledger knows what the server has counted, and what it should have.
+type ledger struct {
+	first tritonclient.ModelStatistics
+	pages int // answered since
+	known bool
+}
+
+// counted is what the server has counted, once that is all that it has answered.
+// It is not ok when the server does not tell, or forgot what it had counted.
+func (b *bench) counted(ctx context.Context) (now tritonclient.ModelStatistics, ok bool) {
+	info := b.cfg.Engine.Model.Info()
 	poll := time.NewTicker(settlePoll)
 	defer poll.Stop()
+	l := &b.ledger
 	for start := time.Now(); ; {
-		now, err := b.statistics(ctx)
+		now, err := b.cfg.Client.Statistics(ctx, info.Name, info.Version)
 		if err != nil {
-			return tritonclient.ModelStatistics{}, false
+			return now, false
 		}
-		delta, ok := now.Since(before)
-		if !ok || delta.Inferences >= uint64(pages) || time.Since(start) > settleTime {
-			return delta, ok
+		delta, ok := now.Since(l.first)
+		if !l.known || !ok {
+			*l = ledger{first: now, known: true}
+			return now, ok
+		}
+		if delta.Inferences >= uint64(l.pages) || time.Since(start) > settleTime {
+			return now, true
 		}
 		<-poll.C
 	}
