@@ -61,13 +61,13 @@ func tuneCommand(stop stops) *cli.Command {
 // tuneConfig is the command line, checked.
 type tuneConfig struct {
 	inputs
-	server                        serverChoice
-	configName, html, metrics     string
-	search                        tune.Config
-	budget                        time.Duration
-	workers                       int
-	write, serverOnly, json       bool
-	logLevel                      string
+	server                    serverChoice
+	configName, html, metrics string
+	search                    tune.Config
+	budget                    time.Duration
+	workers                   int
+	write, serverOnly, json   bool
+	logLevel                  string
 }
 
 // tuneConfigOf reads the command line. own is where quire's own documents are,
