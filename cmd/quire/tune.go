@@ -47,7 +47,7 @@ func tuneCommand(stop stops) *cli.Command {
 			&cli.StringFlag{Name: "fields", EnvVars: []string{"QUIRE_FIELDS"}, Usage: "change only these `FIELDS`, separated by commas: max_batch, instances, delay, batch, max_age, in_flight", DefaultText: "all"},
 			&cli.DurationFlag{Name: "budget", EnvVars: []string{"QUIRE_BUDGET"}, Usage: "measure for about `TIME`", Value: 10 * time.Minute},
 			&cli.BoolFlag{Name: "server-only", EnvVars: []string{"QUIRE_SERVER_ONLY"}, Usage: "choose by the server alone, for one that several machines draw for"},
-			&cli.BoolFlag{Name: "exhaustive", EnvVars: []string{"QUIRE_EXHAUSTIVE"}, Usage: "measure every setting of a grid once instead, which takes as long as it takes"},
+			&cli.BoolFlag{Name: "exhaustive", EnvVars: []string{"QUIRE_EXHAUSTIVE"}, Usage: "try every setting of a grid, which takes as long as it takes; to see what the search is worth"},
 			&cli.StringFlag{Name: "metrics", EnvVars: []string{"QUIRE_METRICS"}, Usage: "read the use of the GPU from the server's metrics at `HOST:PORT`", DefaultText: "port 8002 of the host in --triton, if it has a GPU"},
 			&cli.StringFlag{Name: "html", EnvVars: []string{"QUIRE_HTML"}, Usage: "also write the report, with pictures, into `FILE`", DefaultText: "none"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print one JSON object (docs/tuning.md)"},
@@ -61,14 +61,13 @@ func tuneCommand(stop stops) *cli.Command {
 // tuneConfig is the command line, checked.
 type tuneConfig struct {
 	inputs
-	server                        serverChoice
-	configName, html, metrics     string
-	search                        tune.Config
-	budget                        time.Duration
-	workers                       int
-	write, serverOnly, exhaustive bool
-	json                          bool
-	logLevel                      string
+	server                    serverChoice
+	configName, html, metrics string
+	search                    tune.Config
+	budget                    time.Duration
+	workers                   int
+	write, serverOnly, json   bool
+	logLevel                  string
 }
 
 // tuneConfigOf reads the command line. own is where quire's own documents are,
@@ -76,8 +75,7 @@ type tuneConfig struct {
 func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 	cfg := tuneConfig{
 		configName: c.String("config-name"), html: c.String("html"), metrics: c.String("metrics"), budget: c.Duration("budget"),
-		workers: c.Int("workers"), write: c.Bool("write"), serverOnly: c.Bool("server-only"), exhaustive: c.Bool("exhaustive"),
-		json: c.Bool("json"), logLevel: c.String("log-level"),
+		workers: c.Int("workers"), write: c.Bool("write"), serverOnly: c.Bool("server-only"), json: c.Bool("json"), logLevel: c.String("log-level"),
 	}
 	paths := c.Args().Slice()
 	if len(paths) == 0 {
@@ -99,6 +97,7 @@ func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 			return cfg, fmt.Errorf("--fields: %w", err)
 		}
 	}
+	s.Exhaustive = c.Bool("exhaustive")
 	s.MaxP99, s.MaxGPUMemory, s.MaxBatch = c.Duration("max-p99"), int64(c.Float64("max-gpu-mem")*1e9), c.Int("largest-batch")
 	switch {
 	case cfg.budget < leastBudget:
@@ -113,8 +112,6 @@ func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 		return cfg, fmt.Errorf("--max-gpu-mem %v: it must be above 0", c.Float64("max-gpu-mem"))
 	case cfg.write && cfg.server.triton != "" && cfg.server.repository == "":
 		return cfg, errors.New("--write needs --model-repository: the directory, as this machine sees it, that the server at --triton serves")
-	case cfg.write && cfg.exhaustive:
-		return cfg, errors.New("--exhaustive measures and chooses nothing: leave --write out")
 	case !validLogLevel(cfg.logLevel):
 		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
 	}
@@ -238,11 +235,7 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 		Window: window, SharedMemoryPrefix: t.guard.ShmPrefix() + "tune-", GPU: t.gpu(ctx), Log: t.log,
 	})
 	defer func() { err = join(err, t.restore()) }()
-	do := tune.Search
-	if cfg.exhaustive {
-		do = tune.Sweep
-	}
-	result, err := do(ctx, search, live)
+	result, err := tune.Search(ctx, search, live)
 	if err != nil {
 		return nil, t.explain(err)
 	}
@@ -334,7 +327,7 @@ func (t *tuning) tell(ctx context.Context, c *cli.Context, r *tune.Report) error
 	} else if err := r.Text(c.App.Writer); err != nil {
 		return err
 	}
-	if r.Verdict() != tune.VerdictChange || t.cfg.exhaustive {
+	if r.Verdict() != tune.VerdictChange {
 		return nil
 	}
 	// The report alone is on standard output when it is for a program.

@@ -210,7 +210,6 @@ func TestTuneUsage(t *testing.T) {
 		{[]string{"--max-p99", "0s"}, "above 0"},
 		{[]string{"--max-gpu-mem", "0"}, "above 0"},
 		{[]string{"--triton", "h:1", "--write"}, "--model-repository"},
-		{[]string{"--exhaustive", "--write"}, "leave --write out"},
 		{[]string{filepath.Join(t.TempDir(), "none")}, "none"},
 	} {
 		code, _, stderr := call(t, append([]string{"tune"}, c.args...)...)

@@ -29,7 +29,9 @@ func (s *server) endpoint(name string) Endpoint {
 	}
 }
 
-func total(n uint64, t time.Duration) tritonclient.Total { return tritonclient.Total{Count: n, Time: t} }
+func total(n uint64, t time.Duration) tritonclient.Total {
+	return tritonclient.Total{Count: n, Time: t}
+}
 
 func batch(size, n uint64, t time.Duration) tritonclient.BatchStatistics {
 	return tritonclient.BatchStatistics{Size: size, ComputeInfer: total(n, t), ComputeInput: total(n, 0), ComputeOutput: total(n, 0)}

@@ -123,7 +123,7 @@ const (
 	// curveWindows is how many windows a curve may take, leastCurve how long in
 	// any case.
 	curveWindows = 2
-	leastCurve   = 4 * time.Second
+	leastCurve   = 1500 * time.Millisecond
 	// flat is how many doublings in a row have to gain nothing to end it.
 	flat = 2
 )

@@ -58,6 +58,11 @@ type Config struct {
 	// Rendering has the choice made with rendering, as a run has it, so that a
 	// gain is one that a run has. Without it the server alone counts.
 	Rendering bool
+	// Exhaustive has every setting of a grid tried, in the place of those that
+	// look promising: the batch sizes of the curve, one and two instances a
+	// device, and so many requests under way that none, one and several are
+	// ready when an instance is. Measurements and Deadline do not count then.
+	Exhaustive bool
 	// Measurements is the most windows and curves to take. Default 30.
 	Measurements int
 	// Deadline is when the choice should be made; zero: when it is done. The
@@ -102,7 +107,13 @@ const (
 	finalists = 2
 )
 
+// exhaustiveMeasurements is more than any grid takes.
+const exhaustiveMeasurements = 100_000
+
 func (c Config) withDefaults() Config {
+	if c.Exhaustive {
+		c.Measurements, c.Deadline = exhaustiveMeasurements, time.Time{}
+	}
 	c.MaxBatch = max(cmp.Or(c.MaxBatch, 64), c.Start.MaxBatch)
 	c.Devices = cmp.Or(c.Devices, 1)
 	c.MaxInstances = max(cmp.Or(c.MaxInstances, 4*c.Devices), c.Start.Instances)
@@ -173,7 +184,6 @@ type Result struct {
 // then has what was measured.
 func Search(ctx context.Context, cfg Config, bench Bench) (*Result, error) {
 	s := &search{cfg: cfg.withDefaults(), bench: bench, known: map[Settings]*Trial{}, result: &Result{}}
-	s.began = s.cfg.Now()
 	err := s.run(ctx)
 	return s.result, err
 }
@@ -182,11 +192,13 @@ type search struct {
 	cfg    Config
 	bench  Bench
 	result *Result
-	began  time.Time
 	stage  string
 	known  map[Settings]*Trial
 	best   *Trial  // of those that may be chosen, by their first window
 	top    float64 // the best score of those that were best
+
+	windows   int           // that were taken
+	measuring time.Duration // what they took
 }
 
 // errTime ends a stage for want of time or of measurements.
@@ -199,7 +211,11 @@ func (s *search) run(ctx context.Context) error {
 	if err := s.begin(ctx, start); err != nil || s.result.RenderingLimits {
 		return err
 	}
-	err := s.explore(ctx)
+	explore := s.explore
+	if s.cfg.Exhaustive {
+		explore = s.sweep
+	}
+	err := explore(ctx)
 	if errors.Is(err, errTime) {
 		s.result.Unfinished = s.stage
 	} else if err != nil {
@@ -232,7 +248,7 @@ func (s *search) begin(ctx context.Context, start *Trial) error {
 	if s.result.Rendering, err = s.bench.Rendering(ctx); err != nil {
 		return err
 	}
-	if s.cfg.Objective != Throughput || pipeline.PagesPerSecond < renderingShare*s.result.Rendering || start.Infeasible != "" {
+	if s.cfg.Objective != Throughput || s.cfg.Exhaustive || pipeline.PagesPerSecond < renderingShare*s.result.Rendering || start.Infeasible != "" {
 		return nil
 	}
 	// Whatever the server does, there are no more pages for it.
@@ -367,7 +383,10 @@ func (s *search) more(ctx context.Context, t *Trial, load Load) (Window, error) 
 func (s *search) measure(ctx context.Context, t *Trial, load Load) (Window, error) {
 	s.result.Measurements++
 	s.cfg.Progress(Step{Stage: s.stage, Number: s.result.Measurements, Of: s.cfg.Measurements, Settings: &t.Settings, Load: load})
+	began := s.cfg.Now()
 	w, err := s.bench.Measure(ctx, t.Settings, load)
+	s.windows++
+	s.measuring += s.cfg.Now().Sub(began)
 	if err != nil {
 		if no, ok := errors.AsType[*Infeasible](err); ok {
 			t.Infeasible = no.Reason
@@ -412,12 +431,11 @@ func (s *search) another(n int) error {
 // inTime is errTime when n more measurements would go beyond the deadline, if
 // they take as long as those before.
 func (s *search) inTime(n int) error {
-	if s.cfg.Deadline.IsZero() || s.result.Measurements == 0 {
+	if s.cfg.Deadline.IsZero() {
 		return nil
 	}
-	now := s.cfg.Now()
-	each := now.Sub(s.began) / time.Duration(s.result.Measurements)
-	if now.Add(time.Duration(n) * each).After(s.cfg.Deadline) {
+	each := s.measuring / time.Duration(max(1, s.windows))
+	if s.cfg.Now().Add(time.Duration(n) * each).After(s.cfg.Deadline) {
 		return errTime
 	}
 	return nil

@@ -269,3 +269,21 @@ func TestParseFields(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestExhaustive: every setting of the grid is tried, and the choice is no worse
+// than the search's.
+func TestExhaustive(t *testing.T) {
+	s := servers(0)["copies"]
+	cfg := Config{Start: badByHand, Now: func() time.Time { return s.now }, Exhaustive: true, Deadline: s.now.Add(time.Second)}
+	r, err := Search(t.Context(), cfg, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 6*len(sizes(testLargest)) + 1; len(r.Trials) != want || r.Unfinished != "" {
+		t.Errorf("%d trials, want %d, unfinished %q", len(r.Trials), want, r.Unfinished)
+	}
+	rate := func(x Settings) float64 { return s.exact(x, Load{Kind: Saturated}).PagesPerSecond }
+	if quick := searchOn(t, servers(0)["copies"], Config{Start: badByHand}); rate(r.Chosen.Settings) < 0.98*rate(quick.Chosen.Settings) {
+		t.Errorf("exhaustive %v: %.1f, search %v: %.1f", r.Chosen.Settings, rate(r.Chosen.Settings), quick.Chosen.Settings, rate(quick.Chosen.Settings))
+	}
+}

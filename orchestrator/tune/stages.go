@@ -284,3 +284,23 @@ func (s *search) ages(ctx context.Context) error {
 	}
 	return nil
 }
+
+// sweep tries every setting of a grid.
+func (s *search) sweep(ctx context.Context) error {
+	s.stage = "sweep"
+	var grid []Settings
+	for _, n := range sizes(s.cfg.MaxBatch) {
+		for _, instances := range []int{s.cfg.Devices, 2 * s.cfg.Devices} {
+			for _, inFlight := range []int{instances, instances + 1, 2 * (instances + 1)} {
+				grid = append(grid, Settings{MaxBatch: n, Instances: instances, Batch: n, MaxAge: s.cfg.Start.MaxAge, InFlight: inFlight})
+			}
+		}
+	}
+	s.cfg.Measurements = s.result.Measurements + len(grid) + (finalists+1)*rounds + 2*moreRounds + 2
+	for _, t := range grid {
+		if err := s.try(ctx, func(to *Settings) { *to = t }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
