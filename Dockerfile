@@ -7,6 +7,7 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY cmd cmd
+COPY examples examples
 COPY model_repository model_repository
 COPY orchestrator orchestrator
 COPY scripts scripts

@@ -4,10 +4,10 @@
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Packages without cgo, and without a server of their own, under the race detector.
-RACE = ./orchestrator ./orchestrator/internal/batch ./orchestrator/internal/slab ./orchestrator/layout \
+RACE = ./orchestrator ./orchestrator/internal/batch ./orchestrator/internal/slab ./orchestrator/internal/measure ./orchestrator/layout \
        ./orchestrator/report ./orchestrator/sink ./orchestrator/walk ./orchestrator/plan ./orchestrator/doctor ./tritonclient ./tritonclient/guard ./tritonclient/tritontest
 
-.PHONY: help build test race lint gen picture check clean
+.PHONY: help build test race torture lint gen picture check clean
 
 help:   ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -20,6 +20,9 @@ test:   ## all tests, against a real Triton
 
 race:   ## the packages without cgo under the race detector
 	go test -race $(RACE)
+
+torture: ## a hundred runs that are killed at random moments, and resumed
+	go test -timeout 60m -v -run TestKilledRunsResume ./cmd/quire -rounds 100
 
 lint:   ## gofmt, vet, staticcheck, and the generated code is what the generator makes
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }

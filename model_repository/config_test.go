@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"quire/scripts"
 	"quire/tritonclient/inferencepb"
 )
 
@@ -112,6 +113,12 @@ func TestParameters(t *testing.T) {
 	want := map[string]string{
 		"quire.color_order": "RGB", "quire.score_threshold": "0.5", "quire.nms_iou": "0.5",
 		"quire.nms_candidates": "200", "quire.nms_keep": "100",
+	}
+	// The network is the one that prepare_model.py takes.
+	if source := regexp.MustCompile(`SOURCE_SHA256 = "(\w+)"`).FindSubmatch(scripts.PrepareModel); source != nil {
+		want["quire.source_sha256"] = string(source[1])
+	} else {
+		t.Error("prepare_model.py names no SOURCE_SHA256")
 	}
 	for key, value := range want {
 		for name, config := range map[string]*inferencepb.ModelConfig{"config.pbtxt": gpu, "cpu.pbtxt": cpu} {

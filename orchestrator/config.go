@@ -51,14 +51,17 @@ type Config struct {
 	// SoftStop is how long a soft stop waits for the pages that are drawn
 	// before it becomes a hard one. Default 30 s; negative: for ever.
 	SoftStop time.Duration
+	// StallAfter is how long no page may end, with work to do, before the log and
+	// Stats say what everything waits for. Default 1 minute; negative: never.
+	StallAfter time.Duration
 	// Workers is how many pages are drawn at once. Default: the CPUs that this
 	// process may use.
 	Workers int
 }
 
-// defaultMaxAge is about one page's drawing time: waiting longer than the next
-// page needs to arrive buys nothing.
-const defaultMaxAge = 20 * time.Millisecond
+// DefaultMaxAge is what Config.MaxAge is by default: about one page's drawing
+// time. Waiting longer than the next page needs to arrive buys nothing.
+const DefaultMaxAge = 20 * time.Millisecond
 
 // withDefaults returns a copy whose fields all mean themselves, or names the
 // two values that contradict each other.
@@ -92,6 +95,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Queue = cmp.Or(c.Queue, max(64, 4*(c.InFlight+1)*c.Batch))
 	c.ServerWait = cmp.Or(c.ServerWait, 10*time.Minute)
 	c.SoftStop = cmp.Or(c.SoftStop, 30*time.Second)
+	c.StallAfter = cmp.Or(c.StallAfter, time.Minute)
 	c.Workers = cmp.Or(c.Workers, runtime.GOMAXPROCS(0))
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -114,6 +118,6 @@ func (c Config) limits(in Input) limits {
 	return limits{
 		batch:    min(cmp.Or(c.Batch, in.Batch, in.MaxBatch), in.MaxBatch),
 		inFlight: cmp.Or(c.InFlight, in.InFlight, in.Instances+1),
-		maxAge:   cmp.Or(c.MaxAge, in.MaxAge, defaultMaxAge),
+		maxAge:   cmp.Or(c.MaxAge, in.MaxAge, DefaultMaxAge),
 	}
 }

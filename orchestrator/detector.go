@@ -35,11 +35,14 @@ type Detector struct {
 	batches *batch.Batcher[*Slab, *page]
 	window  window
 	server  serverWait
+	took    atomic.Int64 // nanoseconds that the last answered request took
 
 	admission chan struct{} // one token a page that Detect or DetectBatch admitted
 	scaling   chan struct{} // one token an image being scaled
 	work      *schedule
 	counts    counts
+	doings    doings
+	stalled   atomic.Pointer[stall] // nil while pages end
 
 	reloads sync.Mutex // held while a reload is taken over
 	limits  atomic.Pointer[limits]
@@ -97,6 +100,9 @@ func New(cfg Config) (*Detector, error) {
 	d.limits.Store(&limits{cfg.Batch, cfg.InFlight, cfg.MaxAge})
 	if cfg.RefreshEvery > 0 {
 		d.workers.Go(d.watchModel)
+	}
+	if cfg.StallAfter > 0 {
+		d.workers.Go(d.watchStall)
 	}
 	if cfg.Renderer != nil {
 		for range cfg.Workers {
@@ -232,6 +238,7 @@ type page struct {
 	run      *run // nil for Detect and DetectBatch
 	frame    Frame
 	geometry Geometry
+	lost     int // times that the server died with it in flight; of its batch's goroutine
 
 	ended  atomic.Bool
 	result chan PageResult // capacity 1; unused by a run

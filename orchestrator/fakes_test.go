@@ -204,37 +204,52 @@ func (d docs) Documents(context.Context) iter.Seq[Document] {
 	}
 }
 
-// fakeSink checks the calls' order and keeps what it was told.
+// fakeSink checks the calls' order and keeps what it was told. What begins with
+// a past is done already.
 type fakeSink struct {
 	t     *testing.T
+	past  map[string]Past
+	begun map[string]bool
 	open  map[string]int
 	pages map[PageRef]PageResult
 	ends  map[string]DocumentResult
 	fail  func(PageResult) error
-	begun int
-	most  int
+	// stand is called for what has ended; nil: it stands at once.
+	stand func(DocumentResult, func(error))
 }
 
 func newFakeSink(t *testing.T) *fakeSink {
-	return &fakeSink{t: t, open: map[string]int{}, pages: map[PageRef]PageResult{}, ends: map[string]DocumentResult{}}
+	return &fakeSink{
+		t: t, past: map[string]Past{}, begun: map[string]bool{}, open: map[string]int{},
+		pages: map[PageRef]PageResult{}, ends: map[string]DocumentResult{},
+	}
 }
 
-func (s *fakeSink) Begin(doc Document, pages int) error {
-	if _, ok := s.open[doc.Path]; ok {
+func (s *fakeSink) Begin(_ context.Context, doc Document) (Past, error) {
+	if s.begun[doc.Path] {
 		s.t.Errorf("%s began twice", doc.Path)
 	}
+	s.begun[doc.Path] = true
+	return s.past[doc.Path], nil
+}
+
+func (s *fakeSink) Opened(_ context.Context, doc Document, pages int) error {
+	if _, ok := s.open[doc.Path]; ok || !s.begun[doc.Path] {
+		s.t.Errorf("%s was opened twice, or never began", doc.Path)
+	}
 	s.open[doc.Path] = pages
-	s.begun++
-	s.most = max(s.most, len(s.open))
 	return nil
 }
 
-func (s *fakeSink) Page(r PageResult) error {
+func (s *fakeSink) Page(_ context.Context, r PageResult) error {
 	if _, ok := s.open[r.Ref.Path]; !ok {
 		s.t.Errorf("%v: page outside its document", r.Ref)
 	}
 	if _, ok := s.pages[r.Ref]; ok {
 		s.t.Errorf("%v ended twice", r.Ref)
+	}
+	if past := s.past[r.Ref.Path]; past.PageCount == s.open[r.Ref.Path] && past.Pages.Has(r.Ref.Page) {
+		s.t.Errorf("%v was done before", r.Ref)
 	}
 	s.pages[r.Ref] = r
 	if s.fail != nil {
@@ -243,9 +258,12 @@ func (s *fakeSink) Page(r PageResult) error {
 	return nil
 }
 
-func (s *fakeSink) End(r DocumentResult) error {
+func (s *fakeSink) End(_ context.Context, r DocumentResult, stands func(error)) error {
 	if _, ok := s.ends[r.Path]; ok {
 		s.t.Errorf("%s ended twice", r.Path)
+	}
+	if !s.begun[r.Path] {
+		s.t.Errorf("%s ended and never began", r.Path)
 	}
 	if n, ok := s.open[r.Path]; ok {
 		if n != r.PageCount || r.Done+r.Failed+r.Skipped+r.Cancelled != n {
@@ -254,6 +272,11 @@ func (s *fakeSink) End(r DocumentResult) error {
 		delete(s.open, r.Path)
 	}
 	s.ends[r.Path] = r
+	if s.stand != nil {
+		s.stand(r, stands)
+	} else {
+		stands(nil)
+	}
 	return nil
 }
 

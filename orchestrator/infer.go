@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"quire/orchestrator/internal/batch"
@@ -25,7 +23,9 @@ func (e *ServerError) Unwrap() error { return e.Err }
 // runBatch is the goroutine of one batch in flight.
 func (d *Detector) runBatch(b *batch.Batch[*Slab, *page]) {
 	defer d.slabs.Put(b.Resource)
-	d.infer(b, 0, b.Items, d.cfg.Attempts)
+	doing := d.doings.begin(asking, b.Items[0].ref, len(b.Items))
+	defer doing.end()
+	d.infer(b, doing, 0, b.Items, d.cfg.Attempts)
 	// Whatever happened, nobody waits for a batch that is over.
 	for _, p := range b.Items {
 		p.cancel()
@@ -34,14 +34,15 @@ func (d *Detector) runBatch(b *batch.Batch[*Slab, *page]) {
 
 // infer gives each of the pages, which lie in the slab from place first on, its
 // result, with at most the given number of attempts that count.
-func (d *Detector) infer(b *batch.Batch[*Slab, *page], first int, pages []*page, attempts int) {
+func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, pages []*page, attempts int) {
 	ctx := b.Context
 	halves := func(attempts int) {
 		mid := len(pages) / 2
-		d.infer(b, first, pages[:mid], attempts)
-		d.infer(b, first+mid, pages[mid:], attempts)
+		d.infer(b, doing, first, pages[:mid], attempts)
+		d.infer(b, doing, first+mid, pages[mid:], attempts)
 	}
 	waited := patience{limit: d.cfg.ServerWait}
+	died := 0 // times that the server did with these pages alone in flight
 	for attempt := 1; ; {
 		if ctx.Err() != nil {
 			return
@@ -50,7 +51,14 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], first int, pages []*page,
 			halves(attempts)
 			return
 		}
-		err := d.ask(ctx, b.Resource, first, pages)
+		var err error
+		ask := func() { err = d.ask(ctx, b.Resource, first, pages) }
+		suspect := suspected(pages)
+		if suspect {
+			b.Alone(ask)
+		} else {
+			ask()
+		}
 		if err == nil {
 			d.window.grow()
 			return
@@ -58,11 +66,30 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], first int, pages []*page,
 		if ctx.Err() != nil {
 			return
 		}
-		var me *ModelError
-		if !errors.As(err, &me) {
-			me = &ModelError{Action: ActionRetry, Message: err.Error(), Err: err}
+		if away, ok := err.(*ServerError); ok {
+			d.giveUp(pages, CategoryUnavailable, away)
+			return
 		}
+		me := asModelError(err)
+		doing.meets(me.Message)
 		d.log.Debug("a batch failed", "pages", len(pages), "action", me.Action.String(), "err", err)
+		if me.Action == ActionBisect && len(pages) == 1 {
+			// Triton merges requests: the culprit may be another request's page.
+			// It counts only when this page failed with nothing beside it, and
+			// when the model does not fail everything.
+			b.Alone(func() {
+				if ask(); err != nil && ctx.Err() == nil && asModelError(err).Action == ActionBisect && !d.well(ctx) {
+					err = &ModelError{Action: ActionWait, Message: "the server fails a blank page too: " + asModelError(err).Message, Err: err}
+				}
+			})
+			if err == nil || ctx.Err() != nil {
+				return
+			}
+			if me = asModelError(err); me.Action == ActionBisect {
+				pages[0].fail(StageInfer, CategoryServer, "the server failed this page: "+me.Message, err)
+				return
+			}
+		}
 		switch me.Action {
 		case ActionShrink:
 			d.window.shrink()
@@ -71,11 +98,34 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], first int, pages []*page,
 				return
 			}
 		case ActionWait:
+			if me.Lost {
+				for _, p := range pages {
+					p.lost++
+				}
+				if suspect {
+					died++
+				}
+				if died == convict && len(pages) == 1 {
+					d.log.Warn("a page kills the server", "page", pages[0].ref.String(), "times", pages[0].lost, "reason", me.Message)
+					pages[0].fail(StageInfer, CategoryCrash, fmt.Sprintf("the server died %d times with this page, %d of them with it alone: %s", pages[0].lost, died, me.Message), err)
+					return
+				}
+			}
 			if err := d.server.wait(ctx, me.Message); err != nil {
 				d.giveUp(pages, CategoryUnavailable, err)
 				return
 			}
-			if !waited.pause(ctx) {
+			switch {
+			case me.Lost && suspected(pages):
+				if !suspect {
+					d.log.Warn("the server died again with these pages; looking for the one that does it", "from", pages[0].ref.String(), "pages", len(pages))
+				}
+				d.scatter(ctx)
+				if len(pages) > 1 {
+					halves(attempts)
+					return
+				}
+			case !waited.pause(ctx):
 				d.giveUp(pages, CategoryUnavailable, &ServerError{Message: fmt.Sprintf("the server says that it is ready and fails every request for %v: %s", waited.limit, me.Message), Err: err})
 				return
 			}
@@ -92,21 +142,8 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], first int, pages []*page,
 			d.giveUp(pages, CategoryServer, &ServerError{Message: me.Message, Err: err})
 			return
 		case ActionBisect:
-			if len(pages) > 1 {
-				halves(attempts)
-				return
-			}
-			// Triton merges requests: the culprit may be another request's page.
-			// It counts only when this page failed with nothing beside it.
-			b.Alone(func() { err = d.ask(ctx, b.Resource, first, pages) })
-			if err == nil || ctx.Err() != nil {
-				return
-			}
-			if !errors.As(err, &me) || me.Action == ActionBisect || attempt >= attempts {
-				pages[0].fail(StageInfer, CategoryServer, "the server failed this page: "+me.Message, err)
-				return
-			}
-			attempt++
+			halves(attempts)
+			return
 		default: // ActionRetry
 			if attempt < attempts {
 				attempt++
@@ -129,18 +166,68 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], first int, pages []*page,
 	}
 }
 
-// ask makes one request and ends the pages if it is answered.
+// A page that kills the server takes every request with it that is there at the
+// same time, also other clients'. The pages that were in flight at two deaths are
+// suspects: they are asked again in halves, with nothing else of ours at the
+// server, down to the page that it dies of. Other clients look for the page too,
+// and come back at the same moment as we do, when the server does; so each waits
+// a random time first, and a page is only found guilty by two deaths that it was
+// alone at.
+const (
+	suspicion = 2
+	convict   = 2
+)
+
+// suspected reports whether the server has died with these pages too often for
+// chance.
+func suspected(pages []*page) bool { return pages[0].lost >= suspicion }
+
+// scatter waits a random time that is long beside a request, so that two clients
+// who do it are seldom at the server together.
+func (d *Detector) scatter(ctx context.Context) {
+	most := min(max(20*time.Duration(d.took.Load()), time.Second), 20*time.Second)
+	t := time.NewTimer(rand.N(most))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// well reports whether the model answers at all.
+func (d *Detector) well(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.InferTimeout)
+	defer cancel()
+	return d.model.WaitReady(ctx) == nil
+}
+
+// asModelError is err as a *ModelError; what is none is worth another try.
+func asModelError(err error) *ModelError {
+	if me, ok := errors.AsType[*ModelError](err); ok {
+		return me
+	}
+	return &ModelError{Action: ActionRetry, Message: err.Error(), Err: err}
+}
+
+// ask makes one request and ends the pages if it is answered. While the server
+// is known to be away it waits first; that it is away too long is met by
+// whoever found out.
 func (d *Detector) ask(ctx context.Context, s *Slab, first int, pages []*page) error {
+	if err := d.server.pass(ctx); err != nil {
+		return err
+	}
 	frames := make([]Frame, len(pages))
 	for i, p := range pages {
 		frames[i] = p.frame
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.InferTimeout)
 	defer cancel()
+	start := time.Now()
 	verdicts, err := d.model.Infer(ctx, s, first, frames)
 	if err != nil {
 		return err
 	}
+	d.took.Store(int64(time.Since(start)))
 	if len(verdicts) != len(pages) {
 		return &ModelError{Action: ActionStop, Message: fmt.Sprintf("the model gave %d answers for %d pages", len(verdicts), len(pages))}
 	}
@@ -191,120 +278,4 @@ func (p *patience) pause(ctx context.Context) bool {
 	case <-ctx.Done():
 	}
 	return true
-}
-
-// window is the number of batches in flight: halved when the server's queue is
-// full, one more after every full window of answers (additive increase,
-// multiplicative decrease, as TCP has it).
-type window struct {
-	mu       sync.Mutex
-	size     int
-	max      int
-	answered int
-	halved   time.Time
-	set      func(int)
-}
-
-func (w *window) grow() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.size == w.max {
-		return
-	}
-	if w.answered++; w.answered >= w.size {
-		w.answered = 0
-		w.size++
-		w.set(w.size)
-	}
-}
-
-// reset begins anew with another limit.
-func (w *window) reset(limit int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.size, w.max, w.answered = limit, limit, 0
-}
-
-func (w *window) shrink() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	// All requests of a window meet the same full queue; that is one event.
-	if time.Since(w.halved) < 100*time.Millisecond {
-		return
-	}
-	w.halved, w.answered = time.Now(), 0
-	w.size = max(1, w.size/2)
-	w.set(w.size)
-}
-
-// serverWait lets one batch poll a server that is away, and the others wait for
-// what it finds.
-type serverWait struct {
-	model Model
-	limit time.Duration
-	log   *slog.Logger
-	ctx   context.Context
-	polls sync.WaitGroup
-
-	mu     sync.Mutex
-	ended  chan struct{} // nil when nobody polls
-	since  time.Time
-	reason string
-	err    error
-}
-
-func (s *serverWait) wait(ctx context.Context, reason string) error {
-	s.mu.Lock()
-	if s.ended == nil {
-		s.ended = make(chan struct{})
-		s.since, s.reason = time.Now(), reason
-		ended := s.ended
-		// The log may block; nobody who asks for statistics waits for it.
-		s.polls.Go(func() {
-			s.log.Warn("waiting for the server", "reason", reason)
-			s.poll(s.ctx, ended)
-		})
-	}
-	ended := s.ended
-	s.mu.Unlock()
-	select {
-	case <-ended:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (s *serverWait) poll(ctx context.Context, ended chan struct{}) {
-	if s.limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.limit)
-		defer cancel()
-	}
-	err := s.model.WaitReady(ctx)
-	s.mu.Lock()
-	away := time.Since(s.since).Round(time.Millisecond)
-	s.err = nil
-	if err != nil {
-		s.err = &ServerError{Message: fmt.Sprintf("the server was away for %v (%s): start it and run the same command again", s.limit, s.reason), Err: err}
-		var me *ModelError
-		if errors.As(err, &me) {
-			s.err = &ServerError{Message: me.Message, Err: err}
-		}
-	}
-	s.ended, s.reason, s.since = nil, "", time.Time{}
-	close(ended)
-	s.mu.Unlock()
-	if err == nil {
-		s.log.Warn("the server is back", "after", away)
-	}
-}
-
-// waiting tells since when and why everything waits for the server.
-func (s *serverWait) waiting() (reason string, since time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.reason, s.since
 }

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"fmt"
 	"os"
+	"time"
 )
 
 // Document is one input of a run. Its identity is Path; nothing of it is read
@@ -11,8 +12,13 @@ type Document struct {
 	// Path is relative to the input root, with slashes; results are filed
 	// under it and it never leaves the run.
 	Path string
-	// Size is the file's size in bytes when it was listed.
-	Size int64
+	// Size is the file's size in bytes, and ModTime when it was last changed,
+	// when it was listed; zero for what has no size.
+	Size    int64
+	ModTime time.Time
+	// Sum is a digest of the content where the source was asked for one, else
+	// empty.
+	Sum string
 	// Open gives the document's bytes: an open regular file, owned by the
 	// caller. An input that was listed but cannot be read says so here.
 	Open func() (*os.File, error)
@@ -94,12 +100,13 @@ const (
 	CategoryPageSize    Category = "page_size"    // a page with no usable area
 	CategoryTimeout     Category = "timeout"      // stopped at its deadline
 	CategoryMemory      Category = "memory"       // over the worker's memory limit
-	CategoryCrash       Category = "crash"        // the worker died on it
+	CategoryCrash       Category = "crash"        // the worker died on it, or at stage infer the server
 	CategoryChanged     Category = "changed"      // the file changed while being read
 	CategoryServer      Category = "server"       // the server failed this very page
 	CategoryBadOutput   Category = "bad_output"   // the server's answer is not usable
 	CategoryNoSuchPage  Category = "no_such_page" // page number beyond the document
 	CategoryUnavailable Category = "unavailable"  // no server within the wait allowed
+	CategoryCrashLoop   Category = "crash_loop"   // in work at several crashes of the whole program
 	CategoryInternal    Category = "internal"     // a fault of quire's own
 )
 
@@ -149,11 +156,19 @@ type DocumentResult struct {
 	// Done, Failed, Skipped and Cancelled count its pages and add up to
 	// PageCount (to 0 when that is -1).
 	Done, Failed, Skipped, Cancelled int
+	// Resumed is how many of the pages that are done or failed come from an
+	// earlier run.
+	Resumed int
+	// Redone is why it was done again though it was done before; empty when
+	// it was not.
+	Redone Redone
+	// Before is how a document that is skipped ended when it was done.
+	Before *DocumentResult
 }
 
 // ModelInfo names the model that gave the answers.
 type ModelInfo struct {
 	Name, Version string
-	// Digest is empty when the server does not tell.
+	// Digest is of the model's content, empty where that is not known.
 	Digest string
 }

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,14 +36,22 @@ func (c Counts) Ended() int64 { return c.Done + c.Partial + c.Failed + c.Skipped
 // the source yielded, Pages.Ended the number of pages of those that opened.
 type Summary struct {
 	Documents, Pages Counts
-	Elapsed          time.Duration
+	// Resumed is how many of the pages that are done or failed come from an
+	// earlier run.
+	Resumed int64
+	// DocumentsBefore and PagesBefore tell how the documents that were skipped,
+	// and their pages, ended when they were done.
+	DocumentsBefore, PagesBefore Counts
+	// Redone counts documents that were done again, by the reason.
+	Redone  map[Redone]int64
+	Elapsed time.Duration
 }
 
 // Progress tells how far a run is. The zero value is ready; one run may use it
 // at a time, and any goroutine may read it at any time without waiting.
 type Progress struct {
-	listed, opened, known atomic.Int64
-	documents, pages      counts
+	listed, opened, known, resumed atomic.Int64
+	documents, pages               counts
 }
 
 // ProgressNow is a snapshot of a Progress.
@@ -50,17 +59,22 @@ type ProgressNow struct {
 	// Listed is how many documents the source has yielded, Opened how many of
 	// them were opened or would not open, and Known how many pages those have.
 	Listed, Opened, Known int64
-	// Documents and Pages have ended.
+	// Documents and Pages have ended. Resumed is how many of the pages that
+	// are done or failed come from an earlier run.
 	Documents, Pages Counts
+	Resumed          int64
 }
 
 // Now is a snapshot.
 func (p *Progress) Now() ProgressNow {
-	return ProgressNow{Listed: p.listed.Load(), Opened: p.opened.Load(), Known: p.known.Load(), Documents: p.documents.now(), Pages: p.pages.now()}
+	return ProgressNow{
+		Listed: p.listed.Load(), Opened: p.opened.Load(), Known: p.known.Load(),
+		Documents: p.documents.now(), Pages: p.pages.now(), Resumed: p.resumed.Load(),
+	}
 }
 
-// Run moves every page of the source's documents to the sink. Pages share
-// batches with those of other calls. It returns when every page has ended: with
+// Run moves every page of the source's documents to the sink, but for those
+// that it has from earlier runs. Pages share batches with those of other calls. It returns when every page has ended: with
 // a nil error even if pages failed (the Summary counts them), with
 // ErrInterrupted after a soft stop, with ctx's error after a hard one, with a
 // *ServerError when the server stayed away or does not fit, or with the sink's
@@ -111,6 +125,8 @@ func (d *Detector) Run(ctx context.Context, job Job) (Summary, error) {
 	close(finished)
 	group.Wait()
 
+	r.accounts.Lock() // nobody has it any more
+	defer r.accounts.Unlock()
 	r.summary.Elapsed = time.Since(start)
 	var err error
 	switch {
@@ -141,19 +157,29 @@ type run struct {
 	live map[*page]struct{}     // begun, not ended
 	open map[*drawTask]struct{} // opened, not wholly drawn
 
-	// Of the writer's goroutine.
-	summary Summary
-	sinkErr error
+	accounts sync.Mutex // the sink ends documents on goroutines of its own
+	summary  Summary
+
+	sinkErr error // of the writer's goroutine
 }
 
 // message is what the writer hears; exactly one of the pointers is set.
 type message struct {
+	begin   *beginning
 	opened  *drawTask
 	page    *PageResult
 	undrawn *drawTask // with count
 	count   int
 	failed  *Document // with err, or with none when it was not reached
 	err     *PageError
+}
+
+// beginning asks for what is known of a document.
+type beginning struct {
+	doc Document
+	// todo is answered, whether there is anything to do, once past is set.
+	todo chan bool
+	past Past
 }
 
 func (r *run) stopping() bool {
@@ -244,8 +270,13 @@ func (r *run) walk(src Source) {
 		}
 		r.progress.listed.Add(1)
 		r.docs.Add(1)
+		b := &beginning{doc: doc, todo: make(chan bool, 1)}
+		r.out <- message{begin: b}
+		if !<-b.todo {
+			continue
+		}
 		r.holds.Add(1)
-		t := &openTask{run: r, doc: doc, took: make(chan struct{})}
+		t := &openTask{run: r, doc: doc, past: b.past, took: make(chan struct{})}
 		r.d.work.addOpen(t)
 		select {
 		case <-t.took:
@@ -322,31 +353,19 @@ type inWork struct {
 	result DocumentResult
 }
 
-// write is the goroutine that owns the sink and the accounts.
+// write is the goroutine that owns the sink and the documents in work.
 func (r *run) write() {
 	docs := map[string]*inWork{}
 	for m := range r.out {
 		switch {
+		case m.begin != nil:
+			r.begin(docs, m.begin)
 		case m.opened != nil:
-			w := &inWork{doc: m.opened.doc, result: DocumentResult{Path: m.opened.doc.Path, Size: m.opened.doc.Size, PageCount: m.opened.pages}}
-			docs[w.doc.Path] = w
-			r.tell(func() error { return r.sink.Begin(w.doc, w.result.PageCount) })
+			w := docs[m.opened.doc.Path]
+			r.opened(w, m.opened.pages, m.opened.past)
 		case m.page != nil:
 			w := docs[m.page.Ref.Path]
-			switch m.page.Status {
-			case StatusDone:
-				w.result.Done++
-			case StatusFailed:
-				w.result.Failed++
-			case StatusSkipped:
-				w.result.Skipped++
-			default:
-				w.result.Cancelled++
-			}
-			r.progress.pages.end(m.page.Status)
-			if m.page.Status != StatusCancelled {
-				r.tell(func() error { return r.sink.Page(*m.page) })
-			}
+			r.page(w, *m.page)
 			r.settle(docs, w)
 		case m.undrawn != nil:
 			w := docs[m.undrawn.doc.Path]
@@ -354,12 +373,93 @@ func (r *run) write() {
 			r.progress.pages.add(StatusCancelled, int64(m.count))
 			r.settle(docs, w)
 		default:
-			w := &inWork{doc: *m.failed, result: DocumentResult{Path: m.failed.Path, Size: m.failed.Size, PageCount: -1, Status: StatusCancelled, Err: m.err}}
+			w := docs[m.failed.Path]
+			w.result.Status, w.result.Err = StatusCancelled, m.err
 			if m.err != nil {
 				w.result.Status = StatusFailed
 			}
-			r.end(w)
+			r.end(docs, w)
 		}
+	}
+}
+
+// begin asks the sink about a document, and ends it when there is nothing left
+// to draw.
+func (r *run) begin(docs map[string]*inWork, b *beginning) {
+	w := &inWork{doc: b.doc, result: DocumentResult{Path: b.doc.Path, Size: b.doc.Size, PageCount: -1}}
+	if docs[b.doc.Path] != nil {
+		err := fmt.Errorf("%s: two documents of one run have this path", b.doc.Path)
+		r.abort(err)
+		r.account(w.result, err)
+		b.todo <- false
+		return
+	}
+	docs[b.doc.Path] = w
+	var past Past
+	r.tell(b.doc.Path, func() (err error) { past, err = r.sink.Begin(r.ctx, b.doc); return err })
+	w.result.Redone = past.Redone
+	b.past = past
+	todo := false
+	switch {
+	case r.sinkErr != nil:
+		w.result.Status = StatusCancelled
+		r.end(docs, w)
+	case past.Result != nil:
+		r.progress.opened.Add(1)
+		r.progress.known.Add(int64(max(0, past.Result.PageCount)))
+		r.progress.pages.add(StatusSkipped, int64(max(0, past.Result.PageCount)))
+		w.result.Status, w.result.PageCount, w.result.Skipped = StatusSkipped, past.Result.PageCount, max(0, past.Result.PageCount)
+		w.result.Before = past.Result
+		r.end(docs, w)
+	case past.SetAside != nil && past.PageCount == 0:
+		r.progress.opened.Add(1)
+		w.result.Status, w.result.Err = StatusFailed, past.SetAside
+		r.end(docs, w)
+	case past.PageCount > 0 && (past.SetAside != nil || past.Pages.Len() == past.PageCount):
+		r.progress.opened.Add(1)
+		r.progress.known.Add(int64(past.PageCount))
+		r.opened(w, past.PageCount, past)
+		for page := 1; page <= past.PageCount && past.Pages.Len() < past.PageCount; page++ {
+			if !past.Pages.Has(page) {
+				e := *past.SetAside
+				e.Ref = PageRef{Path: b.doc.Path, Page: page}
+				r.page(w, PageResult{Ref: e.Ref, Status: StatusFailed, Err: &e})
+			}
+		}
+		r.settle(docs, w)
+	default:
+		todo = true
+	}
+	b.todo <- todo
+}
+
+// opened counts what is done of a document already.
+func (r *run) opened(w *inWork, pages int, past Past) {
+	c := &w.result
+	c.PageCount = pages
+	if past.PageCount == pages {
+		c.Done, c.Failed, c.Resumed = past.Done, past.Failed, past.Done+past.Failed
+		r.progress.pages.add(StatusDone, int64(past.Done))
+		r.progress.pages.add(StatusFailed, int64(past.Failed))
+		r.progress.resumed.Add(int64(c.Resumed))
+	}
+	r.tell(w.doc.Path, func() error { return r.sink.Opened(r.ctx, w.doc, pages) })
+}
+
+func (r *run) page(w *inWork, p PageResult) {
+	switch p.Status {
+	case StatusDone:
+		w.result.Done++
+	case StatusFailed:
+		w.result.Failed++
+	case StatusSkipped:
+		w.result.Skipped++
+	default:
+		w.result.Cancelled++
+	}
+	r.progress.pages.end(p.Status)
+	if p.Status != StatusCancelled {
+		r.tell(w.doc.Path, func() error { return r.sink.Page(r.ctx, p) })
 	}
 }
 
@@ -369,7 +469,6 @@ func (r *run) settle(docs map[string]*inWork, w *inWork) {
 	if c.Done+c.Failed+c.Skipped+c.Cancelled < c.PageCount {
 		return
 	}
-	delete(docs, w.doc.Path)
 	switch {
 	case c.Cancelled > 0:
 		c.Status = StatusCancelled
@@ -380,31 +479,62 @@ func (r *run) settle(docs map[string]*inWork, w *inWork) {
 	default:
 		c.Status = StatusDone
 	}
-	r.end(w)
+	r.end(docs, w)
 }
 
-func (r *run) end(w *inWork) {
-	r.tell(func() error { return r.sink.End(w.result) })
-	c := &w.result
+func (r *run) end(docs map[string]*inWork, w *inWork) {
+	delete(docs, w.doc.Path)
+	r.tell(w.doc.Path, func() error {
+		return r.sink.End(r.ctx, w.result, func(err error) {
+			if err != nil {
+				r.abort(err)
+			}
+			r.account(w.result, err)
+		})
+	})
 	if r.sinkErr != nil {
-		// Nothing of it is known to be on disk.
-		c.Status, c.Cancelled = StatusCancelled, c.Done+c.Failed+c.Skipped+c.Cancelled
-		c.Done, c.Failed, c.Skipped = 0, 0, 0
+		r.account(w.result, r.sinkErr)
 	}
-	add(&r.summary.Documents, c.Status, 1)
-	add(&r.summary.Pages, StatusDone, int64(c.Done))
-	add(&r.summary.Pages, StatusFailed, int64(c.Failed))
-	add(&r.summary.Pages, StatusSkipped, int64(c.Skipped))
-	add(&r.summary.Pages, StatusCancelled, int64(c.Cancelled))
+}
+
+// account counts a document that has ended; with an error, nothing of it is
+// known to be on disk.
+func (r *run) account(c DocumentResult, err error) {
+	if err != nil {
+		c.Status, c.Cancelled = StatusCancelled, c.Done+c.Failed+c.Skipped+c.Cancelled
+		c.Done, c.Failed, c.Skipped, c.Resumed, c.Redone, c.Before = 0, 0, 0, 0, "", nil
+	}
+	r.accounts.Lock()
+	s := &r.summary
+	add(&s.Documents, c.Status, 1)
+	add(&s.Pages, StatusDone, int64(c.Done))
+	add(&s.Pages, StatusFailed, int64(c.Failed))
+	add(&s.Pages, StatusSkipped, int64(c.Skipped))
+	add(&s.Pages, StatusCancelled, int64(c.Cancelled))
+	s.Resumed += int64(c.Resumed)
+	if b := c.Before; b != nil {
+		add(&s.DocumentsBefore, b.Status, 1)
+		add(&s.PagesBefore, StatusDone, int64(b.Done))
+		add(&s.PagesBefore, StatusFailed, int64(b.Failed))
+	}
+	if c.Redone != "" {
+		if s.Redone == nil {
+			s.Redone = map[Redone]int64{}
+		}
+		s.Redone[c.Redone]++
+	}
+	r.accounts.Unlock()
 	r.progress.documents.end(c.Status)
 	r.docs.Done()
 }
 
-// tell calls the sink, unless it has failed before.
-func (r *run) tell(call func() error) {
+// tell calls the sink about a document, unless it has failed before.
+func (r *run) tell(path string, call func() error) {
 	if r.sinkErr != nil {
 		return
 	}
+	doing := r.d.doings.begin(writing, PageRef{Path: path}, 0)
+	defer doing.end()
 	if err := call(); err != nil {
 		r.sinkErr = err
 		r.abort(err)

@@ -20,6 +20,7 @@ type detectTask struct {
 type openTask struct {
 	run  *run
 	doc  Document
+	past Past
 	took chan struct{} // closed when a worker has it
 }
 
@@ -27,10 +28,23 @@ type openTask struct {
 type drawTask struct {
 	run   *run
 	doc   Document
+	past  Past // void, unless its page count is pages
 	pages int
 	next  int // first page not taken, 1-based; guarded by the schedule
-	drawn int // pages whose drawing has ended; guarded by the schedule
+	drawn int // pages whose drawing has ended, or is not due; guarded by the schedule
 }
+
+// newDrawTask is a document of so many pages, of which one at least is due.
+func newDrawTask(t *openTask, pages int) *drawTask {
+	dt := &drawTask{run: t.run, doc: t.doc, pages: pages, next: 1}
+	if t.past.PageCount == pages {
+		dt.past, dt.drawn = t.past, t.past.Pages.Len()
+	}
+	return dt
+}
+
+// missing is how many pages of [from, to) are due.
+func (t *drawTask) missing(from, to int) int { return to - from - t.past.Pages.between(from, to) }
 
 // schedule hands work to the workers. It holds at most Queue pages of Detect,
 // one unopened document a run, and one opened document a worker.
@@ -114,9 +128,12 @@ func (s *schedule) takePages(mine *drawTask) (task, bool) {
 		}
 	}
 	t := s.draws[i]
+	for t.past.Pages.Has(t.next) {
+		t.next++
+	}
 	from := t.next
 	t.next = min(from+chunk, t.pages+1)
-	if t.next > t.pages {
+	if t.missing(t.next, t.pages+1) == 0 {
 		s.draws = append(s.draws[:i], s.draws[i+1:]...)
 	}
 	return task{draw: t, from: from, to: t.next}, true
@@ -164,7 +181,7 @@ func (s *schedule) rest(t *drawTask) int {
 	if !remove(&s.draws, t) {
 		return 0
 	}
-	n := t.pages + 1 - t.next
+	n := t.missing(t.next, t.pages+1)
 	t.next = t.pages + 1
 	return n
 }

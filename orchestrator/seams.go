@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math/bits"
 	"time"
 
 	"quire/orchestrator/internal/slab"
@@ -87,8 +88,9 @@ type Model interface {
 	// *ModelError that says what to do about it, or ctx's error. The slab may
 	// be used again once Infer has returned.
 	Infer(ctx context.Context, s *Slab, first int, frames []Frame) ([]Verdict, error)
-	// WaitReady returns when the server is there and the model can be used
-	// again, or with ctx's error.
+	// WaitReady returns when the model answers again: when it has answered a
+	// blank page, since a server may say that it is ready and fail everything.
+	// It fails with ctx's error, or with a *ModelError when waiting is no use.
 	WaitReady(ctx context.Context) error
 	// Refresh reads the served config again. It fails with a *ModelError whose
 	// Action is ActionStop when pages that are already drawn no longer fit.
@@ -138,6 +140,9 @@ func (a Action) String() string {
 // ModelError is a failed call to the model, and what to do about it.
 type ModelError struct {
 	Action Action
+	// Lost is set beside ActionWait when the server died with the request in
+	// flight: one of its pages may be why.
+	Lost bool
 	// Message is one line for people.
 	Message string
 	Err     error
@@ -146,11 +151,99 @@ type ModelError struct {
 func (e *ModelError) Error() string { return e.Message }
 func (e *ModelError) Unwrap() error { return e.Err }
 
-// Sink takes results. The engine calls it from one goroutine, so that a
-// document's calls are Begin, Page for each page in any order, End. A document
-// whose pages cannot be counted gets no Begin and no Page, only End.
+// Sink takes results, and knows those of earlier runs. The engine calls it from
+// one goroutine, so that a document's calls are Begin, Opened, Page for each
+// page in any order, End. A document whose pages cannot be counted gets neither
+// Opened nor Page; one that is cancelled may get its End at any time.
+//
+// A sink that has to wait, as for space on a disk, waits no longer than ctx
+// lives; what needs no waiting it does also after that.
 type Sink interface {
-	Begin(doc Document, pageCount int) error
-	Page(PageResult) error
-	End(DocumentResult) error
+	// Begin starts a document, before anything of it is read, and tells what
+	// earlier runs have done of it.
+	Begin(ctx context.Context, doc Document) (Past, error)
+	// Opened tells how many pages the document has. If that is not the number
+	// in what Begin told, the past does not count: all pages will come.
+	Opened(ctx context.Context, doc Document, pageCount int) error
+	// Page takes the result of a page that was not done before.
+	Page(ctx context.Context, result PageResult) error
+	// End ends a document. Unless it fails, it sees to it that stands is called
+	// once, before or after it returns and from any goroutine: with nil when
+	// the document's result is there to stay, or none is due; else with the
+	// reason. The run goes on meanwhile, and does not end before.
+	End(ctx context.Context, result DocumentResult, stands func(error)) error
+}
+
+// Past is what earlier runs have done of a document. Its zero value is nothing.
+type Past struct {
+	// Result is how the document ended when its result stands and nothing is
+	// left to do: it is then skipped. Nil otherwise.
+	Result *DocumentResult
+	// PageCount is how many pages the document had when it was opened before,
+	// and Pages which of them have ended, Done and Failed in number. The sink
+	// has their results.
+	PageCount    int
+	Pages        PageSet
+	Done, Failed int
+	// SetAside is why the document is not to be touched any more: the pages
+	// that have not ended fail with it, unseen. Nil otherwise.
+	SetAside *PageError
+	// Redone is why the document is done again though it was done before.
+	Redone Redone
+}
+
+// Redone is a stable word for why something is done again; the words only ever
+// grow.
+type Redone string
+
+// The reasons for doing a document again.
+const (
+	RedoneInput    Redone = "input"    // the file has changed
+	RedoneModel    Redone = "model"    // another model, or version of it, answers
+	RedoneOptions  Redone = "options"  // an option that changes answers has changed
+	RedoneMissing  Redone = "missing"  // the result is not there any more
+	RedoneFailed   Redone = "failed"   // it failed, and was asked for again
+	RedonePassword Redone = "password" // it was encrypted, and there are passwords to try
+	RedoneFresh    Redone = "fresh"    // everything was asked for again
+)
+
+// PageSet is a set of page numbers, 1-based. The zero value is empty. It takes
+// a bit for each page up to the largest.
+type PageSet struct {
+	bits []uint64
+	size int
+}
+
+// Add puts a page into the set.
+func (s *PageSet) Add(page int) {
+	word := (page - 1) / 64
+	if word >= len(s.bits) {
+		s.bits = append(s.bits, make([]uint64, word+1-len(s.bits))...)
+	}
+	if !s.Has(page) {
+		s.bits[word] |= 1 << ((page - 1) % 64)
+		s.size++
+	}
+}
+
+// Has tells whether a page is in the set.
+func (s *PageSet) Has(page int) bool {
+	word := (page - 1) / 64
+	return word < len(s.bits) && s.bits[word]>>((page-1)%64)&1 == 1
+}
+
+// Len is how many pages the set has.
+func (s *PageSet) Len() int { return s.size }
+
+// between is how many pages of [from, to) are in the set.
+func (s *PageSet) between(from, to int) int {
+	n := 0
+	for first := from - 1; first < min(to-1, 64*len(s.bits)); first = first/64*64 + 64 {
+		word := s.bits[first/64] >> (first % 64)
+		if left := to - 1 - first; left < 64 {
+			word &= 1<<left - 1
+		}
+		n += bits.OnesCount64(word)
+	}
+	return n
 }

@@ -67,6 +67,10 @@ type Stats struct {
 	// nothing does.
 	Waiting      string
 	WaitingSince time.Time
+	// Stall says what everything waits for when no page has ended for
+	// Config.StallAfter, since when; empty while pages end.
+	Stall      string
+	StallSince time.Time
 }
 
 // Stats returns at once, whatever the server does.
@@ -81,5 +85,8 @@ func (d *Detector) Stats() Stats {
 		s.Sealed[batch.Reason(reason).String()] = n
 	}
 	s.Waiting, s.WaitingSince = d.server.waiting()
+	if stall := d.stalled.Load(); stall != nil {
+		s.Stall, s.StallSince = stall.reason, stall.since
+	}
 	return s
 }

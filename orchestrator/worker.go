@@ -81,7 +81,9 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 		if err := w.start(ctx); err != nil {
 			return 0, err
 		}
+		doing := w.d.doings.begin(opening, PageRef{Path: doc.Path}, 0)
 		pages, err := w.render.Open(ctx, doc)
+		doing.end()
 		if err == nil {
 			w.open = openDocument{path: doc.Path, pages: pages}
 			return pages, nil
@@ -108,11 +110,13 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 // draw draws one page and puts it into a batch. The page has been announced to
 // the batcher; draw uses the announcement up. It reports a worker that broke.
 func (w *worker) draw(ctx context.Context, p *page, frame func(Geometry) Frame) error {
+	doing := w.d.doings.begin(drawing, p.ref, 0)
 	pixels, geometry, err := w.render.Draw(ctx, p.ref.Page)
 	if crashed(err) && ctx.Err() == nil {
 		w.d.log.Warn("a render worker died drawing a page; once more", "page", p.ref.String())
 		pixels, geometry, err = w.render.Draw(ctx, p.ref.Page)
 	}
+	doing.end()
 	p.geometry = geometry
 	if err == nil {
 		p.frame = frame(geometry)
@@ -202,7 +206,7 @@ func (w *worker) openForRun(t *openTask) {
 		r.documentFailed(t.doc, &PageError{Ref: PageRef{Path: t.doc.Path}, Stage: StageOpen, Category: CategoryNoPages, Message: "the document has no pages"})
 		return
 	}
-	dt := &drawTask{run: r, doc: t.doc, pages: pages, next: 1}
+	dt := newDrawTask(t, pages)
 	w.open.draw = dt
 	r.documentOpened(dt)
 	w.d.work.addDraw(dt)
@@ -214,8 +218,11 @@ func (w *worker) drawRange(t task) {
 	r, dt := t.draw.run, t.draw
 	ctx := r.ctx
 	for page := t.from; page < t.to; page++ {
+		if dt.past.Pages.Has(page) {
+			continue
+		}
 		if r.stopping() {
-			r.pagesNotDrawn(dt, t.to-page)
+			r.pagesNotDrawn(dt, dt.missing(page, t.to))
 			return
 		}
 		if w.open.draw != dt {
@@ -244,6 +251,9 @@ func (w *worker) reopenFailed(dt *drawTask, from, to int, err error) {
 	switch {
 	case errors.As(err, &pe):
 		for page := from; page < to; page++ {
+			if dt.past.Pages.Has(page) {
+				continue
+			}
 			p := newPage(w.d, r.ctx, PageRef{Path: dt.doc.Path, Page: page})
 			p.run = r
 			r.track(p)
@@ -254,6 +264,6 @@ func (w *worker) reopenFailed(dt *drawTask, from, to int, err error) {
 		if r.ctx.Err() == nil {
 			r.abort(err)
 		}
-		r.pagesNotDrawn(dt, to-from)
+		r.pagesNotDrawn(dt, dt.missing(from, to))
 	}
 }

@@ -9,7 +9,12 @@
 // Several of them may go into one virtual environment.
 package scripts
 
-import _ "embed"
+import "embed"
+
+// BenchRepository is bench_repository: the model that answers at once.
+//
+//go:embed bench_repository
+var BenchRepository embed.FS
 
 var (
 	// PrepareModel is prepare_model.py, which builds and checks the layout

@@ -18,49 +18,12 @@ import json
 import os
 import sys
 
+import oddhostile  # registers its documents
+from oddkinds import KINDS, document_fails, done, kind, page, page_fails, pages
 from oddpages import HEIGHT, OBJECTS, WIDTH, Words, sheet, twin
 from pdfwriter import Canvas, File, RC4Encryption, bomb, box
 
 # ---- the documents ---------------------------------------------------------
-
-KINDS = {}  # name -> (what it is, expectation, maker)
-
-
-def done(count=1, **more):
-    """The document is done and has count pages; more describes every page."""
-    return pages(*[{"ends": ["done"], **more}] * count)
-
-
-def page(*ends):
-    """A page that ends in one of these ways."""
-    return {"ends": list(ends)}
-
-
-def pages(*each):
-    """A document that opens, and how each of its pages ends."""
-    can_fail = [any(end.startswith("failed") for end in one["ends"]) for one in each]
-    ends = ["done"] if all("done" in one["ends"] for one in each) else []
-    ends += ["partial"] if any(can_fail) else []
-    ends += ["failed"] if all(can_fail) else []
-    return {"ends": ends, "page_count": len(each), "pages": list(each)}
-
-
-def document_fails(*categories):
-    """The document as a whole fails for one of these reasons."""
-    return {"ends": [f"failed:{category}" for category in categories], "page_count": None, "pages": []}
-
-
-def page_fails(*categories):
-    """A document of one page, which fails for one of these reasons."""
-    return pages(page(*[f"failed:{category}" for category in categories]))
-
-
-def kind(name, what, expect):
-    def register(maker):
-        KINDS[name] = (what, expect, maker)
-        return maker
-    return register
-
 
 def geometry(width, height, crop, rotation=0, same_as=None):
     page = {"width_pt": width, "height_pt": height, "rotation": rotation, "crop_box": crop}

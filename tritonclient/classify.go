@@ -149,3 +149,34 @@ func classify(op string, code codes.Code, text string) Kind {
 	}
 	return Other
 }
+
+// lost reports whether a failure of this kind and text means that the server, or
+// the model's process, went while it had the request.
+func lost(kind Kind, text string) bool {
+	text = strings.ToLower(text)
+	has := func(s string) bool { return strings.Contains(text, s) }
+	switch kind {
+	case ModelNotReady:
+		// The Python backend says so for the requests that its process had, and
+		// for all that come after.
+		return has("stub process") && has("is not healthy")
+	case Unavailable:
+	default:
+		return false
+	}
+	switch {
+	case has("use of closed network connection"), has("prior goaway"), has("refused_stream"):
+		// Cut on this side; or a server that said goodbye before; or one that
+		// had not begun.
+		return false
+	case has("error reading from server"):
+		// grpc-go: a connection that worked has ended. A timeout of TCP's says
+		// nothing about the server.
+		return has("eof") || has("connection reset") || has("broken pipe")
+	case has("stream terminated by rst_stream"), has("without sending trailers"),
+		// Proxies (nginx; Envoy) whose server hung up on them.
+		has("502 (bad gateway)"), has("reset reason: connection termination"):
+		return true
+	}
+	return false
+}

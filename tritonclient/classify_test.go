@@ -85,6 +85,39 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// TestLost tells what a server took with it. The texts are grpc-go's, nginx's
+// and Envoy's.
+func TestLost(t *testing.T) {
+	for _, test := range []struct {
+		code codes.Code
+		text string
+		want bool
+	}{
+		{codes.Unavailable, `connection error: desc = "error reading from server: EOF"`, true},
+		{codes.Unavailable, `error reading from server: read tcp 127.0.0.1:5->127.0.0.1:8001: read: connection reset by peer`, true},
+		{codes.Unavailable, `error reading from server: read tcp 127.0.0.1:5->127.0.0.1:8001: read: connection timed out`, false},
+		{codes.Unavailable, `error reading from server: read tcp 127.0.0.1:5->127.0.0.1:8001: use of closed network connection`, false},
+		{codes.Unavailable, `closing transport due to: connection error: desc = "error reading from server: EOF", received prior goaway: code: NO_ERROR`, false},
+		{codes.Unavailable, `connection error: desc = "error reading server preface: EOF"`, false},
+		{codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`, false},
+		{codes.Unavailable, "Server is stopping, scheduler for model has stopped accepting new inference requests", false},
+		{codes.Unavailable, "unexpected HTTP status code received from server: 502 (Bad Gateway); transport: received unexpected content-type \"text/html\"", true},
+		{codes.Unavailable, "unexpected HTTP status code received from server: 503 (Service Unavailable)", false},
+		{codes.Unavailable, "upstream connect error or disconnect/reset before headers. reset reason: connection termination", true},
+		{codes.Unavailable, "upstream connect error or disconnect/reset before headers. reset reason: connection failure", false},
+		{codes.Unavailable, "stream terminated by RST_STREAM with error code: REFUSED_STREAM", false},
+		{codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR", true},
+		{codes.Internal, "Stub process 'layout_0_0' is not healthy.", true},
+		{codes.NotFound, "Request for unknown model: 'layout' has no available versions", false},
+		{codes.Internal, "page is poisoned", false},
+		{codes.Unavailable, "Exceeds maximum queue size", false},
+	} {
+		if got := lost(classify("ModelInfer", test.code, test.text), test.text); got != test.want {
+			t.Errorf("lost(%s, %q) = %v", test.code, test.text, got)
+		}
+	}
+}
+
 func TestKindNames(t *testing.T) {
 	seen := map[string]Kind{}
 	for k := Other; k <= BadResponse; k++ {

@@ -136,14 +136,6 @@ func (c *Client) ModelConfig(ctx context.Context, model, version string) (*infer
 	return res.GetConfig(), nil
 }
 
-// Statistics gives the counters of one model, or of all models when model is
-// empty. They are cumulative since the model was loaded.
-func (c *Client) Statistics(ctx context.Context, model, version string) ([]*inferencepb.ModelStatistics, error) {
-	res, err := call(ctx, c, "ModelStatistics", model, c.config.CallTimeout, c.stub.ModelStatistics,
-		&inferencepb.ModelStatisticsRequest{Name: model, Version: version})
-	return res.GetModelStats(), err
-}
-
 // pollInterval is how often WaitModelReady asks.
 const pollInterval = 100 * time.Millisecond
 
@@ -165,6 +157,12 @@ func (c *Client) WaitModelReady(ctx context.Context, model, version string, onWa
 			err = &Error{Kind: ModelNotReady, Op: "ModelReady", Model: model, Target: c.target}
 		case errors.Is(err, Restricted), errors.Is(err, InvalidArgument):
 			return err
+		case errors.Is(err, Deadline) && ctx.Err() == nil:
+			// Waiting on a dead connection would not end when the server is
+			// back: another one has to be made.
+			if alive, cut := c.alive(ctx); !alive && ctx.Err() == nil {
+				cut()
+			}
 		}
 		if ctx.Err() == nil {
 			reason = err

@@ -166,11 +166,13 @@ func TestInferAndStatistics(t *testing.T) {
 		t.Errorf("batches %v", got)
 	}
 	stats, err := c.Statistics(ctx, "layout", "")
-	if err != nil || len(stats) != 1 {
-		t.Fatalf("Statistics: %v, %v", stats, err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if stats[0].GetInferenceCount() != 20 || stats[0].GetExecutionCount() != 4 || stats[0].GetBatchStats()[2].GetComputeInfer().GetCount() != 2 {
-		t.Errorf("Statistics: %v", stats[0])
+	// Sizes 1, 3, 8.
+	if stats.Model != "layout" || stats.Version != "1" || stats.Inferences != 20 || stats.Executions != 4 || stats.Success.Count != 4 ||
+		len(stats.Batches) != 3 || stats.Batches[2].Size != 8 || stats.Batches[2].ComputeInfer.Count != 2 {
+		t.Errorf("Statistics: %+v", stats)
 	}
 
 	// No outputs named: all of them, unchecked.

@@ -63,6 +63,14 @@ type Config struct {
 	// than every 5 minutes.
 	Keepalive time.Duration
 
+	// Silence is how long Infer waits for its answer before it asks the server
+	// for a sign of life (ServerLive), and how long until it asks again. A
+	// server that owes two of them, each for CallTimeout, counts as gone: the
+	// request fails with kind Unavailable and the connection is cut. That finds
+	// what TCP cannot see, a server or a proxy that is stopped and whose kernel
+	// goes on answering. Default 10 s; negative: never.
+	Silence time.Duration
+
 	// MaxReceiveBytes is the largest message taken; default 2 GiB - 1, Triton's
 	// own limit.
 	MaxReceiveBytes int
@@ -115,6 +123,7 @@ func (c Config) WithDefaults() Config {
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
 	c.MaxBackoff = cmp.Or(c.MaxBackoff, 3*time.Second)
 	c.PeerTimeout = cmp.Or(c.PeerTimeout, 20*time.Second)
+	c.Silence = cmp.Or(c.Silence, 10*time.Second)
 	c.MaxReceiveBytes = cmp.Or(c.MaxReceiveBytes, math.MaxInt32)
 	c.WriteBufferBytes = cmp.Or(c.WriteBufferBytes, 256<<10)
 	return c

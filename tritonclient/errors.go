@@ -170,6 +170,9 @@ type Error struct {
 	Model string
 	// Target is the server as the client was told it.
 	Target string
+	// Lost is set when the server had the request and the connection broke
+	// under it, or the model's process died: the request may be what did it.
+	Lost bool
 	// Err is the cause; may be nil.
 	Err error
 
@@ -253,6 +256,7 @@ func (c *Client) fail(callerCtx context.Context, op, model string, err error) er
 		e.Kind, e.ctxErr = Deadline, context.DeadlineExceeded
 	default:
 		e.Kind = classify(op, st.Code(), st.Message())
+		e.Lost = lost(e.Kind, st.Message())
 	}
 	if hint := hint(st.Message()); hint != "" {
 		e.Message += "; " + hint

@@ -46,11 +46,16 @@ func TestKindsOnTheWire(t *testing.T) {
 		{"other type", tritontest.WrongDatatype("labels", "FP32"), tritonclient.BadResponse, "is FP32, wanted INT32"},
 		{"unknown type", tritontest.WrongDatatype("labels", "FP7"), tritonclient.BadResponse, "FP7"},
 		{"other size of type", tritontest.WrongDatatype("labels", "INT64"), tritonclient.BadResponse, "2400 bytes"},
+		{"another request's answer", tritontest.ForRequest("8"), tritonclient.BadResponse, `for request "8", not "7"`},
+		{"another model's answer", tritontest.FromModel("other", "1"), tritonclient.BadResponse, `from model "other"`},
+		{"another version's answer", tritontest.FromModel("layout", "2"), tritonclient.BadResponse, `version "2"`},
 		{"truncated", tritontest.Truncated("boxes", 1), tritonclient.BadResponse, "9599 bytes"},
 		{"cut off", tritontest.Fault{Disconnect: true, Hang: false, Err: nil}, tritonclient.Unavailable, ""},
 	} {
 		fault = test.fault
-		_, err := c.Infer(ctx, request(2))
+		req := request(2)
+		req.ID, req.Version = "7", "1"
+		_, err := c.Infer(ctx, req)
 		if err == nil {
 			t.Errorf("%s: no error", test.name)
 			continue

@@ -101,7 +101,7 @@ func (c *Client) Infer(ctx context.Context, req *InferRequest) (*InferResponse, 
 	if req.Timeout > 0 {
 		timeout = req.Timeout
 	}
-	res, err := call(ctx, c, "ModelInfer", req.Model, timeout, c.modelInfer, message)
+	res, err := call(ctx, c, "ModelInfer", req.Model, timeout, c.attended, message)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +222,10 @@ func (c *Client) decodeResponse(req *InferRequest, res *inferencepb.ModelInferRe
 		Outputs: make(map[string]*Tensor, len(res.GetOutputs())),
 	}
 	if req.ID != "" && answer.ID != req.ID {
-		return bad("it is for request %q, not %q", answer.ID, req.ID)
+		return bad("it is for request %.40q, not %q", answer.ID, req.ID)
+	}
+	if answer.Model != req.Model || req.Version != "" && answer.Version != req.Version {
+		return bad("it is from model %.40q version %.40q, not %q version %q", answer.Model, answer.Version, req.Model, req.Version)
 	}
 	for i, out := range res.GetOutputs() {
 		if out.GetContents() != nil {

@@ -127,6 +127,9 @@ func FuzzDecodeResponse(f *testing.F) {
 			}
 			return
 		}
+		if res.Model != "layout" {
+			t.Fatalf("let through an answer of %q", res.Model)
+		}
 		boxes := res.Outputs["boxes"]
 		if len(boxes.Shape) != 3 || boxes.Shape[0] != 2 || boxes.Shape[2] != 4 || res.ID != "7" {
 			t.Fatalf("let through %v for %q", boxes, res.ID)

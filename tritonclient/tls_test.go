@@ -1,109 +1,23 @@
 package tritonclient_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"quire/tritonclient"
 	"quire/tritonclient/tritontest"
 )
 
-// authority signs certificates for a test.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  []byte
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{t: t}
-	a.key = newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	a.cert, a.pem = a.sign(template, template, a.key, a.key)
-	return a
-}
-
-// issue makes a certificate and key for a name, both PEM.
-func (a *authority) issue(name string, ips ...net.IP) (cert, key []byte) {
-	a.t.Helper()
-	k := newKey(a.t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IPAddresses: ips,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	_, cert = a.sign(template, a.cert, k, a.key)
-	der, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-}
-
-func (a *authority) sign(template, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey) (*x509.Certificate, []byte) {
-	a.t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-// serverTLS is the server's side; with mutual it wants a client's certificate.
-func (a *authority) serverTLS(mutual bool, name string, ips ...net.IP) *tls.Config {
-	a.t.Helper()
-	cert, key := a.issue(name, ips...)
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	c := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
-	if mutual {
-		c.ClientCAs = x509.NewCertPool()
-		c.ClientCAs.AddCert(a.cert)
-		c.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return c
-}
-
 func TestTLS(t *testing.T) {
-	ca, other := newAuthority(t), newAuthority(t)
+	ca, other := tritontest.NewAuthority(t), tritontest.NewAuthority(t)
 	loopback := net.IPv4(127, 0, 0, 1)
-	server := tritontest.Start(t, tritontest.Config{TLS: ca.serverTLS(false, "triton.test", loopback)})
-	mutual := tritontest.Start(t, tritontest.Config{TLS: ca.serverTLS(true, "triton.test")})
+	server := tritontest.Start(t, tritontest.Config{TLS: ca.ServerTLS(false, "triton.test", loopback)})
+	mutual := tritontest.Start(t, tritontest.Config{TLS: ca.ServerTLS(true, "triton.test")})
 	plain := tritontest.Start(t, tritontest.Config{})
-	cert, key := ca.issue("quire")
-	otherCert, otherKey := other.issue("quire")
+	cert, key := ca.Issue("quire")
+	otherCert, otherKey := other.Issue("quire")
 
 	for _, test := range []struct {
 		name   string
@@ -112,15 +26,15 @@ func TestTLS(t *testing.T) {
 		// want is Other for a call that goes through.
 		want tritonclient.Kind
 	}{
-		{"by address", server, &tritonclient.TLS{CA: ca.pem}, tritonclient.Other},
-		{"by name", server, &tritonclient.TLS{CA: ca.pem, ServerName: "triton.test"}, tritonclient.Other},
-		{"another name", server, &tritonclient.TLS{CA: ca.pem, ServerName: "other.test"}, tritonclient.Restricted},
-		{"another authority", server, &tritonclient.TLS{CA: other.pem}, tritonclient.Restricted},
+		{"by address", server, &tritonclient.TLS{CA: ca.PEM}, tritonclient.Other},
+		{"by name", server, &tritonclient.TLS{CA: ca.PEM, ServerName: "triton.test"}, tritonclient.Other},
+		{"another name", server, &tritonclient.TLS{CA: ca.PEM, ServerName: "other.test"}, tritonclient.Restricted},
+		{"another authority", server, &tritonclient.TLS{CA: other.PEM}, tritonclient.Restricted},
 		{"the system's authorities", server, &tritonclient.TLS{}, tritonclient.Restricted},
-		{"a certificate nobody asked for", server, &tritonclient.TLS{CA: ca.pem, Cert: cert, Key: key}, tritonclient.Other},
-		{"TLS to plaintext", plain, &tritonclient.TLS{CA: ca.pem}, tritonclient.Restricted},
+		{"a certificate nobody asked for", server, &tritonclient.TLS{CA: ca.PEM, Cert: cert, Key: key}, tritonclient.Other},
+		{"TLS to plaintext", plain, &tritonclient.TLS{CA: ca.PEM}, tritonclient.Restricted},
 		{"plaintext to TLS", server, nil, tritonclient.Unavailable},
-		{"mutual", mutual, &tritonclient.TLS{CA: ca.pem, Cert: cert, Key: key, ServerName: "triton.test"}, tritonclient.Other},
+		{"mutual", mutual, &tritonclient.TLS{CA: ca.PEM, Cert: cert, Key: key, ServerName: "triton.test"}, tritonclient.Other},
 	} {
 		c := connect(t, test.server, tritonclient.Config{TLS: test.tls})
 		live, err := c.ServerLive(t.Context())
@@ -140,8 +54,8 @@ func TestTLS(t *testing.T) {
 	// learns that after its own handshake has ended, as a broken connection or
 	// an alert, whichever arrives first.
 	for name, side := range map[string]*tritonclient.TLS{
-		"mutual without a certificate": {CA: ca.pem, ServerName: "triton.test"},
-		"mutual with a strange one":    {CA: ca.pem, ServerName: "triton.test", Cert: otherCert, Key: otherKey},
+		"mutual without a certificate": {CA: ca.PEM, ServerName: "triton.test"},
+		"mutual with a strange one":    {CA: ca.PEM, ServerName: "triton.test", Cert: otherCert, Key: otherKey},
 	} {
 		_, err := connect(t, mutual, tritonclient.Config{TLS: side}).ServerLive(t.Context())
 		if kind := tritonclient.KindOf(err); err == nil || kind != tritonclient.Restricted && kind != tritonclient.Unavailable {
@@ -154,11 +68,11 @@ func TestTLS(t *testing.T) {
 }
 
 func TestReadTLS(t *testing.T) {
-	ca := newAuthority(t)
-	cert, key := ca.issue("quire")
+	ca := tritontest.NewAuthority(t)
+	cert, key := ca.Issue("quire")
 	dir := t.TempDir()
 	paths := map[string]string{}
-	for name, data := range map[string][]byte{"ca": ca.pem, "cert": cert, "key": key} {
+	for name, data := range map[string][]byte{"ca": ca.PEM, "cert": cert, "key": key} {
 		paths[name] = filepath.Join(dir, name+".pem")
 		if err := os.WriteFile(paths[name], data, 0o600); err != nil {
 			t.Fatal(err)
@@ -168,7 +82,7 @@ func TestReadTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := tritontest.Start(t, tritontest.Config{TLS: ca.serverTLS(true, "triton.test")})
+	s := tritontest.Start(t, tritontest.Config{TLS: ca.ServerTLS(true, "triton.test")})
 	if live, err := connect(t, s, tritonclient.Config{TLS: side}).ServerLive(t.Context()); err != nil || !live {
 		t.Errorf("%v, %v", live, err)
 	}

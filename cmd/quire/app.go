@@ -47,9 +47,10 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop 
 	err := app.RunContext(ctx, flagsFirst(app, args))
 	code := exitCode(err)
 	switch {
+	case err == nil || err.Error() == "": // told already
 	case code == exitInterrupted:
 		fmt.Fprintln(stderr, "quire: interrupted: the results that stand are whole; run the same command again for the rest")
-	case err != nil && err.Error() != "":
+	default:
 		fmt.Fprintln(stderr, "quire: "+oneLine(err.Error()))
 	}
 	return code
@@ -61,7 +62,7 @@ func newApp(stop stops) *cli.App {
 		Usage: "directories of PDFs to page layout, with a Triton Inference Server",
 		Description: "quire renders pages, batches them across documents and sends them to a Triton\n" +
 			"Inference Server. Without --triton it starts a Triton of its own on the CPU.",
-		Commands:              []*cli.Command{runCommand(stop), planCommand(stop), doctorCommand(stop), completionCommand(), versionCommand()},
+		Commands:              []*cli.Command{runCommand(stop), planCommand(stop), benchCommand(stop), tuneCommand(stop), verifyCommand(stop), statsCommand(stop), doctorCommand(stop), completionCommand(), versionCommand()},
 		CustomAppHelpTemplate: cli.AppHelpTemplate + "\n" + exitCodesHelp,
 		HideVersion:           true,
 		// A pattern may hold a comma: *.{pdf,PDF}.

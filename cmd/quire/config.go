@@ -11,24 +11,25 @@ import (
 // runConfig is the command line, checked.
 type runConfig struct {
 	inputs
-	output                   string
-	triton, repository       string
-	threshold                float64 // as layout.Config has it
-	workers, batch, inFlight int
-	maxAge, pageTimeout      time.Duration
-	logLevel                 string
-	json, overlay            bool
+	engineChoice
+	output                              string
+	server                              serverChoice
+	threshold                           float64 // as layout.Config has it
+	pageTimeout                         time.Duration
+	serverWait                          time.Duration
+	diskWait                            time.Duration // as sink.Config has it
+	fresh, retryFailed, checksum, prune bool
+	logLevel                            string
+	json, overlay                       bool
 }
-
-func (cfg runConfig) server() serverChoice { return serverChoice{cfg.triton, cfg.repository} }
 
 func runConfigOf(c *cli.Context) (runConfig, error) {
 	cfg := runConfig{
-		output: c.String("output"), triton: c.String("triton"), repository: c.String("model-repository"),
-		workers: c.Int("workers"), batch: c.Int("batch"), inFlight: c.Int("in-flight"),
-		maxAge: c.Duration("max-age"), pageTimeout: c.Duration("page-timeout"),
+		output: c.String("output"), pageTimeout: c.Duration("page-timeout"), serverWait: c.Duration("server-wait"),
 		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"), overlay: c.Bool("overlay"),
 	}
+	cfg.diskWait, cfg.fresh, cfg.retryFailed = c.Duration("disk-wait"), c.Bool("fresh"), c.Bool("retry-failed")
+	cfg.checksum, cfg.prune = c.Bool("checksum"), c.Bool("prune")
 	var err error
 	if cfg.inputs, err = inputsOf(c, "quire run DIR… -o OUT"); err != nil {
 		return cfg, err
@@ -36,33 +37,35 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 	if cfg.output == "" {
 		return cfg, errors.New("no output directory: add -o OUT")
 	}
-	for _, name := range []string{"workers", "batch", "in-flight"} {
-		if n := c.Int(name); c.IsSet(name) && n < 1 {
-			return cfg, fmt.Errorf("--%s %d: it must be at least 1", name, n)
-		}
+	if cfg.engineChoice, err = engineChoiceOf(c); err != nil {
+		return cfg, err
 	}
 	if cfg.pageTimeout <= 0 {
 		return cfg, fmt.Errorf("--page-timeout %v: it must be above 0", cfg.pageTimeout)
 	}
-	// On the command line 0 means 0; in a Config that is what a negative
-	// number says.
-	if c.IsSet("max-age") {
-		if cfg.maxAge < 0 {
-			return cfg, fmt.Errorf("--max-age %v: it must not be negative", cfg.maxAge)
-		}
-		if cfg.maxAge == 0 {
-			cfg.maxAge = -1
-		}
+	if cfg.serverWait <= 0 {
+		return cfg, fmt.Errorf("--server-wait %v: it must be above 0", cfg.serverWait)
+	}
+	if cfg.fresh && cfg.retryFailed {
+		return cfg, errors.New("--fresh and --retry-failed contradict each other: the one does everything again, the other only what failed")
+	}
+	if cfg.diskWait < 0 {
+		return cfg, fmt.Errorf("--disk-wait %v: it must not be negative", cfg.diskWait)
+	}
+	if cfg.diskWait == 0 {
+		cfg.diskWait = -1
 	}
 	if c.IsSet("threshold") {
 		if cfg.threshold < 0 || cfg.threshold >= 1 {
 			return cfg, fmt.Errorf("--threshold %v: it must be at least 0 and below 1", cfg.threshold)
 		}
+		// On the command line 0 means 0; in a Config that is what a negative
+		// number says.
 		if cfg.threshold == 0 {
 			cfg.threshold = -1
 		}
 	}
-	if err := cfg.server().check(); err != nil {
+	if cfg.server, err = serverChoiceOf(c); err != nil {
 		return cfg, err
 	}
 	if !validLogLevel(cfg.logLevel) {

@@ -2,10 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 
+	"quire/orchestrator"
 	"quire/orchestrator/layout"
 	"quire/tritonclient"
 	"quire/tritonclient/embedded"
@@ -18,6 +24,7 @@ type served struct {
 	where       string
 	client      *tritonclient.Client
 	server      *embedded.Server // nil with --triton
+	repository  string           // that the server of quire's own serves
 	unsupervise func()           // nil when nobody supervises the server
 }
 
@@ -43,26 +50,27 @@ func (s *served) close() {
 	}
 }
 
-// connect finds or starts a server and reads its model's contract.
-func connect(ctx context.Context, cfg runConfig, g *guard.Guard, screen *screen, log *slog.Logger) (_ *served, err error) {
-	s := &served{where: cfg.triton}
+// connect finds or starts a server and reads its model's contract; threshold is
+// as layout.Config has it.
+func connect(ctx context.Context, choice serverChoice, threshold float64, g *guard.Guard, screen *screen, log *slog.Logger) (_ *served, err error) {
+	s := &served{where: choice.triton}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	if cfg.triton == "" {
-		if s.server, err = startEmbedded(ctx, cfg.repository, g, screen); err != nil {
+	if choice.triton == "" {
+		if s.server, s.repository, err = startEmbedded(ctx, choice.repository, g, screen); err != nil {
 			return nil, serverError{err}
 		}
 		s.where = s.server.Addr() + " (started by quire)"
-		cfg.triton = s.server.Addr()
+		choice.triton = s.server.Addr()
 	}
-	if s.client, err = tritonclient.New(cfg.triton, tritonclient.Config{}); err != nil {
+	if s.client, err = tritonclient.New(choice.triton, choice.connection); err != nil {
 		return nil, usageError{fmt.Errorf("--triton: %w", err)}
 	}
 	s.model, err = layout.Open(ctx, s.client, layout.Config{
-		ScoreThreshold: cfg.threshold, SharedMemoryPrefix: g.ShmPrefix(), Log: log,
+		ScoreThreshold: threshold, Transport: choice.transport, SharedMemoryPrefix: g.ShmPrefix(), Log: log,
 	})
 	if err != nil {
 		return nil, serverError{err}
@@ -71,8 +79,9 @@ func connect(ctx context.Context, cfg runConfig, g *guard.Guard, screen *screen,
 }
 
 // supervise keeps the server that quire has started alive until close, and
-// calls giveUp when it cannot.
-func (s *served) supervise(ctx context.Context, g *guard.Guard, giveUp func(error), log *slog.Logger) {
+// calls giveUp when it cannot; done counts the work that the server has done, and
+// may be nil.
+func (s *served) supervise(ctx context.Context, g *guard.Guard, done func() int64, giveUp func(error), log *slog.Logger) {
 	if s.server == nil {
 		return
 	}
@@ -80,7 +89,7 @@ func (s *served) supervise(ctx context.Context, g *guard.Guard, giveUp func(erro
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		err := s.server.Supervise(ctx, log)
+		err := s.server.Supervise(ctx, log, done)
 		switch {
 		case err != nil && g.Err() == nil:
 			giveUp(serverError{err})
@@ -95,17 +104,53 @@ func (s *served) supervise(ctx context.Context, g *guard.Guard, giveUp func(erro
 }
 
 // startEmbedded starts a server of quire's own, with everything that it needs.
-func startEmbedded(ctx context.Context, repository string, g *guard.Guard, screen *screen) (*embedded.Server, error) {
+func startEmbedded(ctx context.Context, named string, g *guard.Guard, screen *screen) (_ *embedded.Server, repository string, err error) {
 	options := embedded.Options{Guard: g, Progress: screen.step}
-	repository, err := findRepository(repository, options)
-	if err != nil {
-		return nil, err
+	if repository, err = findRepository(named, options); err != nil {
+		return nil, "", err
 	}
 	if err := embedded.PrepareModel(ctx, options, repository); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	screen.step(embedded.Progress{Text: "starting a Triton Inference Server on the CPU"})
-	return embedded.Start(ctx, embedded.Config{Options: options, ModelRepository: repository})
+	server, err := embedded.Start(ctx, embedded.Config{Options: options, ModelRepository: repository})
+	return server, repository, err
+}
+
+// info names the model that answers. Of one that quire serves itself it knows
+// the content too.
+func (s *served) info() (orchestrator.ModelInfo, error) {
+	info := s.model.Info()
+	if s.repository == "" || info.Digest != "" {
+		return info, nil
+	}
+	h := sha256.New()
+	files := os.DirFS(filepath.Join(s.repository, info.Name, info.Version))
+	err := fs.WalkDir(files, ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			if e != nil && e.Name() == "__pycache__" {
+				return fs.SkipDir // made by whoever serves it
+			}
+			return err
+		}
+		f, err := files.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		size := int64(0)
+		if info, err := f.Stat(); err == nil {
+			size = info.Size()
+		}
+		fmt.Fprintf(h, "%q %d\n", path, size)
+		_, err = io.Copy(h, f)
+		return err
+	})
+	if err != nil {
+		return info, fmt.Errorf("read the model: %w", err)
+	}
+	info.Digest = "sha256:" + hex.EncodeToString(h.Sum(nil))
+	return info, nil
 }
 
 // findRepository returns the model repository to serve: the one that was named,

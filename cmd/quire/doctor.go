@@ -9,12 +9,15 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"quire/orchestrator"
 	"quire/orchestrator/doctor"
 	"quire/orchestrator/layout"
+	"quire/orchestrator/render"
+	"quire/orchestrator/tune"
 	"quire/tritonclient"
 	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
@@ -26,22 +29,28 @@ func doctorCommand(stop stops) *cli.Command {
 		Usage: "say what is wrong with this setup, and what mends it",
 		Description: "Looks at this machine and at the server: with --triton at that one, else at\n" +
 			"what quire needs to start one of its own, which it starts if that is installed.\n" +
-			"Installs nothing unless --install is given. Each finding is ok, warn (quire works,\n" +
-			"with less or later) or fail, with the command that mends it. The exit code is 0\n" +
-			"when quire run would work, 4 when it would not because of a server or its model,\n" +
-			"1 when it would not for another reason.",
-		Flags: []cli.Flag{
+			"Installs nothing unless --install is given, and changes nothing but a model that\n" +
+			"an interrupted quire tune has left on trial settings: that is put back. Each\n" +
+			"finding is ok, warn (quire works, with less or later) or fail, with the command\n" +
+			"that mends it. The exit code is 0 when quire run would work, 4 when it would not\n" +
+			"because of a server or its model, 1 when it would not for another reason.",
+		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "look at the server at `HOST:PORT` (its gRPC port); several with commas", DefaultText: "quire's own"},
 			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "the models in `DIR` are what the server that quire starts would serve", DefaultText: "./model_repository if it is there, else quire's own copy"},
+		}, connectionFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "install", EnvVars: []string{"QUIRE_INSTALL"}, Usage: "install the server and build the model first, if that is still to do"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print a JSON object a line, for programs"},
-		},
+		}),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError{fmt.Errorf("%s: doctor takes no arguments", c.Args().First())}
 			}
 			if c.String("triton") != "" && (c.String("model-repository") != "" || c.Bool("install")) {
 				return usageError{errors.New("--triton contradicts --install and --model-repository: those are about the server that quire starts")}
+			}
+			connection, err := connectionOf(c)
+			if err != nil {
+				return usageError{err}
 			}
 			ctx, cancel := context.WithCancelCause(c.Context)
 			defer cancel(nil)
@@ -52,7 +61,7 @@ func doctorCommand(stop stops) *cli.Command {
 				case <-ctx.Done():
 				}
 			}()
-			return interruptedOr(ctx, examineAll(ctx, c))
+			return interruptedOr(ctx, examineAll(ctx, c, connection))
 		},
 	}
 }
@@ -64,6 +73,8 @@ type examination struct {
 	machine doctor.Machine
 	guard   *guard.Guard
 	screen  *screen
+	// connection is how servers are connected to.
+	connection tritonclient.Config
 	// badServer is set when a server or its model is what does not work.
 	badServer bool
 	// pageBuffers is what a run will take of /dev/shm for pages.
@@ -81,7 +92,7 @@ const (
 	usualPages     = 20 << 20
 )
 
-func examineAll(ctx context.Context, c *cli.Context) (err error) {
+func examineAll(ctx context.Context, c *cli.Context, connection tritonclient.Config) (err error) {
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
 	g, err := guard.Start(ctx, guard.Config{})
@@ -90,7 +101,7 @@ func examineAll(ctx context.Context, c *cli.Context) (err error) {
 	}
 	defer func() { err = join(err, g.Close()) }()
 	e := &examination{
-		ctx: ctx, guard: g, screen: screen,
+		ctx: ctx, guard: g, screen: screen, connection: connection,
 		report: &doctor.Report{Out: c.App.Writer, JSON: c.Bool("json")},
 	}
 	workers := runtime.GOMAXPROCS(0)
@@ -113,6 +124,10 @@ func examineAll(ctx context.Context, c *cli.Context) (err error) {
 	for _, f := range e.machine.Kernel() {
 		e.report.Add(f)
 	}
+	e.sandbox()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	code := exitDone
 	switch {
 	case e.badServer:
@@ -132,6 +147,33 @@ func examineAll(ctx context.Context, c *cli.Context) (err error) {
 func (e *examination) add(check string, status doctor.Status, remedy, format string, args ...any) {
 	e.screen.hide()
 	e.report.Add(doctor.Finding{Check: check, Status: status, Text: fmt.Sprintf(format, args...), Remedy: remedy})
+}
+
+// sandbox starts a render worker and asks what holds it in.
+func (e *examination) sandbox() {
+	s, err := render.New(render.Config{Guard: e.guard}).Sandbox(e.ctx)
+	var by []string
+	if s.Landlock > 0 {
+		by = append(by, fmt.Sprintf("Landlock (ABI %d)", s.Landlock))
+	}
+	if s.Seccomp {
+		by = append(by, "seccomp")
+	}
+	const (
+		check  = "sandbox"
+		remedy = "use Linux 5.13 or newer, and no container whose profile forbids Landlock or seccomp"
+	)
+	switch {
+	case err != nil && context.Cause(e.ctx) != nil:
+	case err != nil:
+		e.add(check, doctor.Fail, "look at the limits of this shell: ulimit -a", "%v", err)
+	case len(s.Missing) == 0:
+		e.add(check, doctor.OK, "", "render workers open no file and no socket and touch no process: %s", strings.Join(by, " and "))
+	case len(by) > 0:
+		e.add(check, doctor.Warn, remedy, "render workers are held in by %s only (%s)", by[0], strings.Join(s.Missing, "; "))
+	default:
+		e.add(check, doctor.Warn, remedy, "render workers have your rights (%s)", strings.Join(s.Missing, "; "))
+	}
 }
 
 // lack adds what an error of embedded says, unless the examination was called
@@ -237,7 +279,7 @@ func (e *examination) server(address string) { e.examine(address, address, true)
 
 // examine asks a server, and its model if it is to have one.
 func (e *examination) examine(address, where string, model bool) {
-	client, err := tritonclient.New(address, tritonclient.Config{})
+	client, err := tritonclient.New(address, e.connection)
 	if err != nil {
 		e.badServer = true
 		e.add("server", doctor.Fail, "quire doctor --triton HOST:8001, the server's gRPC port", "%v", err)
@@ -256,6 +298,7 @@ func (e *examination) examine(address, where string, model bool) {
 	if !model {
 		return
 	}
+	e.leftover(client)
 	contract, ok := e.model(client, where)
 	if !ok {
 		return
@@ -269,6 +312,31 @@ func (e *examination) examine(address, where string, model bool) {
 	}
 	if e.transport(client, where) {
 		e.pageBuffers = max(e.pageBuffers, int64(inFlight+1)*int64(batch)*int64(contract.PageBytes()))
+	}
+}
+
+// leftover looks whether the model is served for a trial of quire tune, and puts
+// it back if that has ended.
+func (e *examination) leftover(client *tritonclient.Client) {
+	const check, remedy = "trial", "unload the model and load it: that takes its config.pbtxt"
+	left, err := tune.Find(e.ctx, client, layout.DefaultModel)
+	if _, call := errors.AsType[*tritonclient.Error](err); call || err == nil && left == nil {
+		return // e.model tells why a model cannot be asked
+	}
+	if err == nil && left.Alive {
+		e.add(check, doctor.Warn, "wait for it", "quire tune (%s) is at work on the model, until %s at most", left.Note, left.Note.Until.Format(time.RFC3339))
+		return
+	}
+	if err == nil {
+		err = left.Repair(e.ctx, client)
+	}
+	switch {
+	case context.Cause(e.ctx) != nil:
+	case err != nil:
+		e.badServer = true
+		e.add(check, doctor.Fail, remedy, "%v", err)
+	default:
+		e.add(check, doctor.OK, "", "quire tune (%s) had left the model on trial settings; it is served as before again", left.Note)
 	}
 }
 

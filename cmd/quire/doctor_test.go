@@ -141,6 +141,7 @@ func TestDoctorServer(t *testing.T) {
 	wantFinding(t, got["server"], doctor.OK, good.Addr(), "")
 	wantFinding(t, got["model"], doctor.OK, "pages of 608×800 pixels, batches up to 4, 1 instances, 10 classes", "")
 	wantFinding(t, got["transport"], doctor.OK, "shared memory", "")
+	wantFinding(t, got["sandbox"], doctor.OK, " and seccomp", "")
 	// (1 instance + 1 + 1) requests of 4 pages of 1.46 MB.
 	wantFinding(t, got["shared_memory"], doctor.OK, "17 MB wanted", "")
 

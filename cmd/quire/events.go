@@ -74,10 +74,12 @@ type progressEvent struct {
 	PagesKnown      int64       `json:"pages_known"`
 	Documents       countsEvent `json:"documents"`
 	Pages           countsEvent `json:"pages"`
+	PagesResumed    int64       `json:"pages_resumed"`
 	PagesPerSecond  float64     `json:"pages_per_second"`
 	InFlight        int         `json:"in_flight"`
 	Window          int         `json:"window"`
 	Waiting         string      `json:"waiting,omitempty"`
+	Stall           string      `json:"stall,omitempty"`
 }
 
 type countsEvent struct {
@@ -117,7 +119,22 @@ type documentEvent struct {
 	Status    orchestrator.Status `json:"status"`
 	PageCount *int                `json:"page_count"`
 	Pages     countsEvent         `json:"pages"`
+	Resumed   int                 `json:"pages_resumed,omitempty"`
+	Redone    orchestrator.Redone `json:"redone,omitempty"`
+	Before    *beforeEvent        `json:"before,omitempty"`
 	Error     *errorEvent         `json:"error,omitempty"`
+}
+
+// beforeEvent is how a document that was skipped had ended.
+type beforeEvent struct {
+	Status orchestrator.Status `json:"status"`
+	Pages  countsEvent         `json:"pages"`
+	Error  *errorEvent         `json:"error,omitempty"`
+}
+
+type vanishedEvent struct {
+	MessageType string `json:"message_type"` // vanished
+	pathEvent
 }
 
 type summaryEvent struct {
@@ -128,6 +145,14 @@ type summaryEvent struct {
 	PagesTotal     int64       `json:"pages_total"`
 	Pages          countsEvent `json:"pages"`
 	PagesPerSecond float64     `json:"pages_per_second"`
+	// Of the pages that are done or failed, so many come from earlier runs.
+	PagesResumed int64 `json:"pages_resumed"`
+	// How what was skipped had ended.
+	DocumentsBefore countsEvent                   `json:"documents_before"`
+	PagesBefore     countsEvent                   `json:"pages_before"`
+	Redone          map[orchestrator.Redone]int64 `json:"documents_redone"`
+	Vanished        int64                         `json:"vanished"`
+	Pruned          int64                         `json:"pruned"`
 	// Requests counts the requests that the server was sent by their number of
 	// pages.
 	Requests map[int]int64 `json:"requests"`
@@ -148,7 +173,7 @@ func (e *events) begin(d *orchestrator.Detector, s *served, output string) error
 
 // follow writes progress once a second until the function that it returns is
 // called.
-func (e *events) follow(ctx context.Context, d *orchestrator.Detector, p *orchestrator.Progress, _ func(context.Context) (int, error)) (stop func()) {
+func (e *events) follow(ctx context.Context, w watched) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	group.Go(func() {
@@ -163,12 +188,16 @@ func (e *events) follow(ctx context.Context, d *orchestrator.Detector, p *orches
 			if !e.mu.TryLock() {
 				continue // a line is waiting for its reader
 			}
-			now, stats, took := p.Now(), d.Stats(), time.Since(e.start).Seconds()
+			now, stats, took := w.progress.Now(), w.detector.Stats(), time.Since(e.start).Seconds()
+			waiting := stats.Waiting
+			if reason, _ := w.tree.Waiting(); waiting == "" && reason != "" {
+				waiting = "disk space: " + reason
+			}
 			_ = e.writeLocked(progressEvent{ // a reader that went away is told of by the next document
 				MessageType: "progress", Seconds: took, DocumentsListed: now.Listed, PagesKnown: now.Known,
-				Documents: countsEvent(now.Documents), Pages: countsEvent(now.Pages),
-				PagesPerSecond: float64(now.Pages.Done+now.Pages.Failed) / took,
-				InFlight:       stats.InFlight, Window: stats.Window, Waiting: stats.Waiting,
+				Documents: countsEvent(now.Documents), Pages: countsEvent(now.Pages), PagesResumed: now.Resumed,
+				PagesPerSecond: float64(now.Pages.Done+now.Pages.Failed-now.Resumed) / took,
+				InFlight:       stats.InFlight, Window: stats.Window, Waiting: oneLine(waiting), Stall: oneLine(stats.Stall),
 			})
 			e.mu.Unlock()
 		}
@@ -179,10 +208,19 @@ func (e *events) follow(ctx context.Context, d *orchestrator.Detector, p *orches
 	}
 }
 
-func (e *events) end(s orchestrator.Summary, _ string, err error) error {
+func (e *events) vanished(path string) {
+	_ = e.write(vanishedEvent{"vanished", pathOf(path)}) // a reader that went away is told of by the summary
+}
+
+func (e *events) end(s orchestrator.Summary, v sink.Vanished, _ string, err error) error {
 	ev := summaryEvent{
 		MessageType: "summary", Seconds: s.Elapsed.Seconds(), Inputs: s.Documents.Ended(), Documents: countsEvent(s.Documents),
 		PagesTotal: s.Pages.Ended(), Pages: countsEvent(s.Pages), ExitCode: exitCode(err), Requests: map[int]int64{},
+		PagesResumed: s.Resumed, DocumentsBefore: countsEvent(s.DocumentsBefore), PagesBefore: countsEvent(s.PagesBefore),
+		Redone: s.Redone, Vanished: v.Found, Pruned: v.Pruned,
+	}
+	if ev.Redone == nil {
+		ev.Redone = map[orchestrator.Redone]int64{}
 	}
 	for size, n := range e.detector.Stats().Sizes {
 		if n > 0 {
@@ -190,7 +228,7 @@ func (e *events) end(s orchestrator.Summary, _ string, err error) error {
 		}
 	}
 	if ev.Seconds > 0 {
-		ev.PagesPerSecond = float64(s.Pages.Done+s.Pages.Failed) / ev.Seconds
+		ev.PagesPerSecond = float64(s.Pages.Done+s.Pages.Failed-s.Resumed) / ev.Seconds
 	}
 	if err != nil && err.Error() != "" {
 		ev.Error = oneLine(err.Error())
@@ -206,8 +244,8 @@ type eventSink struct {
 	events *events
 }
 
-func (s eventSink) Page(r orchestrator.PageResult) error {
-	if err := s.Sink.Page(r); err != nil {
+func (s eventSink) Page(ctx context.Context, r orchestrator.PageResult) error {
+	if err := s.Sink.Page(ctx, r); err != nil {
 		return err
 	}
 	if r.Err == nil {
@@ -216,18 +254,31 @@ func (s eventSink) Page(r orchestrator.PageResult) error {
 	return s.events.write(pageFailedEvent{"page_failed", pathOf(r.Ref.Path), r.Ref.Page, *errorOf(r.Err)})
 }
 
-func (s eventSink) End(d orchestrator.DocumentResult) error {
-	if err := s.Sink.End(d); err != nil {
-		return err
-	}
+func (s eventSink) End(ctx context.Context, d orchestrator.DocumentResult, stands func(error)) error {
+	return s.Sink.End(ctx, d, func(err error) {
+		if err == nil {
+			err = s.events.document(d)
+		}
+		stands(err)
+	})
+}
+
+func (e *events) document(d orchestrator.DocumentResult) error {
 	ev := documentEvent{
-		MessageType: "document", pathEvent: pathOf(d.Path), Status: d.Status, Error: errorOf(d.Err),
-		Pages: countsEvent{Done: int64(d.Done), Failed: int64(d.Failed), Skipped: int64(d.Skipped), Cancelled: int64(d.Cancelled)},
+		MessageType: "document", pathEvent: pathOf(d.Path), Status: d.Status, Error: errorOf(d.Err), Pages: pagesOf(d),
+		Resumed: d.Resumed, Redone: d.Redone,
 	}
 	if d.PageCount >= 0 {
 		ev.PageCount = &d.PageCount
 	}
-	return s.events.write(ev)
+	if b := d.Before; b != nil {
+		ev.Before = &beforeEvent{b.Status, pagesOf(*b), errorOf(b.Err)}
+	}
+	return e.write(ev)
+}
+
+func pagesOf(d orchestrator.DocumentResult) countsEvent {
+	return countsEvent{Done: int64(d.Done), Failed: int64(d.Failed), Skipped: int64(d.Skipped), Cancelled: int64(d.Cancelled)}
 }
 
 func errorOf(e *orchestrator.PageError) *errorEvent {

@@ -22,7 +22,8 @@ const (
 const exitCodesHelp = `EXIT CODES:
    0    all done
    1    failed
-   3    finished, and some pages or documents failed, or all
+   3    finished, and some pages or documents failed, or all;
+        of verify: answers differ by more than the tolerance
    4    the server is not ready, or its model does not fit
    5    wrong usage, or no PDF found
    130  interrupted; the results that stand are whole

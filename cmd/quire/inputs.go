@@ -11,7 +11,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"quire/orchestrator/layout"
+	"quire/orchestrator/render"
 	"quire/orchestrator/walk"
+	"quire/tritonclient"
 )
 
 // inputFlags are the flags of every command that reads documents.
@@ -20,6 +23,7 @@ func inputFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`, such as '*.{pdf,png,epub}'; may be given several times", DefaultText: "*.pdf in any case"},
 		&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
 		&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
+		&cli.StringFlag{Name: "sandbox", EnvVars: []string{"QUIRE_SANDBOX"}, Usage: "hold render workers in by `MODE`: auto is as far as the kernel can, require starts none without all of it, off leaves them your rights", Value: string(render.SandboxAuto)},
 	}
 }
 
@@ -27,12 +31,21 @@ func inputFlags() []cli.Flag {
 type inputs struct {
 	paths, include, exclude []string
 	passwords               []string
+	sandbox                 render.SandboxMode
 }
 
 func inputsOf(c *cli.Context, usage string) (inputs, error) {
-	in := inputs{paths: c.Args().Slice(), include: c.StringSlice("include"), exclude: c.StringSlice("exclude")}
-	if len(in.paths) == 0 {
-		return in, errors.New("no input: " + usage)
+	if c.NArg() == 0 {
+		return inputs{}, errors.New("no input: " + usage)
+	}
+	return inputsFrom(c, c.Args().Slice())
+}
+
+// inputsFrom is inputsOf for paths that need not be arguments.
+func inputsFrom(c *cli.Context, paths []string) (inputs, error) {
+	in := inputs{paths: paths, include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
+	if !slices.Contains([]render.SandboxMode{render.SandboxAuto, render.SandboxRequire, render.SandboxOff}, in.sandbox) {
+		return in, fmt.Errorf("--sandbox %s: it is auto, require or off", in.sandbox)
 	}
 	if name := c.String("password-file"); name != "" {
 		data, err := os.ReadFile(name)
@@ -48,8 +61,8 @@ func inputsOf(c *cli.Context, usage string) (inputs, error) {
 	return in, nil
 }
 
-func (in inputs) walker(output string, log *slog.Logger) (*walk.Walker, error) {
-	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Log: log})
+func (in inputs) walker(output string, checksum bool, log *slog.Logger) (*walk.Walker, error) {
+	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Checksum: checksum, Log: log})
 }
 
 // otherFormats tells whether somebody asked for files of any name, with
@@ -74,12 +87,45 @@ func serverFlags() []cli.Flag {
 	}
 }
 
-// serverChoice is what serverFlags said.
-type serverChoice struct{ triton, repository string }
+// transportFlag is for commands that send pages.
+func transportFlag() cli.Flag {
+	return &cli.StringFlag{Name: "transport", EnvVars: []string{"QUIRE_TRANSPORT"}, Value: "auto", Usage: "send pages through shared memory (`shm`), inside the requests (grpc), or through shared memory where the server takes it (auto)"}
+}
+
+// serverChoice is what serverFlags, transportFlag and connectionFlags said.
+type serverChoice struct {
+	triton, repository string
+	transport          layout.Transport
+	connection         tritonclient.Config
+}
+
+func serverChoiceOf(c *cli.Context) (serverChoice, error) {
+	if c.String("triton") != "" && c.String("model-repository") != "" {
+		return serverChoice{}, errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	}
+	return serverFlagsOf(c)
+}
+
+// serverFlagsOf is serverChoiceOf, where --triton and --model-repository may go
+// together.
+func serverFlagsOf(c *cli.Context) (serverChoice, error) {
+	s := serverChoice{triton: c.String("triton"), repository: c.String("model-repository")}
+	if word := c.String("transport"); word != "" {
+		var err error
+		if s.transport, err = layout.ParseTransport(word); err != nil {
+			return s, fmt.Errorf("--transport %s: it is auto, shm or grpc", word)
+		}
+	}
+	var err error
+	if s.connection, err = connectionOf(c); err != nil {
+		return s, err
+	}
+	return s, s.check()
+}
 
 func (s serverChoice) check() error {
-	if s.triton != "" && s.repository != "" {
-		return errors.New("--triton and --model-repository contradict each other: the server at --triton has a repository of its own")
+	if s.triton == "" && (s.connection.TLS != nil || s.connection.Headers != nil) {
+		return errors.New("--tls and --triton-header are about a server of yours: name it with --triton")
 	}
 	if s.repository != "" {
 		if info, err := os.Stat(s.repository); err != nil || !info.IsDir() {

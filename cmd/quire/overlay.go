@@ -46,23 +46,33 @@ func newOverlay(ctx context.Context, stop <-chan struct{}, tree *sink.Tree, pool
 	return o
 }
 
-func (o *overlay) Begin(doc orchestrator.Document, pages int) error {
+func (o *overlay) Begin(ctx context.Context, doc orchestrator.Document) (orchestrator.Past, error) {
 	o.begun[doc.Path] = doc
-	return o.Sink.Begin(doc, pages)
+	return o.Sink.Begin(ctx, doc)
 }
 
-func (o *overlay) End(result orchestrator.DocumentResult) error {
-	if err := o.Sink.End(result); err != nil {
-		return err
-	}
-	doc, ok := o.begun[result.Path]
+func (o *overlay) End(ctx context.Context, result orchestrator.DocumentResult, stands func(error)) error {
+	doc := o.begun[result.Path]
 	delete(o.begun, result.Path)
+	return o.Sink.End(ctx, result, func(err error) {
+		if err == nil {
+			err = o.hand(doc, result)
+		}
+		stands(err)
+	})
+}
+
+// hand has the pictures of a document drawn whose result stands.
+func (o *overlay) hand(doc orchestrator.Document, result orchestrator.DocumentResult) error {
 	switch result.Status {
-	case orchestrator.StatusDone, orchestrator.StatusPartial, orchestrator.StatusFailed:
-	default:
+	case orchestrator.StatusCancelled:
 		return nil // no result was written
+	case orchestrator.StatusSkipped:
+		if o.pictures.Drawn(result.Path, result.PageCount) {
+			return nil
+		}
 	}
-	if !ok {
+	if result.PageCount < 1 {
 		return o.pictures.Trim(result.Path, 0)
 	}
 	select {

@@ -25,11 +25,14 @@ func overlayOver(t *testing.T, ctx context.Context, stop <-chan struct{}, out st
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { g.Close() })
-	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test", Model: orchestrator.ModelInfo{Name: "layout", Version: "1"}})
+	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tree.Close() })
+	if err := tree.Start(orchestrator.ModelInfo{Name: "layout", Version: "1"}, nil); err != nil {
+		t.Fatal(err)
+	}
 	return newOverlay(ctx, stop, tree, render.New(render.Config{Guard: g}), 2)
 }
 
@@ -39,7 +42,8 @@ func sendDocument(t *testing.T, o *overlay, file, path string, pages int, failed
 	t.Helper()
 	doc := orchestrator.Document{Path: path, Open: func() (*os.File, error) { return os.Open(file) }}
 	end := orchestrator.DocumentResult{Path: path, PageCount: pages, Status: orchestrator.StatusDone}
-	errs := []error{o.Begin(doc, pages)}
+	_, err := o.Begin(t.Context(), doc)
+	errs := []error{err, o.Opened(t.Context(), doc, pages)}
 	for i := range pages {
 		ref := orchestrator.PageRef{Path: path, Page: i + 1}
 		result := orchestrator.PageResult{
@@ -54,11 +58,21 @@ func sendDocument(t *testing.T, o *overlay, file, path string, pages int, failed
 				end.Done, end.Failed, end.Status = end.Done-1, end.Failed+1, orchestrator.StatusPartial
 			}
 		}
-		errs = append(errs, o.Page(result))
+		errs = append(errs, o.Page(t.Context(), result))
 	}
-	if err := errors.Join(append(errs, o.End(end))...); err != nil {
+	if err := errors.Join(append(errs, endDocument(t, o, end))...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// endDocument ends a document and waits until that stands.
+func endDocument(t *testing.T, o *overlay, end orchestrator.DocumentResult) error {
+	t.Helper()
+	stands := make(chan error, 1)
+	if err := o.End(t.Context(), end, func(err error) { stands <- err }); err != nil {
+		return err
+	}
+	return <-stands
 }
 
 // readPicture reads a picture and tells how many of its pixels have a colour.
@@ -92,7 +106,10 @@ func TestOverlay(t *testing.T) {
 	gone := filepath.Join(t.TempDir(), "gone.pdf")
 	sendDocument(t, o, paper, "sub/paper.pdf", 4, 3)
 	sendDocument(t, o, gone, "gone.pdf", 1)
-	if err := o.End(orchestrator.DocumentResult{Path: "never.pdf", PageCount: -1, Status: orchestrator.StatusFailed, Err: &orchestrator.PageError{
+	if _, err := o.Begin(t.Context(), orchestrator.Document{Path: "never.pdf"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := endDocument(t, o, orchestrator.DocumentResult{Path: "never.pdf", PageCount: -1, Status: orchestrator.StatusFailed, Err: &orchestrator.PageError{
 		Ref: orchestrator.PageRef{Path: "never.pdf"}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryNotPDF, Message: "not a PDF"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +136,42 @@ func TestOverlay(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(out, "never.pdf.pages")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("pictures of a document that did not open: %v", err)
+	}
+}
+
+// Of a document that is skipped, pictures are drawn only if they are not there or
+// older than the result.
+func TestOverlayOfWhatStands(t *testing.T) {
+	out := t.TempDir()
+	o := overlayOver(t, t.Context(), nil, out)
+	sendDocument(t, o, paper, "a.pdf", 4)
+	if err := o.finish(); err != nil {
+		t.Fatal(err)
+	}
+	// With its context ended, and nobody to take a document, it says whether it
+	// would have handed one over.
+	ended, cancel := context.WithCancelCause(t.Context())
+	cancel(orchestrator.ErrInterrupted)
+	idle := &overlay{ctx: ended, pictures: o.pictures, work: make(chan orchestrator.Document)}
+	draws := func() bool {
+		return idle.hand(orchestrator.Document{Path: "a.pdf"}, orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusSkipped, PageCount: 4}) != nil
+	}
+	if draws() {
+		t.Error("pictures that are there would be drawn again")
+	}
+	last := filepath.Join(out, "a.pdf.pages", "0004.png")
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(last, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if !draws() {
+		t.Error("pictures older than the result would be kept")
+	}
+	if err := os.Remove(last); err != nil {
+		t.Fatal(err)
+	}
+	if !draws() {
+		t.Error("pictures that are not there would not be drawn")
 	}
 }
 
@@ -155,8 +208,10 @@ func TestOverlayStops(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() {
 				doc := orchestrator.Document{Path: "a.pdf", Open: func() (*os.File, error) { return os.Open(paper) }}
-				_ = o.Begin(doc, 0)
-				_ = o.End(orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusDone})
+				_, _ = o.Begin(ctx, doc)
+				_ = o.Opened(ctx, doc, 1)
+				_ = o.Page(ctx, orchestrator.PageResult{Ref: orchestrator.PageRef{Path: "a.pdf", Page: 1}, Status: orchestrator.StatusDone})
+				_ = endDocument(t, o, orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusDone, PageCount: 1, Done: 1})
 				ended <- o.finish()
 			}()
 			select {

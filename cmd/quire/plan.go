@@ -51,8 +51,8 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	server := serverChoice{c.String("triton"), c.String("model-repository")}
-	if err := server.check(); err != nil {
+	server, err := serverChoiceOf(c)
+	if err != nil {
 		return usageError{err}
 	}
 	if n := c.Int("sample"); n < 1 {
@@ -71,7 +71,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
 	log := newLogger(c.String("log-level"), screen)
-	walker, err := in.walker(c.String("output"), log)
+	walker, err := in.walker(c.String("output"), false, log)
 	if err != nil {
 		return usageError{err}
 	}
@@ -90,7 +90,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	forecast := plan.Forecast{Where: server.where(), Output: c.String("output")}
 	forecast.Inputs, err = plan.Look(ctx, plan.Config{
 		Source:   walker,
-		Renderer: render.New(render.Config{Guard: g, Passwords: in.passwords, Logger: log, OtherFormats: in.otherFormats()}),
+		Renderer: render.New(render.Config{Guard: g, Passwords: in.passwords, Logger: log, OtherFormats: in.otherFormats(), Sandbox: in.sandbox}),
 		Sample:   c.Int("sample"), Time: c.Duration("sample-time"),
 		Problem: func(e *orchestrator.PageError) {
 			if c.Bool("json") {

@@ -18,9 +18,9 @@ const linePause = 10 * time.Second
 
 // follow shows the progress of a run until the function that it returns is
 // called. It only ever reads; the run never waits for it.
-func follow(ctx context.Context, s *screen, now func() orchestrator.ProgressNow, stats func() orchestrator.Stats, count func(context.Context) (int, error)) (stop func()) {
+func follow(ctx context.Context, s *screen, v *view, count func(context.Context) (int, error)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	v := &view{now: now, stats: stats, pace: newPace(time.Now())}
+	v.pace = newPace(time.Now())
 	var group sync.WaitGroup
 	group.Go(func() {
 		if n, err := count(ctx); err == nil {
@@ -44,7 +44,8 @@ func follow(ctx context.Context, s *screen, now func() orchestrator.ProgressNow,
 type view struct {
 	now       func() orchestrator.ProgressNow
 	stats     func() orchestrator.Stats
-	documents atomic.Int64 // in all; 0 until they are counted
+	disk      func() (reason string, since time.Time) // why the disk is waited for
+	documents atomic.Int64                            // in all; 0 until they are counted
 	pace      *pace
 }
 
@@ -113,10 +114,16 @@ func (v *view) rest() string {
 	if s := v.stats(); s.Waiting != "" {
 		return fmt.Sprintf("waiting for Triton, %s: %s", duration(time.Since(s.WaitingSince)), oneLine(s.Waiting))
 	}
+	if reason, since := v.disk(); reason != "" {
+		return fmt.Sprintf("waiting for disk space, %s: %s", duration(time.Since(since)), oneLine(reason))
+	}
 	var parts []string
 	p := v.now()
-	// What was skipped or cancelled took no time.
-	if rate := v.pace.rate(time.Now(), p.Pages.Done+p.Pages.Failed); rate > 0 {
+	if s := v.stats(); s.Stall != "" {
+		return fmt.Sprintf("no page for %s, waiting for %s", duration(time.Since(s.StallSince)), oneLine(s.Stall))
+	}
+	// What was skipped, cancelled or done before took no time.
+	if rate := v.pace.rate(time.Now(), p.Pages.Done+p.Pages.Failed-p.Resumed); rate > 0 {
 		parts = append(parts, fmt.Sprintf("%.1f pages/s", rate))
 		total, _ := v.total(p)
 		if left := total - p.Pages.Ended(); left > 0 {

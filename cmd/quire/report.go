@@ -10,16 +10,27 @@ import (
 	"time"
 
 	"quire/orchestrator"
+	"quire/orchestrator/sink"
 )
 
 // reporter tells of a run: to people, or to machines.
 type reporter interface {
 	begin(d *orchestrator.Detector, s *served, output string) error
 	// follow tells of progress until the function that it returns is called.
-	follow(ctx context.Context, d *orchestrator.Detector, p *orchestrator.Progress, count func(context.Context) (int, error)) (stop func())
+	follow(ctx context.Context, w watched) (stop func())
 	// sink tells of what the sink was told.
 	sink(to orchestrator.Sink) orchestrator.Sink
-	end(s orchestrator.Summary, output string, err error) error
+	// vanished tells of a result whose document is not among the inputs.
+	vanished(path string)
+	end(s orchestrator.Summary, v sink.Vanished, output string, err error) error
+}
+
+// watched is what there is to tell of while a run goes on.
+type watched struct {
+	detector *orchestrator.Detector
+	progress *orchestrator.Progress
+	tree     *sink.Tree
+	count    func(context.Context) (int, error) // of the documents
 }
 
 // text is the reporter for people.
@@ -27,6 +38,7 @@ type text struct {
 	screen   *screen
 	out      io.Writer
 	detector *orchestrator.Detector // from begin on
+	gone     []string               // the first of them
 }
 
 func (t *text) begin(d *orchestrator.Detector, s *served, _ string) error {
@@ -35,18 +47,54 @@ func (t *text) begin(d *orchestrator.Detector, s *served, _ string) error {
 	return nil
 }
 
-func (t *text) follow(ctx context.Context, d *orchestrator.Detector, p *orchestrator.Progress, count func(context.Context) (int, error)) (stop func()) {
-	return follow(ctx, t.screen, p.Now, d.Stats, count)
+func (t *text) follow(ctx context.Context, w watched) (stop func()) {
+	v := &view{now: w.progress.Now, stats: w.detector.Stats, disk: w.tree.Waiting}
+	return follow(ctx, t.screen, v, w.count)
 }
 
 func (t *text) sink(to orchestrator.Sink) orchestrator.Sink { return to }
 
-func (t *text) end(s orchestrator.Summary, output string, _ error) error {
+// someVanished is how many names are told of results without a document.
+const someVanished = 3
+
+func (t *text) vanished(path string) {
+	if t.gone = append(t.gone, path); len(t.gone) > someVanished {
+		t.gone = t.gone[:someVanished]
+	}
+}
+
+func (t *text) end(s orchestrator.Summary, v sink.Vanished, output string, _ error) error {
+	if line := vanishedLine(v, t.gone); line != "" {
+		t.screen.say(line)
+	}
 	if line := requestsLine(t.detector.Stats()); line != "" {
 		t.screen.say(line)
 	}
 	_, err := fmt.Fprintln(t.out, lastLine(s, output))
 	return err
+}
+
+// vanishedLine says which results are of documents that are not there.
+func vanishedLine(v sink.Vanished, names []string) string {
+	if v.Found == 0 {
+		return ""
+	}
+	more := ""
+	if v.Found > int64(len(names)) {
+		more = ", …"
+	}
+	what := "results of documents that are not among the inputs"
+	if v.Found == 1 {
+		what = "result of a document that is not among the inputs"
+	}
+	line := fmt.Sprintf("%d %s: %s%s", v.Found, what, strings.Join(names, ", "), more)
+	switch {
+	case v.Pruned > 0:
+		return line + fmt.Sprintf("; %d removed", v.Pruned)
+	case v.Kept != "":
+		return line + "; not removed, since " + v.Kept
+	}
+	return line + "; --prune removes them"
 }
 
 // requestsLine says how large the requests were that the server was sent, which
@@ -97,10 +145,43 @@ func lastLine(s orchestrator.Summary, output string) string {
 		fmt.Fprintf(&b, " + %d cancelled", d.Cancelled)
 	}
 	fmt.Fprintf(&b, "; pages: %d = %d done + %d failed + %d skipped + %d cancelled", p.Ended(), p.Done, p.Failed, p.Skipped, p.Cancelled)
+	if before := beforeText(s); before != "" {
+		fmt.Fprintf(&b, "; %s", before)
+	}
 	fmt.Fprintf(&b, "; %s", s.Elapsed.Round(100*time.Millisecond))
 	if seconds := s.Elapsed.Seconds(); seconds > 0 {
-		fmt.Fprintf(&b, ", %.1f pages/s", float64(p.Done+p.Failed)/seconds)
+		fmt.Fprintf(&b, ", %.1f pages/s", float64(p.Done+p.Failed-s.Resumed)/seconds)
 	}
 	fmt.Fprintf(&b, "; results in %s", output)
 	return b.String()
+}
+
+// redoneWords say for people why documents were done again.
+var redoneWords = map[orchestrator.Redone]string{
+	orchestrator.RedoneInput: "changed", orchestrator.RedoneModel: "another model", orchestrator.RedoneOptions: "other options",
+	orchestrator.RedoneMissing: "without their result", orchestrator.RedoneFailed: "failed before",
+	orchestrator.RedonePassword: "encrypted", orchestrator.RedoneFresh: "asked for",
+}
+
+// beforeText says what earlier runs had done.
+func beforeText(s orchestrator.Summary) string {
+	var parts []string
+	if d, p := s.DocumentsBefore, s.PagesBefore; s.Documents.Skipped > 0 {
+		parts = append(parts, fmt.Sprintf("skipped: %d done + %d partial + %d failed before, with pages: %d done + %d failed", d.Done, d.Partial, d.Failed, p.Done, p.Failed))
+	}
+	if s.Resumed > 0 {
+		parts = append(parts, fmt.Sprintf("resumed: %s", plural(s.Resumed, "page")))
+	}
+	var redone []string
+	for _, why := range slices.Sorted(maps.Keys(s.Redone)) {
+		words := redoneWords[why]
+		if words == "" {
+			words = string(why)
+		}
+		redone = append(redone, fmt.Sprintf("%d %s", s.Redone[why], words))
+	}
+	if len(redone) > 0 {
+		parts = append(parts, "redone: "+strings.Join(redone, " + "))
+	}
+	return strings.Join(parts, "; ")
 }

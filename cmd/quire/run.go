@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"quire/orchestrator"
+	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
 	"quire/orchestrator/sink"
 	"quire/tritonclient/guard"
@@ -21,17 +22,20 @@ func runCommand(stop stops) *cli.Command {
 		Usage:     "find the layout of every page of the PDFs in directories",
 		ArgsUsage: "DIR|FILE…",
 		Description: "Writes one JSON file of regions for each document into the output directory,\n" +
-			"which mirrors the input, and failed.jsonl for what failed. Every flag can be\n" +
-			"set by the environment variable beside it; the flag wins.",
+			"which mirrors the input, and failed.jsonl for what failed. The same command\n" +
+			"again goes on where it stopped, and does again only what has changed. Every\n" +
+			"flag can be set by the environment variable beside it; the flag wins.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, EnvVars: []string{"QUIRE_OUTPUT"}, Usage: "write results into `DIR` (required)"},
-		}, serverFlags(), inputFlags(), []cli.Flag{
+		}, serverFlags(), connectionFlags(), []cli.Flag{transportFlag(), serverWaitFlag()}, inputFlags(), []cli.Flag{
 			&cli.Float64Flag{Name: "threshold", EnvVars: []string{"QUIRE_THRESHOLD"}, Usage: "keep regions that score above `SCORE`, 0 to 1", DefaultText: "what the served config says, 0.5"},
-			&cli.IntFlag{Name: "workers", EnvVars: []string{"QUIRE_WORKERS"}, Usage: "draw `N` pages at once", DefaultText: "the CPUs of this machine"},
-			&cli.IntFlag{Name: "batch", EnvVars: []string{"QUIRE_BATCH"}, Usage: "send at most `N` pages in a request", DefaultText: "quire.batch, else max_batch_size of the served config"},
-			&cli.IntFlag{Name: "in-flight", EnvVars: []string{"QUIRE_IN_FLIGHT"}, Usage: "have at most `N` requests at the server", DefaultText: "quire.in_flight of the served config, else its instances + 1"},
-			&cli.DurationFlag{Name: "max-age", EnvVars: []string{"QUIRE_MAX_AGE"}, Usage: "let the first page of a batch wait at most `TIME` for others; 0: not at all", DefaultText: "quire.max_age_ms of the served config, else 20ms"},
+		}, engineFlags(), []cli.Flag{
 			&cli.DurationFlag{Name: "page-timeout", EnvVars: []string{"QUIRE_PAGE_TIMEOUT"}, Usage: "give a page up that takes longer than `TIME` to draw", Value: 30 * time.Second},
+			&cli.BoolFlag{Name: "retry-failed", EnvVars: []string{"QUIRE_RETRY_FAILED"}, Usage: "do again what failed before, and nothing else that stands"},
+			&cli.BoolFlag{Name: "fresh", EnvVars: []string{"QUIRE_FRESH"}, Usage: "do everything again"},
+			&cli.BoolFlag{Name: "checksum", EnvVars: []string{"QUIRE_CHECKSUM"}, Usage: "know a document that was done before by its content, not by its time; reads every file"},
+			&cli.BoolFlag{Name: "prune", EnvVars: []string{"QUIRE_PRUNE"}, Usage: "remove results of documents that are not among the inputs any more"},
+			&cli.DurationFlag{Name: "disk-wait", EnvVars: []string{"QUIRE_DISK_WAIT"}, Usage: "wait at most `TIME` for space when the disk is full", Value: 10 * time.Minute},
 			&cli.BoolFlag{Name: "overlay", EnvVars: []string{"QUIRE_OVERLAY"}, Usage: "also write a picture of each page with its regions drawn in, like OUT/a.pdf.pages/0001.png"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "write events for machines to standard output, one JSON object a line (docs/events.md)"},
 			logLevelFlag(),
@@ -59,7 +63,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	go onStop(ctx, stop.hard, func() { cancel(orchestrator.ErrInterrupted) })
 	go onStop(setup, stop.soft, func() { endSetup(orchestrator.ErrInterrupted) })
 
-	walker, err := cfg.walker(cfg.output, log)
+	walker, err := cfg.walker(cfg.output, cfg.checksum, log)
 	if err != nil {
 		return usageError{err}
 	}
@@ -68,34 +72,42 @@ func run(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(setup, usageError{cfg.nothingFound()})
 	}
 
-	g, err := guard.Start(setup, guard.Config{})
-	if err != nil {
-		return interruptedOr(setup, fmt.Errorf("start the guard process: %w", err))
-	}
-	defer func() { err = join(err, g.Close()) }()
-	served, err := connect(setup, cfg, g, screen, log)
-	if err != nil {
-		return interruptedOr(setup, err)
-	}
-	defer served.close()
-	served.supervise(ctx, g, cancel, log)
-
+	// Before anything that takes time: it may be that nothing can be written.
 	tree, err := sink.Open(sink.Config{
-		Dir: cfg.output, Tool: "quire", ToolVersion: version, Model: served.model.Info(),
-		Options: map[string]any{"threshold": served.model.Contract().ScoreThreshold},
+		Dir: cfg.output, Tool: "quire", ToolVersion: version, Log: log, DiskWait: cfg.diskWait,
+		Fresh: cfg.fresh, RetryFailed: cfg.retryFailed, Prune: cfg.prune, Passwords: len(cfg.passwords) > 0,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = join(err, tree.Close()) }()
 
+	g, err := guard.Start(setup, guard.Config{})
+	if err != nil {
+		return interruptedOr(setup, fmt.Errorf("start the guard process: %w", err))
+	}
+	defer func() { err = join(err, g.Close()) }()
+	served, err := connect(setup, cfg.server, cfg.threshold, g, screen, log)
+	if err != nil {
+		return interruptedOr(setup, err)
+	}
+	defer served.close()
+	info, err := served.info()
+	if err != nil {
+		return err
+	}
+	if err := tree.Start(info, answerOptions(served.model.Contract())); err != nil {
+		return err
+	}
+
 	pool := render.New(render.Config{
 		Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log,
-		OtherFormats: cfg.otherFormats(),
+		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
 	})
 	detector, err := orchestrator.New(orchestrator.Config{
 		Renderer: pool,
 		Model:    served.model, Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
+		ServerWait: cfg.serverWait, InferTimeout: min(cfg.serverWait, inferTimeout),
 		SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 	})
 	if err != nil {
@@ -105,6 +117,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	// Before the detector takes its memory back from it, which a server that
 	// hangs would hold up.
 	defer served.endServer()
+	served.supervise(ctx, g, func() int64 { return detector.Stats().Pages.Done }, cancel, log)
 
 	var report reporter = &text{screen: screen, out: c.App.Writer}
 	if cfg.json {
@@ -119,20 +132,36 @@ func run(c *cli.Context, stop stops) (err error) {
 		results, finishPictures = o, o.finish
 	}
 	var progress orchestrator.Progress
-	unfollow := report.follow(ctx, detector, &progress, walker.Count)
+	unfollow := report.follow(ctx, watched{detector, &progress, tree, walker.Count})
 	go onStop(ctx, stop.soft, func() { screen.say("stopping: finishing the pages that are drawn; interrupt again to end at once") })
 	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: report.sink(results), Stop: stop.soft, Progress: &progress})
 	runErr = join(runErr, finishPictures())
-	runErr = join(runErr, tree.Finish())
+	vanished, err := tree.Finish(ctx, summary, runErr, report.vanished)
+	runErr = join(runErr, err)
 	unfollow()
 	// A run with pictures is not as fast as one without.
-	if !cfg.overlay && (runErr == nil || errors.Is(runErr, orchestrator.ErrInterrupted)) {
-		recordRate(cfg.server(), served.model.Info(), summary, tree.Written(), log)
+	if !cfg.overlay && summary.Resumed == 0 && (runErr == nil || errors.Is(runErr, orchestrator.ErrInterrupted)) {
+		recordRate(cfg.server, served.model.Info(), summary, tree.Written(), log)
 	}
-	if runErr == nil && summary.Documents.Failed+summary.Documents.Partial > 0 {
+	if runErr == nil && someFailed(summary) {
 		runErr = quietError{exitSomeFailed}
 	}
-	return join(runErr, report.end(summary, cfg.output, runErr))
+	return join(runErr, report.end(summary, vanished, cfg.output, runErr))
+}
+
+// someFailed tells whether anything has failed, now or in the run that did what
+// this one has skipped.
+func someFailed(s orchestrator.Summary) bool {
+	return s.Documents.Failed+s.Documents.Partial+s.DocumentsBefore.Failed+s.DocumentsBefore.Partial > 0
+}
+
+// answerOptions are the settings that change answers beside the model itself:
+// a result that was made with others is made again.
+func answerOptions(c *layout.Contract) map[string]any {
+	return map[string]any{
+		"threshold": c.ScoreThreshold, "nms_iou": c.IoUThreshold, "nms_candidates": c.MaxCandidates, "nms_keep": c.MaxKept,
+		"width_px": c.Width, "height_px": c.Height, "labels": c.Labels, "precision": c.Precision,
+	}
 }
 
 // onStop calls do when stop is closed before ctx ends.
@@ -152,6 +181,9 @@ func join(err, more error) error {
 	}
 	return errors.Join(err, more)
 }
+
+// inferTimeout bounds one request, also when a server may stay away longer.
+const inferTimeout = time.Minute
 
 // workerNice keeps this program's own goroutines ahead of its workers, as the
 // embedded server is.

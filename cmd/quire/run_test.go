@@ -1,14 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -56,7 +55,8 @@ func results(t *testing.T, out string) map[string]*sink.Document {
 	return docs
 }
 
-// onlyResults checks that a run left no work files in out.
+// onlyResults checks that a run left no work files in out, but for what the next
+// one goes on with.
 func onlyResults(t *testing.T, out string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(out, ".quire"))
@@ -64,7 +64,7 @@ func onlyResults(t *testing.T, out string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if e.Name() != "lock" {
+		if e.Name() != "lock" && e.Name() != "finished.jsonl" && !strings.HasPrefix(e.Name(), "left-") {
 			t.Errorf("left in the work directory: %s", e.Name())
 		}
 	}
@@ -74,9 +74,21 @@ func onlyResults(t *testing.T, out string) {
 type account struct {
 	documents, done, partial, failed, skipped, cancelled        int
 	pages, pagesDone, pagesFailed, pagesSkipped, pagesCancelled int
+	// How what was skipped had ended.
+	doneBefore, partialBefore, failedBefore, pagesDoneBefore, pagesFailedBefore int
+
+	resumed int    // pages
+	redone  string // why
 }
 
-var accountLine = regexp.MustCompile(`^documents: (\d+) = (\d+) done \+ (\d+) partial \+ (\d+) failed \+ (\d+) skipped(?: \+ (\d+) cancelled)?; pages: (\d+) = (\d+) done \+ (\d+) failed \+ (\d+) skipped \+ (\d+) cancelled; \S+, \S+ pages/s; results in \S+\n$`)
+// inAll are the documents and the pages that are done now, whichever run did
+// them.
+func (a account) inAll() (done, pagesDone int) {
+	return a.done + a.doneBefore, a.pagesDone + a.pagesDoneBefore
+}
+
+var accountLine = regexp.MustCompile(`^documents: (\d+) = (\d+) done \+ (\d+) partial \+ (\d+) failed \+ (\d+) skipped(?: \+ (\d+) cancelled)?; pages: (\d+) = (\d+) done \+ (\d+) failed \+ (\d+) skipped \+ (\d+) cancelled` +
+	`(?:; skipped: (\d+) done \+ (\d+) partial \+ (\d+) failed before, with pages: (\d+) done \+ (\d+) failed)?(?:; resumed: (\d+) pages?)?(?:; redone: ([^;]*))?; \S+, \S+ pages/s; results in \S+\n$`)
 
 // accounts reads standard output, which must be one line that adds up.
 func (p *program) accounts() (a account) {
@@ -85,28 +97,48 @@ func (p *program) accounts() (a account) {
 	if m == nil {
 		p.t.Fatalf("standard output is no account: %q", p.stdout.String())
 	}
-	for i, n := range []*int{&a.documents, &a.done, &a.partial, &a.failed, &a.skipped, &a.cancelled, &a.pages, &a.pagesDone, &a.pagesFailed, &a.pagesSkipped, &a.pagesCancelled} {
+	for i, n := range []*int{
+		&a.documents, &a.done, &a.partial, &a.failed, &a.skipped, &a.cancelled, &a.pages, &a.pagesDone, &a.pagesFailed, &a.pagesSkipped, &a.pagesCancelled,
+		&a.doneBefore, &a.partialBefore, &a.failedBefore, &a.pagesDoneBefore, &a.pagesFailedBefore, &a.resumed,
+	} {
 		if m[i+1] != "" {
 			fmt.Sscan(m[i+1], n)
 		}
 	}
+	a.redone = m[len(m)-1]
 	if a.documents != a.done+a.partial+a.failed+a.skipped+a.cancelled {
 		p.t.Errorf("documents do not add up: %+v", a)
 	}
 	if a.pages != a.pagesDone+a.pagesFailed+a.pagesSkipped+a.pagesCancelled {
 		p.t.Errorf("pages do not add up: %+v", a)
 	}
+	if a.skipped != a.doneBefore+a.partialBefore+a.failedBefore || a.pagesSkipped != a.pagesDoneBefore+a.pagesFailedBefore {
+		p.t.Errorf("what was skipped does not add up: %+v", a)
+	}
 	return a
 }
 
-// contents are the files below dir but for the lock, which holds a process ID.
-func contents(t *testing.T, dir string) map[string][]byte {
+// contents are the result files below dir, failed.jsonl, and run.json but for
+// its account.
+func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	files := map[string][]byte{}
+	files := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() && e.Name() != "lock" {
-			files[path], err = os.ReadFile(path)
+		switch {
+		case err != nil:
+			return err
+		case e.Name() == ".quire":
+			return fs.SkipDir
+		case !e.Type().IsRegular():
+			return nil
 		}
+		data, err := os.ReadFile(path)
+		text := string(data)
+		if e.Name() == "run.json" {
+			text, _, _ = strings.Cut(text, `  "account"`)
+		}
+		name, _ := filepath.Rel(dir, path)
+		files[name] = text
 		return err
 	})
 	if err != nil {
@@ -115,16 +147,33 @@ func contents(t *testing.T, dir string) map[string][]byte {
 	return files
 }
 
-// The main job: every document gets its result, and the same ones again.
+// differ tells which of two sets of contents differ.
+func differ(a, b map[string]string) (names []string) {
+	for name, content := range a {
+		if other, ok := b[name]; !ok || other != content {
+			names = append(names, name)
+		}
+	}
+	for name := range b {
+		if _, ok := a[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// The main job: every document gets its result, and the same one again when
+// that is asked for.
 func TestRun(t *testing.T) {
 	inputs, err := filepath.Glob(examples + "/*.pdf")
 	if err != nil || len(inputs) < 5 {
 		t.Fatalf("examples: %v, %v", inputs, err)
 	}
 	out := filepath.Join(t.TempDir(), "out")
-	var first map[string][]byte
-	for range 2 {
-		p := start(t, nil, "run", examples, "-o", out, "--model-repository", repository)
+	var first map[string]string
+	for _, more := range [][]string{nil, nil, {"--fresh"}} {
+		p := start(t, nil, append([]string{"run", examples, "-o", out, "--model-repository", repository}, more...)...)
 		p.until("starting a Triton Inference Server on the CPU")
 		p.until("model layout version 1 at 127.0.0.1:")
 		gone := p.leavesNothing()
@@ -134,8 +183,12 @@ func TestRun(t *testing.T) {
 		gone()
 		onlyResults(t, out)
 		a, docs := p.accounts(), results(t, out)
-		if a.documents != len(inputs) || a.done != len(inputs) || a.pages != a.pagesDone || a.pages < len(inputs) {
+		done, pagesDone := a.inAll()
+		if a.documents != len(inputs) || done != len(inputs) || a.pages != pagesDone || a.pages < len(inputs) {
 			t.Errorf("%d documents: %+v", len(inputs), a)
+		}
+		if again := first != nil && more == nil; again && a.skipped != len(inputs) || !again && a.done != len(inputs) {
+			t.Errorf("run %v: %+v", more, a)
 		}
 		for _, in := range inputs {
 			doc := docs[filepath.Base(in)]
@@ -146,16 +199,15 @@ func TestRun(t *testing.T) {
 		now := contents(t, out)
 		if first == nil {
 			first = now
-			continue
-		}
-		if !maps.EqualFunc(first, now, bytes.Equal) {
-			t.Errorf("the second run left something else: %v and %v", slices.Sorted(maps.Keys(first)), slices.Sorted(maps.Keys(now)))
+		} else if other := differ(first, now); len(other) > 0 {
+			t.Errorf("run %v left something else: %v", more, other)
 		}
 	}
 }
 
 // Two runs at once have two servers, and what is wrong with the documents of
-// one does not touch the other.
+// one does not touch the other. Their pages travel in two ways, and the answers
+// are the same.
 func TestTwoRunsAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	in := filepath.Join(dir, "in")
@@ -173,9 +225,13 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	}
 	good, bad := filepath.Join(dir, "good"), filepath.Join(dir, "bad")
 	a := start(t, nil, "run", examples, "-o", good, "--model-repository", repository)
-	b := start(t, nil, "run", in, "-o", bad, "--model-repository", repository)
-	if x, y := a.until("(started by quire)"), b.until("(started by quire)"); x == y {
+	b := start(t, nil, "run", in, "-o", bad, "--model-repository", repository, "--transport", "grpc")
+	x, y := a.until("(started by quire)"), b.until("(started by quire)")
+	if x == y {
 		t.Errorf("both say %q", x)
+	}
+	if !strings.HasSuffix(x, "in shared memory") || !strings.HasSuffix(y, "in the requests") {
+		t.Errorf("transports: %q, %q", x, y)
 	}
 	if code := a.wait(); code != exitDone {
 		t.Errorf("the good ones: exit code %d", code)
@@ -188,6 +244,8 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	}
 	if docs := results(t, bad); len(docs) != 3 || docs["bro ken.pdf"] == nil || docs["bro ken.pdf"].Status != orchestrator.StatusFailed {
 		t.Errorf("results: %v", docs)
+	} else if one := results(t, good)["form.pdf"]; !reflect.DeepEqual(docs["good.pdf"].Pages, one.Pages) || len(one.Pages) == 0 {
+		t.Errorf("in the requests:\n%+v\nin shared memory:\n%+v", docs["good.pdf"].Pages, one.Pages)
 	}
 	var failed []string
 	data, err := os.ReadFile(filepath.Join(bad, "failed.jsonl"))

@@ -18,18 +18,18 @@ import (
 // refresh is how often the moving line is drawn anew.
 const refresh = 150 * time.Millisecond
 
-// screen is where a person reads what is going on: one line that moves at the
-// bottom of a terminal, below lines that stay; only the latter elsewhere. Its
+// screen is where a person reads what is going on: a line, or some, that move at
+// the bottom of a terminal, below lines that stay; only the latter elsewhere. Its
 // methods may be called from any goroutine, but show and hide from one at a time.
 //
 // The cursor stays at the end of the moving line, so that what the terminal
 // itself writes there, as the ^C of an interrupt, is wiped out with it.
 type screen struct {
-	out   io.Writer
-	width func() int // in columns; nil where no line can move
+	out  io.Writer
+	size func() (columns, rows int) // nil where no line can move
 
 	mu     sync.Mutex // held while anything is written
-	line   string     // what moves, cut to the width; empty for nothing
+	line   string     // what moves, cut to the size; empty for nothing
 	moving *movingLine
 
 	steps step
@@ -41,17 +41,17 @@ type movingLine struct{ stop, stopped chan struct{} }
 func newScreen(out io.Writer) *screen {
 	s := &screen{out: out}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
-		s.width = func() int {
-			if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
-				return w
+		s.size = func() (columns, rows int) {
+			if w, h, err := term.GetSize(int(f.Fd())); err == nil && w > 0 && h > 0 {
+				return w, h
 			}
-			return 80
+			return 80, 24
 		}
 	}
 	return s
 }
 
-func (s *screen) tty() bool { return s.width != nil }
+func (s *screen) tty() bool { return s.size != nil }
 
 // Write prints whole lines above the one that moves; the log goes here.
 func (s *screen) Write(p []byte) (int, error) {
@@ -61,32 +61,41 @@ func (s *screen) Write(p []byte) (int, error) {
 		return s.out.Write(p)
 	}
 	// In one piece, for a terminal shows what it has got so far.
-	if _, err := fmt.Fprintf(s.out, "%s%s%s", wipe, p, s.line); err != nil {
+	if _, err := fmt.Fprintf(s.out, "%s%s%s", s.wipe(), p, s.line); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// wipe empties the line that the cursor is on: carriage return, and erase in
-// line of ECMA-48.
-const wipe = "\r\x1b[K"
+// wipe takes away what moves, up from the line that the cursor is on: carriage
+// return, erase in line and cursor up of ECMA-48. s.mu is held.
+func (s *screen) wipe() string {
+	return "\r\x1b[K" + strings.Repeat("\x1b[A\x1b[K", strings.Count(s.line, "\n"))
+}
 
 // say prints one line.
 func (s *screen) say(line string) { fmt.Fprintf(s, "quire: %s\n", oneLine(line)) }
 
-// show draws the moving line, as line makes it for a number of columns, until
-// hide is called or another takes its place. It is for terminals only.
+// show draws the moving line, or lines, as line makes them for a number of
+// columns, until hide is called or others take their place. It is for terminals
+// only.
 func (s *screen) show(line func(columns int) string) {
 	s.hide()
 	m := &movingLine{stop: make(chan struct{}), stopped: make(chan struct{})}
 	draw := func() {
-		columns := max(s.width()-len("^C")-1, 1)
+		columns, rows := s.size()
+		columns = max(columns-len("^C")-1, 1)
 		// Not under the lock: what line asks may be waiting to log something.
-		text := runewidth.Truncate(line(columns), columns, "…")
+		lines := strings.Split(line(columns), "\n")
+		lines = lines[:min(len(lines), max(rows-1, 1))]
+		for i, l := range lines {
+			lines[i] = runewidth.Truncate(l, columns, "…")
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.line = text
-		_, _ = io.WriteString(s.out, wipe+text)
+		wipe := s.wipe()
+		s.line = strings.Join(lines, "\n")
+		_, _ = io.WriteString(s.out, wipe+s.line)
 	}
 	go func() {
 		defer close(m.stopped)
@@ -114,8 +123,8 @@ func (s *screen) hide() {
 	s.moving = nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	_, _ = io.WriteString(s.out, s.wipe())
 	s.line = ""
-	_, _ = io.WriteString(s.out, wipe)
 }
 
 // step is what the set-up is doing, since when.

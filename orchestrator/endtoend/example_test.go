@@ -128,16 +128,19 @@ func Example_run() {
 		log.Fatal(err)
 	}
 	defer documents.Close()
-	tree, err := sink.Open(sink.Config{Dir: out, Tool: "example", ToolVersion: "1", Model: model.Info()})
+	tree, err := sink.Open(sink.Config{Dir: out, Tool: "example", ToolVersion: "1"})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer tree.Close()
+	if err := tree.Start(model.Info(), nil); err != nil {
+		log.Fatal(err)
+	}
 	summary, err := detector.Run(ctx, orchestrator.Job{Source: documents, Sink: tree})
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := tree.Finish(); err != nil { // failed.jsonl
+	if _, err := tree.Finish(ctx, summary, nil, nil); err != nil { // failed.jsonl
 		log.Fatal(err)
 	}
 	fmt.Printf("%d documents, %d pages\n", summary.Documents.Done, summary.Pages.Done)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"image"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -150,27 +149,28 @@ func TestBatchingIsReal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	executed := func() map[uint64]uint64 {
+	statistics := func() tritonclient.ModelStatistics {
 		stats, err := client.Statistics(t.Context(), "layout", "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		sizes := map[uint64]uint64{}
-		for _, b := range stats[0].GetBatchStats() {
-			sizes[b.GetBatchSize()] = b.GetComputeInfer().GetCount()
-		}
-		return sizes
+		return stats
 	}
-	before := executed()
+	before := statistics()
 	s, err := runTo(t, t.Context(), d, m, dir, t.TempDir())
 	if err != nil || s.Pages.Done != 40 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	var pages, larger uint64
-	for size, n := range executed() {
-		n -= before[size]
-		pages += size * n
-		if size > 1 {
+	delta, ok := statistics().Since(before)
+	if !ok {
+		t.Fatalf("the counters went back")
+	}
+	var pages, executions, larger uint64
+	for _, b := range delta.Batches {
+		n := b.ComputeInfer.Count
+		pages += b.Size * n
+		executions += n
+		if b.Size > 1 {
 			larger += n
 		}
 	}
@@ -178,14 +178,17 @@ func TestBatchingIsReal(t *testing.T) {
 	if pages != 40 || larger == 0 {
 		t.Errorf("the server executed %d pages, %d executions above one page", pages, larger)
 	}
-	t.Logf("quire's batches %v, the server's executions %v before, %v after", d.Stats().Sizes, before, executed())
+	if delta.Inferences != pages || delta.Executions != executions || delta.Fail.Count != 0 || delta.ComputeInfer.Mean() <= 0 || delta.LastInference.IsZero() {
+		t.Errorf("the server's statistics do not agree with each other: %+v", delta)
+	}
+	t.Logf("quire's batches %v, the server's executions %+v", d.Stats().Sizes, delta.Batches)
 }
 
 // TestOddDocumentsTouchNoOther: pages that never finish, bombs, broken and
 // encrypted files beside good ones; the accounts add up and each good page is
 // done.
 func TestOddDocumentsTouchNoOther(t *testing.T) {
-	set := odd.Make(t, "good.pdf", "mixed.pdf", "never_finishes.pdf", "bomb.pdf", "encrypted_user.pdf", "truncated.pdf", "zero_byte.pdf", "not_pdf.pdf", "no_pages.pdf", "twin_plain.pdf")
+	set := odd.Make(t, "good.pdf", "mixed.pdf", "never_finishes.pdf", "bomb.pdf", "encrypted_user.pdf", "truncated.pdf", "zero_byte.pdf", "not_pdf.pdf", "no_pages.pdf", "twin_plain.pdf", "loop_glyph.pdf", "loop_parent.pdf", "loop_object_stream.pdf", "largest_page.pdf")
 	m := model(t, theServer.Addr(), layout.Config{})
 	d := detector(t, m, orchestrator.Config{}, render.Config{PageTimeout: 2 * time.Second})
 	out := t.TempDir()
@@ -287,90 +290,13 @@ func reach(t *testing.T, p *orchestrator.Progress, pages int64, stop <-chan stru
 	}
 }
 
-// workers are the render workers of this test binary: copies of it that the
-// guard started.
+// workers are the render workers of this test binary.
 func workers(t *testing.T) []int {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	return slices.DeleteFunc(children(t, theGuard.Pid()), func(pid int) bool {
-		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		return err != nil || exe != self
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err != nil || string(name) != "quire-render\x00"
 	})
-}
-
-// TestServerAwayInMidRun takes the server away for 5 s.
-func TestServerAwayInMidRun(t *testing.T) {
-	server, err := embedded.Start(t.Context(), embedded.Config{Options: setup(), ModelRepository: repository})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Kill()
-	dir := odd.MakeMany(t, 60)
-	m := model(t, server.Addr(), layout.Config{})
-	d := detector(t, m, orchestrator.Config{}, render.Config{})
-	var progress orchestrator.Progress
-	var outage sync.WaitGroup
-	outage.Go(func() {
-		reach(t, &progress, 20, nil)
-		if err := server.Kill(); err != nil {
-			t.Error(err)
-		}
-		waited := time.NewTimer(5 * time.Second)
-		defer waited.Stop()
-		<-waited.C
-		if s := d.Stats(); s.Waiting == "" {
-			t.Errorf("5 s after the server went, nothing says so: %+v", s)
-		}
-		if err := server.Restart(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	s, err := runWith(t, t.Context(), d, m, dir, t.TempDir(), &progress)
-	outage.Wait()
-	if err != nil || s.Pages != (orchestrator.Counts{Done: 60}) || s.Documents != (orchestrator.Counts{Done: 60}) {
-		t.Errorf("%+v, %v", s, err)
-	}
-}
-
-// TestModelProcessKilledInMidRun kills the process that runs the model; the
-// server itself lives on and would fail every page.
-func TestModelProcessKilledInMidRun(t *testing.T) {
-	server, err := embedded.Start(t.Context(), embedded.Config{Options: setup(), ModelRepository: repository})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	supervised := make(chan error, 1)
-	go func() { supervised <- server.Supervise(ctx, slog.New(slog.NewTextHandler(t.Output(), nil))) }()
-	defer func() {
-		cancel()
-		if err := <-supervised; err != nil {
-			t.Error(err)
-		}
-		server.Kill()
-	}()
-	m := model(t, server.Addr(), layout.Config{})
-	d := detector(t, m, orchestrator.Config{}, render.Config{})
-	var progress orchestrator.Progress
-	var killing sync.WaitGroup
-	killing.Go(func() {
-		reach(t, &progress, 20, nil)
-		stubs := children(t, server.Pid())
-		if len(stubs) == 0 {
-			t.Error("the server has no child to kill")
-		}
-		for _, pid := range stubs {
-			syscall.Kill(pid, syscall.SIGKILL)
-		}
-	})
-	s, err := runWith(t, t.Context(), d, m, odd.MakeMany(t, 80), t.TempDir(), &progress)
-	killing.Wait()
-	if err != nil || s.Pages != (orchestrator.Counts{Done: 80}) {
-		t.Errorf("%+v, %v", s, err)
-	}
 }
 
 // children are the live child processes of a process.

@@ -151,13 +151,17 @@ func runWith(t *testing.T, ctx context.Context, d *orchestrator.Detector, m orch
 		return orchestrator.Summary{}, err
 	}
 	defer w.Close()
-	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test", Model: m.Info()})
+	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test"})
 	if err != nil {
 		return orchestrator.Summary{}, err
 	}
 	defer tree.Close()
+	if err := tree.Start(m.Info(), nil); err != nil {
+		return orchestrator.Summary{}, err
+	}
 	summary, err := d.Run(ctx, orchestrator.Job{Source: w, Sink: tree, Progress: progress})
-	return summary, errors.Join(err, tree.Finish())
+	_, finishErr := tree.Finish(ctx, summary, err, nil)
+	return summary, errors.Join(err, finishErr)
 }
 
 // results reads all results below out, by the document's path.

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"quire/tritonclient/inferencepb"
 )
@@ -32,6 +34,8 @@ const (
 	keyBatch          = "quire.batch"
 	keyMaxAge         = "quire.max_age_ms"
 	keyInFlight       = "quire.in_flight"
+	keySource         = "quire.source_sha256"
+	keyPrecision      = "quire.precision"
 )
 
 // What holds where the served config says nothing.
@@ -45,6 +49,14 @@ const (
 // maxTensorEdge bounds every dimension of the contract, so that products of
 // them stay far inside an int.
 const maxTensorEdge = 1 << 16
+
+// What a config may ask for at most: beyond that it is a mistake, and would cost
+// this machine its memory.
+const (
+	maxPageBytes = 256 << 20
+	maxAtOnce    = 1024 // pages in a request; requests in flight
+	maxLabel     = 200  // bytes
+)
 
 // Contract is what a served layout model says about itself.
 type Contract struct {
@@ -77,6 +89,12 @@ type Contract struct {
 	InFlight int
 	// Instances is how many copies of the model the server runs, at least 1.
 	Instances int
+	// Source is the SHA-256, in hexadecimal, of the network that the model was
+	// built from, as the config says; empty where it says nothing.
+	Source string
+	// Precision is what the config asks the model to compute in, empty where it
+	// says nothing. Answers differ a little with it.
+	Precision string
 }
 
 // PageBytes is the size of one page's input.
@@ -87,7 +105,7 @@ func (c *Contract) PageBytes() int { return c.Width * c.Height * 3 }
 func NewContract(config *inferencepb.ModelConfig) (*Contract, error) {
 	c := &Contract{
 		Model:     config.GetName(),
-		MaxBatch:  int(config.GetMaxBatchSize()),
+		MaxBatch:  min(int(config.GetMaxBatchSize()), maxAtOnce),
 		Instances: instances(config.GetInstanceGroup()),
 	}
 	if err := c.readTensors(config); err != nil {
@@ -118,7 +136,7 @@ func (c *Contract) readTensors(config *inferencepb.ModelConfig) error {
 	}
 	for _, in := range config.GetInput() {
 		if in.GetName() != inputPages && !in.GetOptional() {
-			problem("it wants an input %s too", in.GetName())
+			problem("it wants an input %.40s too", in.GetName())
 		}
 	}
 	find := func(name string) (dims []int64, kind inferencepb.DataType, ok bool) {
@@ -159,6 +177,9 @@ func (c *Contract) readTensors(config *inferencepb.ModelConfig) error {
 	want(outputScores, inferencepb.DataType_TYPE_FP32, boxes[0])
 	want(outputLabels, inferencepb.DataType_TYPE_INT32, boxes[0])
 	c.Height, c.Width, c.Detections = int(pages[0]), int(pages[1]), int(boxes[0])
+	if c.PageBytes() > maxPageBytes {
+		problem("a page has %d bytes, more than %d", c.PageBytes(), maxPageBytes)
+	}
 	if len(problems) == 0 {
 		return nil
 	}
@@ -168,26 +189,34 @@ func (c *Contract) readTensors(config *inferencepb.ModelConfig) error {
 
 // describe writes a config's tensors in one line.
 func describe(config *inferencepb.ModelConfig) string {
+	const most = 6 // of each are named
 	list := func(word string, items []string) string {
-		if len(items) == 0 {
+		switch {
+		case len(items) == 0:
 			return "no " + word
+		case len(items) > most:
+			items = append(items[:most], fmt.Sprintf("%d more", len(items)-most))
 		}
 		return word + " " + strings.Join(items, ", ")
 	}
 	var in, out []string
 	for _, t := range config.GetInput() {
-		in = append(in, t.GetName()+" "+tensor(t.GetDataType(), t.GetDims()))
+		in = append(in, fmt.Sprintf("%.40s %s", t.GetName(), tensor(t.GetDataType(), t.GetDims())))
 	}
 	for _, t := range config.GetOutput() {
-		out = append(out, t.GetName()+" "+tensor(t.GetDataType(), t.GetDims()))
+		out = append(out, fmt.Sprintf("%.40s %s", t.GetName(), tensor(t.GetDataType(), t.GetDims())))
 	}
 	return fmt.Sprintf("max_batch_size %d, %s, %s", config.GetMaxBatchSize(), list("input", in), list("outputs", out))
 }
 
 func tensor(kind inferencepb.DataType, dims []int64) string {
-	sizes := make([]string, len(dims))
-	for i, d := range dims {
-		sizes[i] = strconv.FormatInt(d, 10)
+	const most = 8 // dimensions are shown
+	var sizes []string
+	for _, d := range dims[:min(len(dims), most)] {
+		sizes = append(sizes, strconv.FormatInt(d, 10))
+	}
+	if len(dims) > most {
+		sizes = append(sizes, "…")
 	}
 	return strings.TrimPrefix(kind.String(), "TYPE_") + " [" + strings.Join(sizes, ",") + "]"
 }
@@ -207,7 +236,7 @@ func (c *Contract) readParameters(parameters map[string]*inferencepb.ModelParame
 		}
 		v, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(v >= least && v <= most) {
-			errs = append(errs, fmt.Errorf("parameter %s is %q, wanted a number from %v to %v", key, text, least, most))
+			errs = append(errs, fmt.Errorf("parameter %s is %.200q, wanted a number from %v to %v", key, text, least, most))
 		}
 		return v
 	}
@@ -218,17 +247,17 @@ func (c *Contract) readParameters(parameters map[string]*inferencepb.ModelParame
 		}
 		v, err := strconv.Atoi(text)
 		if err != nil || v < 1 || v > maxTensorEdge {
-			errs = append(errs, fmt.Errorf("parameter %s is %q, wanted a whole number from 1 to %d", key, text, maxTensorEdge))
+			errs = append(errs, fmt.Errorf("parameter %s is %.200q, wanted a whole number from 1 to %d", key, text, maxTensorEdge))
 		}
 		return v
 	}
 	if order, ok := get(keyColorOrder); ok && !strings.EqualFold(order, "RGB") {
-		errs = append(errs, fmt.Errorf("parameter %s is %q, and pages are drawn as RGB: change the order inside the model", keyColorOrder, order))
+		errs = append(errs, fmt.Errorf("parameter %s is %.200q, and pages are drawn as RGB: change the order inside the model", keyColorOrder, order))
 	}
 	if text, ok := get(keyLabels); ok {
 		var err error
 		if c.Labels, err = checkLabels(strings.Split(text, ",")); err != nil {
-			errs = append(errs, fmt.Errorf("parameter %s is %q: %w", keyLabels, text, err))
+			errs = append(errs, fmt.Errorf("parameter %s is %.200q: %w", keyLabels, text, err))
 		}
 	} else if labelFile == "" {
 		errs = append(errs, fmt.Errorf("there are no labels: wanted label_filename at output %s, or parameter %s with the labels separated by commas", outputLabels, keyLabels))
@@ -237,8 +266,10 @@ func (c *Contract) readParameters(parameters map[string]*inferencepb.ModelParame
 	c.IoUThreshold = number(keyIoU, defaultIoU, 0, 1)
 	c.MaxCandidates = count(keyCandidates, defaultCandidates)
 	c.MaxKept = count(keyKeep, defaultKeep)
-	c.Batch = count(keyBatch, 0)
-	c.InFlight = count(keyInFlight, 0)
+	c.Precision, _ = get(keyPrecision)
+	c.Batch = min(count(keyBatch, 0), maxAtOnce)
+	c.InFlight = min(count(keyInFlight, 0), maxAtOnce)
+	c.Source, _ = get(keySource)
 	if _, ok := get(keyMaxAge); ok {
 		ms := number(keyMaxAge, 0, 0, float64(time.Hour/time.Millisecond))
 		c.MaxAge = time.Duration(math.Round(ms * float64(time.Millisecond)))
@@ -255,7 +286,10 @@ func checkLabels(raw []string) ([]string, error) {
 	for i, label := range raw {
 		label = strings.TrimSpace(label)
 		if label == "" || slices.Contains(labels, label) {
-			return nil, fmt.Errorf("label %d is %q, wanted a word for each class, in the order of the class indices, none empty and none twice", i, label)
+			return nil, fmt.Errorf("label %d is %.40q, wanted a word for each class, in the order of the class indices, none empty and none twice", i, label)
+		}
+		if len(label) > maxLabel || !utf8.ValidString(label) || strings.ContainsFunc(label, unicode.IsControl) {
+			return nil, fmt.Errorf("label %d is %.40q…, wanted at most %d bytes of text", i, label, maxLabel)
 		}
 		labels = append(labels, label)
 	}
@@ -270,9 +304,9 @@ func instances(groups []*inferencepb.ModelInstanceGroup) int {
 		if g.GetPassive() {
 			continue // takes no requests
 		}
-		n += max(1, int(g.GetCount())) * max(1, len(g.GetGpus()))
+		n += min(max(1, int(g.GetCount())), maxAtOnce) * max(1, len(g.GetGpus()))
 	}
-	return max(1, n)
+	return min(max(1, n), maxAtOnce)
 }
 
 // newestVersion picks the version that the server itself would take.
@@ -299,6 +333,9 @@ func (c *Contract) differs(now *Contract) string {
 	note("page width", c.Width, now.Width)
 	note("page height", c.Height, now.Height)
 	note("boxes a page", c.Detections, now.Detections)
+	if c.Source != "" && now.Source != "" {
+		note("network", c.Source, now.Source)
+	}
 	note("labels", strings.Join(c.Labels, ","), strings.Join(now.Labels, ","))
 	note("score threshold", c.ScoreThreshold, now.ScoreThreshold)
 	note("overlap threshold", c.IoUThreshold, now.IoUThreshold)

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
 
 	"quire/tritonclient/inferencepb"
 )
 
 // servedConfig is a config as a server gives it out, with edits: each replaces
 // its first half by its second.
-func servedConfig(t *testing.T, edits ...string) *inferencepb.ModelConfig {
+func servedConfig(t testing.TB, edits ...string) *inferencepb.ModelConfig {
 	t.Helper()
 	text := `
 		name: "layout" backend: "onnxruntime" max_batch_size: 8
@@ -119,6 +120,9 @@ func TestNewContractRefuses(t *testing.T) {
 		{"batch zero", []string{`name: "layout"`, param("quire.batch", "0")}, []string{`quire.batch is "0"`}},
 		{"window half", []string{`name: "layout"`, param("quire.in_flight", "1.5")}, []string{`quire.in_flight is "1.5"`}},
 		{"age below zero", []string{`name: "layout"`, param("quire.max_age_ms", "-5")}, []string{`quire.max_age_ms is "-5"`}},
+		{"pages too large", []string{"[800, 608, 3]", "[60000, 60000, 3]"}, []string{"a page has 10800000000 bytes", wanted}},
+		{"a label that is a book", []string{"text, title", "text, " + strings.Repeat("x", 300)}, []string{"label 1", "at most 200 bytes"}},
+		{"a label that moves the cursor", []string{"text, title", "text, ti\\033[2Jtle"}, []string{"label 1"}},
 		{"two faults are both named", []string{`name: "layout"`, param("quire.nms_keep", "x") + param("quire.nms_candidates", "y")}, []string{"quire.nms_keep", "quire.nms_candidates"}},
 	}
 	for _, tt := range tests {
@@ -137,6 +141,51 @@ func TestNewContractRefuses(t *testing.T) {
 	if _, err := NewContract(&inferencepb.ModelConfig{}); err == nil || !strings.Contains(err.Error(), "no input, no outputs") {
 		t.Errorf("an empty config gives %v", err)
 	}
+}
+
+// FuzzContract reads whatever parses as a config: an error of bounded length, or
+// a contract whose numbers can be worked with.
+func FuzzContract(f *testing.F) {
+	for _, edits := range [][]string{
+		nil,
+		{"max_batch_size: 8", "max_batch_size: 2147483647", "count: 2", "count: 2147483647"},
+		{"[800, 608, 3]", "[65536, 65536, 3]"},
+		{"[300, 4]", "[9223372036854775807, 4]"},
+		{`name: "layout"`, param("quire.batch", "65536") + param("quire.in_flight", "65536") + param("quire.max_age_ms", "1e300")},
+	} {
+		data, err := proto.Marshal(servedConfig(f, edits...))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		config := new(inferencepb.ModelConfig)
+		if proto.Unmarshal(data, config) != nil {
+			return
+		}
+		c, err := NewContract(config)
+		if err != nil {
+			if len(err.Error()) > 1<<14 {
+				t.Fatalf("an error of %d bytes", len(err.Error()))
+			}
+			return
+		}
+		if c.Width < 1 || c.Height < 1 || c.Detections < 1 || c.PageBytes() < 3 || c.PageBytes() > maxPageBytes {
+			t.Fatalf("pages of %d × %d with %d boxes", c.Width, c.Height, c.Detections)
+		}
+		for _, n := range []int{c.MaxBatch, c.Instances} {
+			if n < 1 || n > maxAtOnce {
+				t.Fatalf("batches of %d, %d instances", c.MaxBatch, c.Instances)
+			}
+		}
+		if c.Batch < 0 || c.Batch > maxAtOnce || c.InFlight < 0 || c.InFlight > maxAtOnce || c.MaxAge > time.Hour || c.MaxCandidates < 1 || c.MaxKept < 1 {
+			t.Fatalf("%+v", c)
+		}
+		if !(c.ScoreThreshold >= 0 && c.ScoreThreshold <= 1 && c.IoUThreshold >= 0 && c.IoUThreshold <= 1) {
+			t.Fatalf("thresholds %v and %v", c.ScoreThreshold, c.IoUThreshold)
+		}
+	})
 }
 
 func TestNewestVersion(t *testing.T) {

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"quire/orchestrator"
+	"quire/tritonclient"
 	"quire/tritonclient/tritontest"
 )
 
@@ -254,7 +256,7 @@ func TestActions(t *testing.T) {
 		{"stopping", tritontest.Stopping(), orchestrator.ActionWait},
 		{"connection cut", tritontest.Fault{Disconnect: true, Hang: true}, orchestrator.ActionWait},
 		{"cancelled by the server", tritontest.Fail(1, "GRPC server is shutting down and has stopped accepting new requests."), orchestrator.ActionWait},
-		{"reloading", tritontest.Reloading("layout"), orchestrator.ActionRefresh},
+		{"reloading", tritontest.Reloading("layout"), orchestrator.ActionWait},
 		{"model failed", tritontest.BackendError("out of memory"), orchestrator.ActionBisect},
 		{"refused with the contract unchanged", tritontest.Fail(3, "unexpected shape"), orchestrator.ActionStop},
 		{"too large", tritontest.Fail(8, "Received message larger than max (5 vs. 4)"), orchestrator.ActionStop},
@@ -287,6 +289,28 @@ func TestActions(t *testing.T) {
 			wantBoxes(t, verdicts, 0, 2)
 		})
 	}
+}
+
+// A server that does not answer when a slab is to be registered is away; that is
+// held against no page.
+func TestRegisteringTakesTooLong(t *testing.T) {
+	s := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{standIn(4)}})
+	client, err := tritonclient.New(s.Addr(), tritonclient.Config{CallTimeout: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx := testContext(t)
+	m, err := Open(ctx, client, Config{SharedMemoryPrefix: prefix(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	s.Script(func(c *tritontest.Call) tritontest.Fault {
+		return tritontest.Fault{Hang: c.Method == "SystemSharedMemoryRegister"}
+	})
+	_, err = m.Infer(ctx, sharedSlab(t, m, 2), 0, frames(2))
+	wantAction(t, err, orchestrator.ActionWait)
 }
 
 func TestInferCalledOff(t *testing.T) {

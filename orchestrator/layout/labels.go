@@ -52,7 +52,7 @@ func parseLabels(raw []byte) ([]string, error) {
 		index, label, labelled := strings.Cut(rest, ":")
 		i, err := strconv.Atoi(index)
 		if !ok || err != nil || i < 0 {
-			return nil, fmt.Errorf("element %q is not value:index:label", element)
+			return nil, fmt.Errorf("element %.40q is not value:index:label", element)
 		}
 		if labelled {
 			lines[i] = label

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode"
 
 	"quire/orchestrator"
 	"quire/tritonclient"
@@ -77,6 +79,7 @@ type Model struct {
 
 	refresh  sync.Mutex // one reader of the config at a time
 	contract atomic.Pointer[Contract]
+	requests atomic.Uint64 // made so far
 	// stale is set when the server or the model was away: what comes back may
 	// be another model under the same name.
 	stale atomic.Bool
@@ -84,7 +87,8 @@ type Model struct {
 	regions regions
 	// offered is what Input tells about shared memory; it stays as Open found
 	// it. regions knows what holds at the moment.
-	offered bool
+	offered    bool
+	notOffered error
 }
 
 var _ orchestrator.Model = (*Model)(nil)
@@ -124,6 +128,7 @@ func Open(ctx context.Context, client *tritonclient.Client, cfg Config) (*Model,
 		case cfg.Transport == TransportShared:
 			return nil, stop(err, "shared memory does not work, and transport is shm: %v: use transport auto or grpc", err)
 		default:
+			m.notOffered = err
 			m.log.Info("pixels go in gRPC messages: no shared memory with this server", "server", client.Target(), "reason", err)
 		}
 	}
@@ -150,7 +155,7 @@ func (m *Model) read(ctx context.Context, version string) (*Contract, error) {
 	}
 	c, err := NewContract(config)
 	if err != nil {
-		return nil, stop(err, "model %s at %s does not fit: %s: serve quire's model_repository there", m.cfg.Model, m.client.Target(), oneLine(err))
+		return nil, stop(err, "model %s at %s does not fit: %s: serve quire's model_repository there", m.cfg.Model, m.client.Target(), err)
 	}
 	c.Model, c.Version = m.cfg.Model, version
 	switch {
@@ -187,16 +192,9 @@ func (m *Model) Input() orchestrator.Input {
 	}
 }
 
-// WaitReady waits for the server and the model.
-func (m *Model) WaitReady(ctx context.Context) error {
-	err := m.client.WaitModelReady(ctx, m.cfg.Model, m.cfg.Version, func(reason error) {
-		m.log.Debug("not ready", "reason", reason)
-	})
-	if err == nil {
-		return nil
-	}
-	return m.failed(ctx, err)
-}
+// NoSharedMemory is why TransportAuto came to send pixels in the gRPC message; nil
+// if it did not.
+func (m *Model) NoSharedMemory() error { return m.notOffered }
 
 // Refresh reads the served config again and takes a new batch size or instance
 // count. What would change answers in mid-run (raster, labels, thresholds,
@@ -224,21 +222,14 @@ func (m *Model) Infer(ctx context.Context, s *orchestrator.Slab, first int, fram
 	if n == 0 {
 		return nil, nil
 	}
-	if m.stale.Load() {
-		// What came back may be another model under the same name: look first.
-		if err := m.unchanged(ctx, c); err != nil {
-			return nil, m.failed(ctx, err)
-		}
-		m.stale.Store(false)
+	if err := m.fits(ctx, c, s, first, n); err != nil {
+		return nil, err
 	}
-	switch {
-	case n > c.MaxBatch:
-		// Reloaded with a smaller batch since these pages were put together.
-		return nil, m.reloaded()
-	case s.PageBytes != c.PageBytes() || first < 0 || first+n > s.Pages || len(s.Bytes) < s.Pages*s.PageBytes:
-		return nil, stop(nil, "pages %d to %d of a slab of %d pages, %d bytes each, do not fit a model that wants %d bytes", first, first+n, s.Pages, s.PageBytes, c.PageBytes())
+	response, _, err := m.ask(ctx, c, s, first, n)
+	if n == 1 && tritonclient.KindOf(err) == tritonclient.BadResponse && ctx.Err() == nil {
+		// Once more, before it is held against the page.
+		response, _, err = m.ask(ctx, c, s, first, n)
 	}
-	response, err := m.ask(ctx, c, s, first, n)
 	if err != nil {
 		return m.refused(ctx, c, n, err)
 	}
@@ -254,12 +245,49 @@ func (m *Model) Infer(ctx context.Context, s *orchestrator.Slab, first int, fram
 	return verdicts, nil
 }
 
+// Raw runs pages [first, first+n) of a slab through the model, in one request as
+// Infer does, and returns its outputs as they came: boxes, scores and labels of
+// all pages, one after the other. shared tells whether the pages went through
+// shared memory.
+func (m *Model) Raw(ctx context.Context, s *orchestrator.Slab, first, n int) (raw []byte, shared bool, err error) {
+	c := m.contract.Load()
+	if err := m.fits(ctx, c, s, first, n); err != nil {
+		return nil, false, err
+	}
+	response, shared, err := m.ask(ctx, c, s, first, n)
+	if err != nil {
+		return nil, false, m.failed(ctx, err)
+	}
+	return slices.Concat(response.Outputs[outputBoxes].Raw, response.Outputs[outputScores].Raw, response.Outputs[outputLabels].Raw), shared, nil
+}
+
+// fits tells whether pages of a slab can be asked about as things stand.
+func (m *Model) fits(ctx context.Context, c *Contract, s *orchestrator.Slab, first, n int) error {
+	if m.stale.Load() {
+		// What came back may be another model under the same name: look first.
+		if err := m.unchanged(ctx, c); err != nil {
+			return m.failed(ctx, err)
+		}
+		m.stale.Store(false)
+	}
+	switch {
+	case n > c.MaxBatch:
+		// Reloaded with a smaller batch since these pages were put together.
+		return m.reloaded()
+	case s.PageBytes != c.PageBytes() || first < 0 || n < 1 || first+n > s.Pages || len(s.Bytes) < s.Pages*s.PageBytes:
+		return stop(nil, "pages %d to %d of a slab of %d pages, %d bytes each, do not fit a model that wants %d bytes", first, first+n, s.Pages, s.PageBytes, c.PageBytes())
+	}
+	return nil
+}
+
 // ask makes the request: through shared memory if the slab is and the server
-// takes it, else in-band.
-func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, first, n int) (*tritonclient.InferResponse, error) {
+// takes it, else in-band. It tells which.
+func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, first, n int) (_ *tritonclient.InferResponse, shared bool, _ error) {
 	pages, k := int64(n), int64(c.Detections)
 	request := &tritonclient.InferRequest{
 		Model: c.Model, Version: c.Version,
+		// It comes back, so that no other request's answer is taken for ours.
+		ID: strconv.FormatUint(m.requests.Add(1), 10),
 		Inputs: []tritonclient.Input{{
 			Name: inputPages, Datatype: "UINT8", Shape: []int64{pages, int64(c.Height), int64(c.Width), 3},
 		}},
@@ -274,7 +302,7 @@ func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, firs
 	for range 2 {
 		region, err := m.regions.of(ctx, s)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if region == "" {
 			break
@@ -288,11 +316,12 @@ func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, firs
 				continue
 			}
 		}
-		return response, err
+		return response, true, err
 	}
 	request.Inputs[0].Region = nil
 	request.Inputs[0].Raw = s.Bytes[from:to:to]
-	return m.client.Infer(ctx, request)
+	response, err := m.client.Infer(ctx, request)
+	return response, false, err
 }
 
 // refused turns a failed request into what the engine should do.
@@ -353,7 +382,15 @@ func (m *Model) failed(ctx context.Context, err error) error {
 	if me, ok := errors.AsType[*orchestrator.ModelError](err); ok {
 		return me
 	}
-	return &orchestrator.ModelError{Action: action(tritonclient.KindOf(err)), Message: err.Error(), Err: err}
+	me := &orchestrator.ModelError{Action: action(tritonclient.KindOf(err)), Message: err.Error(), Err: err}
+	if e, ok := errors.AsType[*tritonclient.Error](err); ok {
+		me.Lost = e.Lost
+		if e.Kind == tritonclient.Deadline && e.Op != "ModelInfer" {
+			// No page makes a question like this one take so long.
+			me.Action = orchestrator.ActionWait
+		}
+	}
+	return me
 }
 
 // action is what to do about a kind of error.
@@ -363,11 +400,10 @@ func action(kind tritonclient.Kind) orchestrator.Action {
 		// Too much is under way, ours or others'; nothing is wrong with the
 		// pages.
 		return orchestrator.ActionShrink
-	case tritonclient.Unavailable:
+	case tritonclient.Unavailable, tritonclient.ModelNotReady:
+		// Away, unloaded, being reloaded, or without the process that runs it.
+		// What comes back is perhaps something else; see stale.
 		return orchestrator.ActionWait
-	case tritonclient.ModelNotReady:
-		// It is being reloaded, and comes back as something else perhaps.
-		return orchestrator.ActionRefresh
 	case tritonclient.Deadline:
 		// It may be this batch that takes so long, so it costs an attempt.
 		return orchestrator.ActionRetry
@@ -383,8 +419,24 @@ func action(kind tritonclient.Kind) orchestrator.Action {
 }
 
 func stop(err error, format string, args ...any) *orchestrator.ModelError {
-	return &orchestrator.ModelError{Action: orchestrator.ActionStop, Message: fmt.Sprintf(format, args...), Err: err}
+	return &orchestrator.ModelError{Action: orchestrator.ActionStop, Message: oneLine(fmt.Sprintf(format, args...)), Err: err}
 }
 
-// oneLine joins the lines of a joined error.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+// maxMessage bounds what is said about a served config, which may hold anything.
+const maxMessage = 1000
+
+// oneLine makes a text with words of a server in it fit for a line of a
+// terminal.
+func oneLine(text string) string {
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\n", "; ") // joined errors
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) > maxMessage {
+		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
+	}
+	return text
+}

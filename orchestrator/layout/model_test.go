@@ -206,7 +206,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"another model", tritontest.Config{Models: []tritontest.Model{foreign}}, Config{}, orchestrator.ActionStop,
 			[]string{"model layout at 127.0.0.1:", "does not fit", "found", "pages FP32 [32,24,3]", "wanted", "pages UINT8 [H,W,3]"}},
 		{"no labels", tritontest.Config{Models: []tritontest.Model{bare}}, Config{}, orchestrator.ActionStop, []string{"quire.labels"}},
-		{"no such model", noShm, Config{Model: "other"}, orchestrator.ActionRefresh, []string{"other"}},
+		{"no such model", noShm, Config{Model: "other"}, orchestrator.ActionWait, []string{"other"}},
 		{"threshold", noShm, Config{ScoreThreshold: 1}, orchestrator.ActionStop, []string{"threshold 1"}},
 		{"shared memory asked for and refused", noShm, Config{Transport: TransportShared}, orchestrator.ActionStop, []string{"--allow-client-shm=true", "grpc"}},
 		{"header missing", tritontest.Config{RestrictedKey: "k", RestrictedValue: "v", Models: noShm.Models}, Config{}, orchestrator.ActionStop, []string{"refuses this client"}},

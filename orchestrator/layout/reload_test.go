@@ -42,10 +42,10 @@ func TestModelAway(t *testing.T) {
 	ctx := testContext(t)
 	s.SetReady("layout", false)
 	_, err := m.Infer(ctx, heapSlab(2), 0, frames(2))
-	wantAction(t, err, orchestrator.ActionRefresh)
-	wantAction(t, m.Refresh(ctx), orchestrator.ActionRefresh) // not yet
+	wantAction(t, err, orchestrator.ActionWait)
+	wantAction(t, m.Refresh(ctx), orchestrator.ActionWait) // not yet
 	s.SetReady("layout", true)
-	if err := m.Refresh(ctx); err != nil {
+	if err := m.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
 	verdicts, err := m.Infer(ctx, heapSlab(2), 0, frames(2))

@@ -71,6 +71,11 @@ func work() error {
 	if err := w.prepare(*first.Setup); err != nil {
 		ready.Reason, ready.Message = reasonSetup, err.Error()
 	}
+	if first.Setup.Sandbox != SandboxOff {
+		// From here on nothing can be opened any more.
+		s := confine()
+		ready.Sandbox = &s
+	}
 	if err := c.send(ready, nil); err != nil {
 		return err
 	}
@@ -124,9 +129,10 @@ func (w *child) answer(cmd commandWithFile) error {
 	switch {
 	case cmd.Open != nil && cmd.file != nil:
 		end := w.begin(cmd.ID, cmd.Open.Timeout)
+		start := threadCPU()
 		pages, err := w.engine.Open(cmd.file, cmd.Open.Format, w.setup.Passwords)
+		r.Pages, r.CPU = pages, threadCPU()-start
 		end()
-		r.Pages = pages
 		r.fail(err)
 	case cmd.Draw != nil:
 		end := w.begin(cmd.ID, cmd.Draw.Timeout)
@@ -144,6 +150,14 @@ func (w *child) answer(cmd commandWithFile) error {
 		r.Log, r.Lost = log, lost
 	}
 	return w.conn.send(r, nil)
+}
+
+// threadCPU is the processor time of this thread, which is MuPDF's alone but for
+// what answers its commands.
+func threadCPU() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) // never fails
+	return time.Duration(ts.Nano())
 }
 
 // begin lets the engine be stopped, by the time or by the parent, until end is

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"log/slog"
 	"math"
 	"time"
@@ -56,13 +57,45 @@ type Config struct {
 	OtherFormats bool
 	// Passwords are tried in order on encrypted documents, in UTF-8.
 	Passwords []string
+	// Sandbox says whether workers must be held in. Default [SandboxAuto].
+	Sandbox SandboxMode
 	// Nice is added to the niceness of the worker processes; default 0.
 	Nice int
-	// Logger gets what MuPDF says, at debug level. Default: nowhere.
+	// Logger gets what MuPDF says, at debug level, and crashes of workers.
+	// Default: nowhere.
 	Logger *slog.Logger
 }
 
+// SandboxMode says what is done about holding worker processes in, see [Sandbox].
+type SandboxMode string
+
+// The modes.
+const (
+	// SandboxAuto holds workers in as far as the kernel can, and logs once what
+	// it cannot.
+	SandboxAuto SandboxMode = "auto"
+	// SandboxRequire starts no worker without both Landlock and seccomp.
+	SandboxRequire SandboxMode = "require"
+	// SandboxOff leaves workers the rights of this process.
+	SandboxOff SandboxMode = "off"
+)
+
+// Sandbox says what holds a worker process in beside its limits. A process
+// that is held in by either can open no file; with both it can do nothing but
+// compute, read the descriptors that it was handed, and answer.
+type Sandbox struct {
+	// Landlock is the version of the kernel's interface (its ABI), 0 when it is
+	// not in force: no file can be opened, made, moved or removed, no TCP port
+	// used (version 4), and nothing outside the process signalled (6).
+	Landlock int `json:",omitempty"`
+	// Seccomp tells whether system calls are filtered.
+	Seccomp bool `json:",omitempty"`
+	// Missing says for what is not in force why not.
+	Missing []string `json:",omitempty"`
+}
+
 func (c Config) withDefaults() Config {
+	c.Sandbox = cmp.Or(c.Sandbox, SandboxAuto)
 	c.PageTimeout = orDefault(c.PageTimeout, defaultPageTimeout)
 	c.OpenTimeout = orDefault(c.OpenTimeout, defaultOpenTimeout)
 	switch {

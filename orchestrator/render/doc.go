@@ -11,7 +11,8 @@
 // deadline, and when that does not help the process is killed; memory is
 // counted by MuPDF's allocator, with a resource limit behind it; a process
 // that died is replaced, and opens the document again, when the next page is
-// asked for.
+// asked for. Before its first document a process gives up all that it does not
+// need for drawing, see [Sandbox].
 //
 // Documents are PDFs. With Config.OtherFormats these are opened too, told by the
 // end of the name, in capitals or not, and never by content:

@@ -36,6 +36,9 @@ func TestOddDocuments(t *testing.T) {
 			}
 			defer w.Close()
 			checkOdd(t, w, set, name)
+			if w := w.(*worker); w.process != nil {
+				wantBounded(t, w)
+			}
 		})
 	}
 }

@@ -24,6 +24,11 @@ func (*Pool) NewWorker(context.Context, int, int) (orchestrator.RenderWorker, er
 	return nil, fmt.Errorf("render: needs Linux, not %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
 
+// Sandbox fails, as NewWorker does.
+func (*Pool) Sandbox(context.Context) (Sandbox, error) {
+	return Sandbox{}, fmt.Errorf("render: needs Linux, not %s: %w", runtime.GOOS, errors.ErrUnsupported)
+}
+
 // Pictures draws pages for people to look at; there are none on this system.
 type Pictures struct{}
 

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +27,7 @@ type Pool struct {
 
 	pages, crashes, kills atomic.Int64
 	cpu                   atomic.Int64
+	notHeldIn             sync.Once
 }
 
 var _ orchestrator.Renderer = (*Pool)(nil)
@@ -49,19 +52,40 @@ func (p *Pool) newWorker(ctx context.Context, r raster) (*worker, error) {
 	if r.width < 1 || r.height < 1 || r.width > maxSide || r.height > maxSide {
 		return nil, fmt.Errorf("render: a raster of %d×%d pixels; both must be from 1 to %d", r.width, r.height, maxSide)
 	}
-	process, err := start(ctx, p.cfg, r)
+	process, err := p.start(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	return &worker{pool: p, raster: r, process: process}, nil
 }
 
+func (p *Pool) start(ctx context.Context, r raster) (*process, error) {
+	process, err := start(ctx, p.cfg, r)
+	if err == nil && len(process.sandbox.Missing) > 0 {
+		p.notHeldIn.Do(func() {
+			p.cfg.Logger.InfoContext(ctx, "render workers are held in only in part: quire doctor says what is missing",
+				"missing", strings.Join(process.sandbox.Missing, "; "))
+		})
+	}
+	return process, err
+}
+
+// Sandbox starts a worker process, and ends it, to tell what holds it in.
+func (p *Pool) Sandbox(ctx context.Context) (Sandbox, error) {
+	w, err := p.newWorker(ctx, raster{width: 1, height: 1})
+	if err != nil {
+		return Sandbox{}, err
+	}
+	defer w.Close()
+	return w.process.sandbox, nil
+}
+
 // Stats are counts since the pool was made.
 type Stats struct {
 	// Pages counts drawings that were tried, failed ones included.
 	Pages int64
-	// CPU is the time that MuPDF took for them on its thread, as far as
-	// workers lived to tell.
+	// CPU is the time that MuPDF took for them and for opening documents, on
+	// its thread, as far as workers lived to tell.
 	CPU time.Duration
 	// Crashes counts worker processes that died at work, Kills those that were
 	// killed because they did not answer in time.

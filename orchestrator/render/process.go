@@ -30,6 +30,8 @@ type process struct {
 	slot    *slot
 	stderr  *head
 	lastID  uint64
+	// sandbox is what the process says holds it in.
+	sandbox Sandbox
 }
 
 // start starts a process and waits until it can be used. Its errors, ctx's own
@@ -50,6 +52,7 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 		Memory: cfg.MemoryLimit, Store: cfg.StoreBytes,
 		Passwords: cfg.Passwords,
 		Log:       cfg.Logger.Enabled(ctx, logLevel),
+		Sandbox:   cfg.Sandbox,
 	}
 	ready, err := p.call(ctx, command{Setup: &setup}, nil, startTimeout)
 	switch {
@@ -57,6 +60,12 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 		err = errors.New(ready.Message)
 	case errors.Is(err, errDied):
 		err = fmt.Errorf("it ended at once (%s)%s; does main (or TestMain) call render.Main first?", p.end(), p.stderr.said())
+	}
+	if err == nil && ready.Sandbox != nil {
+		p.sandbox = *ready.Sandbox
+	}
+	if err == nil && cfg.Sandbox == SandboxRequire {
+		err = p.sandbox.lacking()
 	}
 	if err != nil {
 		p.kill()

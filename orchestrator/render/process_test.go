@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -147,6 +148,27 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// What a crash says reaches the log, sandbox or not.
+func TestCrashIsTold(t *testing.T) {
+	var log bytes.Buffer
+	w := newWorker(t, newPool(t, Config{PageTimeout: -1, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+	open(t, w, newDocument(t, endlessAndPlain()))
+	process := w.process.guarded
+	failed := make(chan error, 1)
+	go func() {
+		_, _, err := w.Draw(context.Background(), 1)
+		failed <- err
+	}()
+	working(t, process.Pid())
+	if err := process.Signal(syscall.SIGSEGV); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, <-failed, orchestrator.StageRender, 1, orchestrator.CategoryCrash)
+	if !strings.Contains(log.String(), "SIGSEGV: segmentation violation") {
+		t.Errorf("log:\n%s", &log)
+	}
+}
+
 func TestDeathBetweenPagesIsNoPagesFault(t *testing.T) {
 	w := newWorker(t, newPool(t, Config{}))
 	open(t, w, newDocument(t, endlessAndPlain()))
@@ -208,7 +230,7 @@ func countFiles(t *testing.T, pid int) int {
 }
 
 func TestNoDescriptorLeaks(t *testing.T) {
-	pool := newPool(t, Config{})
+	pool := newPool(t, Config{Sandbox: SandboxOff}) // or only root could look
 	good := newDocument(t, endlessAndPlain())
 	bad := newDocument(t, []byte("%PDF-1.7\n"))
 	encrypted := pdftest.Simple("", plainPage(0, 0, 0))

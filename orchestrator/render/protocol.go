@@ -38,7 +38,8 @@ type setupCommand struct {
 	Memory, Store int64
 	Passwords     []string `json:",omitempty"`
 	// Log asks for MuPDF's messages.
-	Log bool
+	Log     bool
+	Sandbox SandboxMode
 }
 
 type openCommand struct {
@@ -59,8 +60,11 @@ type reply struct {
 	// Reason is empty when all went well.
 	Reason  reason `json:",omitempty"`
 	Message string `json:",omitempty"`
-	// Pages answers Open.
-	Pages int `json:",omitempty"`
+	// Sandbox answers Setup.
+	Sandbox *Sandbox `json:",omitempty"`
+	// Pages answers Open, and CPU tells what MuPDF took for it.
+	Pages int           `json:",omitempty"`
+	CPU   time.Duration `json:",omitempty"`
 	// Page answers Draw; also with a Reason, when it came that far.
 	Page *drawnPage `json:",omitempty"`
 	// Log is what MuPDF said, and Lost how many lines more it said.

@@ -29,7 +29,11 @@ const envProgram = "QUIRE_RENDER_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
 	guard.Main()
+	if _, ok := os.LookupEnv(envWorker); ok {
+		misbehaveWhenTold()
+	}
 	Main()
+	sandboxHelper()
 	if path := os.Getenv(envProgram); path != "" {
 		program(path)
 	}

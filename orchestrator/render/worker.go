@@ -124,6 +124,7 @@ func (w *worker) load(ctx context.Context, d *document, page int) (int, error) {
 	if err != nil {
 		return 0, w.lost(ctx, d, page, err, "opening the document", timeout)
 	}
+	w.pool.cpu.Add(int64(max(0, r.CPU)))
 	w.log(ctx, d, page, r)
 	if w.changed(d) {
 		return 0, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
@@ -251,7 +252,7 @@ func (w *worker) ensure(ctx context.Context) error {
 		w.process.kill()
 		w.process = nil
 	}
-	p, err := start(ctx, w.pool.cfg, w.raster)
+	p, err := w.pool.start(ctx, w.raster)
 	if err != nil {
 		return err
 	}
@@ -267,6 +268,7 @@ func (w *worker) lost(ctx context.Context, d *document, page int, err error, wha
 		return err // ctx's own: the call was not made
 	}
 	w.process = nil
+	_ = p.guarded.Kill() // one that makes no sense still lives
 	end := p.end()
 	said := p.stderr
 	p.kill()

@@ -3,6 +3,7 @@ package sink
 import (
 	"fmt"
 	"math"
+	"net/url"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -60,6 +61,17 @@ func PathText(path string) (text, encoding string) {
 		return path, ""
 	}
 	return escape(path), "percent"
+}
+
+// pathFrom is the path that PathText made a text of.
+func pathFrom(text, encoding string) (string, error) {
+	if encoding == "" {
+		return text, nil
+	}
+	if encoding != "percent" {
+		return "", fmt.Errorf("path_encoding %q: it is \"percent\" or not there", encoding)
+	}
+	return url.PathUnescape(text)
 }
 
 // path writes a document's path, and says so when it had to be escaped.

@@ -64,6 +64,28 @@ func (p *Pictures) Write(documentPath string, page int, write func(io.Writer) er
 	return nil
 }
 
+// Drawn tells whether the pictures of a document of so many pages are there and
+// younger than its result. They are drawn in order, so the last one tells.
+func (p *Pictures) Drawn(documentPath string, pages int) bool {
+	if pages < 1 {
+		return false
+	}
+	name, err := ResultName(documentPath)
+	if err != nil {
+		return false
+	}
+	picture, err := PictureName(documentPath, pages)
+	if err != nil {
+		return false
+	}
+	result, err := p.tree.root.Stat(name)
+	if err != nil {
+		return false
+	}
+	last, err := p.tree.root.Stat(picture)
+	return err == nil && !last.ModTime().Before(result.ModTime())
+}
+
 // Trim removes the pictures of pages after the last one, which an earlier run
 // left when the document was longer, and with no page left their directory.
 func (p *Pictures) Trim(documentPath string, pages int) error {

@@ -1,57 +1,82 @@
 package sink
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"quire/orchestrator"
 )
 
-// Names of a run's own files in the work directory. Whatever begins with one of
-// the first three is left over when no run holds the lock.
+// Names in the work directory; docs/resume.md says what is in them. What begins
+// with tempPrefix is of no use when no run holds the lock.
 const (
-	segmentPrefix  = "segment-"
-	tempPrefix     = "temp-"
-	failuresPrefix = "failures-"
-	lockName       = "lock"
+	lockName      = "lock"
+	tempPrefix    = "temp-"
+	segmentPrefix = "pages-"
+	leftPrefix    = "left-"
+	ledgerName    = "finished.jsonl"
+	recentName    = "finished-lately.jsonl"
 )
 
-// Config says where results go and what they say about how they were made.
+// Config says where results go, and what to do again.
 type Config struct {
 	// Dir is the output directory; it is made when it is not there.
 	Dir string
 	// Tool and ToolVersion name the program that makes the results.
 	Tool, ToolVersion string
-	// Model gave the answers.
-	Model orchestrator.ModelInfo
-	// Options are the settings that change answers, for run.json. The values
-	// must be what encoding/json can write.
-	Options map[string]any
+	// Log is told what was found damaged, and of waiting; nil for nobody.
+	Log *slog.Logger
+	// DiskWait is how long a full disk is waited for. Default 10 minutes;
+	// negative: not at all.
+	DiskWait time.Duration
+	// Fresh does every document again, whatever earlier runs have done.
+	Fresh bool
+	// RetryFailed does the pages and documents again that have failed.
+	RetryFailed bool
+	// Passwords says that there are passwords to try, so that documents that
+	// were encrypted are done again.
+	Passwords bool
+	// Prune removes results of documents that are not among the inputs.
+	Prune bool
 }
 
-// Tree is a result tree that is being written: an [orchestrator.Sink]. Its
-// methods are for one goroutine. A method that failed left nothing half done:
-// it can be called again, for instance when there is space again.
+// Tree is a result tree that is being written: an [orchestrator.Sink]. But for
+// Waiting and Written its methods are for one goroutine.
 type Tree struct {
 	cfg  Config
-	root *os.Root // the output directory
-	work *os.Root // its work directory
+	root *disk    // the output directory
+	work *disk    // its work directory
 	lock *os.File // held while the tree is open
 
-	docs     map[string]*segment // documents in work, by path
-	failures *failureLog
-	serial   int    // makes names in the work directory unique
-	lastDir  string // a result directory that is known to be there
-	enc      encoder
-	copyBuf  []byte
-	written  Written
+	// From Start on.
+	model                orchestrator.ModelInfo
+	options              map[string]any
+	modelSum, optionsSum string
+
+	space      space
+	ledger     *ledger
+	left       map[string]bool // segments of earlier runs, by name
+	unreadable bool            // an input could not be read
+	committer  *committer
+	flusher    *flusher
+	serial     atomic.Int64 // makes names in the work directory unique
+	enc        encoder
+
+	mu      sync.Mutex
+	docs    map[string]*segment // documents in work, by path
+	failure error
+	written Written
 }
 
 // Written counts the results that a tree has written since it was opened.
@@ -62,15 +87,21 @@ type Written struct {
 
 var _ orchestrator.Sink = (*Tree)(nil)
 
-// Open makes the output directory ready: it creates what is missing, makes sure
-// that nobody else writes there and that writing works, removes what a killed
-// run left behind, and writes run.json. Results that stand stay until a new one
-// takes their place.
+// Open takes the output directory: it creates what is missing, and makes sure
+// that nobody else writes there and that writing works, so that this is known
+// before anything else is begun. Start must follow.
 func Open(cfg Config) (_ *Tree, err error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("no output directory: name one with -o")
 	}
-	t := &Tree{cfg: cfg, docs: make(map[string]*segment)}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.DiskWait == 0 {
+		cfg.DiskWait = 10 * time.Minute
+	}
+	t := &Tree{cfg: cfg, docs: make(map[string]*segment), left: make(map[string]bool)}
+	t.space.limit, t.space.log = cfg.DiskWait, cfg.Log
 	defer func() {
 		if err != nil {
 			t.Close()
@@ -79,28 +110,26 @@ func Open(cfg Config) (_ *Tree, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o777); err != nil {
 		return nil, t.explain("create", "", err)
 	}
-	if t.root, err = os.OpenRoot(cfg.Dir); err != nil {
+	root, err := os.OpenRoot(cfg.Dir)
+	if err != nil {
 		return nil, t.explain("open", "", err)
 	}
-	if err := t.root.Mkdir(workDirectory, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+	t.root = &disk{Root: root}
+	if err := root.Mkdir(workDirectory, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, t.explain("create", workDirectory, err)
 	}
-	if t.work, err = t.root.OpenRoot(workDirectory); err != nil {
+	work, err := root.OpenRoot(workDirectory)
+	if err != nil {
 		return nil, t.explain("open", workDirectory, err)
 	}
+	t.work = &disk{Root: work}
 	if err := t.acquire(); err != nil {
 		return nil, err
 	}
 	if err := t.sweep(); err != nil {
 		return nil, err
 	}
-	if err := t.writeRun(); err != nil {
-		return nil, err
-	}
-	if t.failures, err = newFailureLog(t); err != nil {
-		return nil, t.explain("write in", workDirectory, err)
-	}
-	return t, nil
+	return t, t.probe()
 }
 
 // acquire takes the lock that keeps a second run out. The kernel gives it back
@@ -112,10 +141,13 @@ func (t *Tree) acquire() error {
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
+		who := "it has just started"
 		var pid int
-		_, _ = fmt.Fscan(f, &pid)
+		if _, err := fmt.Fscan(f, &pid); err == nil {
+			who = fmt.Sprintf("process %d", pid)
+		}
 		_ = f.Close()
-		return fmt.Errorf("output directory %s is in use by another run (process %d): wait for it, or name another directory with -o", t.cfg.Dir, pid)
+		return fmt.Errorf("output directory %s is in use by another run (%s): wait for it, or name another directory with -o", t.cfg.Dir, who)
 	}
 	if err != nil {
 		_ = f.Close()
@@ -123,16 +155,17 @@ func (t *Tree) acquire() error {
 	}
 	t.lock = f
 	// Only a help to people; the lock itself is what counts.
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
-		if err != nil {
-			return t.explain("write", path.Join(workDirectory, lockName), err)
-		}
+	}
+	if err != nil {
+		return t.explain("write", path.Join(workDirectory, lockName), err)
 	}
 	return nil
 }
 
-// sweep removes what a killed run left in the work directory.
+// sweep removes what a killed run left half made in the work directory, and
+// notes the segments.
 func (t *Tree) sweep() error {
 	dir, err := t.work.Open(".")
 	if err != nil {
@@ -144,70 +177,139 @@ func (t *Tree) sweep() error {
 		return t.explain("read", workDirectory, err)
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, segmentPrefix) || strings.HasPrefix(name, tempPrefix) || strings.HasPrefix(name, failuresPrefix) {
+		switch {
+		case strings.HasPrefix(name, tempPrefix):
 			if err := t.work.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return t.explain("remove", path.Join(workDirectory, name), err)
 			}
+		case strings.HasPrefix(name, segmentPrefix), strings.HasPrefix(name, leftPrefix):
+			t.left[name] = true
 		}
 	}
 	return nil
 }
 
-// writeRun writes run.json. Being the first file written, it is also what finds
-// a full or read-only disk.
-func (t *Tree) writeRun() error {
-	options := t.cfg.Options
+// probeBytes is what must be free for a run to begin.
+const probeBytes = 1 << 20
+
+// probe finds a disk that is full or that cannot be written.
+func (t *Tree) probe() error {
+	name := t.tempName()
+	f, err := t.work.create(name)
+	if err == nil {
+		_, err = f.Write(make([]byte, probeBytes))
+		if err == nil {
+			err = f.Sync()
+		}
+		err = errors.Join(err, f.Close(), t.work.Remove(name))
+	}
+	if err != nil {
+		return t.explain("write in", workDirectory, err)
+	}
+	return nil
+}
+
+// Start begins a run whose answers the model gives, under options that change
+// answers (values as encoding/json can write them): it reads what earlier runs
+// have done, and writes run.json. Results that stand stay until new ones take
+// their place.
+func (t *Tree) Start(model orchestrator.ModelInfo, options map[string]any) (err error) {
 	if options == nil {
 		options = map[string]any{}
 	}
+	t.model, t.options = model, options
+	if t.modelSum, err = digest([]string{model.Name, model.Version}); err != nil {
+		return err
+	}
+	if t.optionsSum, err = digest([]any{Schema, options}); err != nil {
+		return err
+	}
+	if err := t.writeRun(nil); err != nil {
+		return err
+	}
+	t.ledger, err = openLedger(t.work, func(name string, lost int64) {
+		t.cfg.Log.Warn("a file was damaged; documents that it no longer knows are done again", "file", filepath.Join(t.cfg.Dir, workDirectory, name), "bytes_left_out", lost)
+	})
+	if err != nil {
+		return t.explain("read", path.Join(workDirectory, ledgerName), err)
+	}
+	t.committer, t.flusher = newCommitter(t), newFlusher()
+	go t.committer.run()
+	go t.flusher.run(t)
+	return nil
+}
+
+// writeRun writes run.json, at the end with an account.
+func (t *Tree) writeRun(account *Account) error {
+	type tool struct {
+		Name    string `json:"name"`
+		Version string `json:"version"`
+	}
 	data, err := json.MarshalIndent(struct {
-		Schema string `json:"schema"`
-		Tool   struct {
-			Name    string `json:"name"`
-			Version string `json:"version"`
-		} `json:"tool"`
+		Schema  string         `json:"schema"`
+		Tool    tool           `json:"tool"`
 		Model   Model          `json:"model"`
 		Options map[string]any `json:"options"`
-	}{
-		Schema: "quire-run/1",
-		Tool: struct {
-			Name    string `json:"name"`
-			Version string `json:"version"`
-		}{t.cfg.Tool, t.cfg.ToolVersion},
-		Model:   Model(t.cfg.Model),
-		Options: options,
-	}, "", "  ")
+		Account *Account       `json:"account,omitempty"`
+	}{"quire-run/1", tool{t.cfg.Tool, t.cfg.ToolVersion}, Model(t.model), t.options, account}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("options of this run cannot be written to %s: %w", runName, err)
 	}
-	return t.replace(runName, func(f *os.File) error {
+	return t.replace(runName, func(f *file) error {
 		_, err := f.Write(append(data, '\n'))
 		return err
 	})
 }
 
-// Begin starts a document of pageCount pages.
-func (t *Tree) Begin(doc orchestrator.Document, pageCount int) error {
-	if _, err := ResultName(doc.Path); err != nil {
+// Begin starts a document, and tells what earlier runs have done of it.
+func (t *Tree) Begin(ctx context.Context, doc orchestrator.Document) (orchestrator.Past, error) {
+	if err := t.broken(); err != nil {
+		return orchestrator.Past{}, err
+	}
+	name, err := ResultName(doc.Path)
+	if err != nil {
+		return orchestrator.Past{}, err
+	}
+	if t.inWork(doc.Path) != nil {
+		return orchestrator.Past{}, fmt.Errorf("%s: two documents of one run have this path", doc.Path)
+	}
+	past, s, err := t.past(ctx, doc, name)
+	if err != nil || past.Result != nil {
+		return past, err
+	}
+	t.mu.Lock()
+	t.docs[doc.Path] = s
+	t.mu.Unlock()
+	return past, nil
+}
+
+// Opened tells how many pages a document has.
+func (t *Tree) Opened(ctx context.Context, doc orchestrator.Document, pageCount int) error {
+	if err := t.broken(); err != nil {
 		return err
 	}
-	if pageCount < 0 {
+	s := t.inWork(doc.Path)
+	switch {
+	case s == nil:
+		return fmt.Errorf("%s: opened without having begun", doc.Path)
+	case pageCount < 1:
 		return fmt.Errorf("%s: %d pages", doc.Path, pageCount)
+	case s.pages == pageCount:
+		return nil
+	case s.pages >= 0: // its pages are not those that it has now
+		if err := t.try(ctx, "write in", workDirectory, s.begin); err != nil {
+			return err
+		}
 	}
-	if t.docs[doc.Path] != nil {
-		return fmt.Errorf("%s: two documents of one run have this path", doc.Path)
-	}
-	s, err := newSegment(t.work, t.name(segmentPrefix), pageCount)
-	if err != nil {
-		return t.explain("write in", workDirectory, err)
-	}
-	t.docs[doc.Path] = s
-	return nil
+	return t.try(ctx, "write in", workDirectory, func() error { return s.open(pageCount) })
 }
 
 // Page keeps one page's result until its document ends.
-func (t *Tree) Page(p orchestrator.PageResult) error {
-	s := t.docs[p.Ref.Path]
+func (t *Tree) Page(ctx context.Context, p orchestrator.PageResult) error {
+	if err := t.broken(); err != nil {
+		return err
+	}
+	s := t.inWork(p.Ref.Path)
 	if s == nil {
 		return fmt.Errorf("%s: result of a document that is not in work", p.Ref)
 	}
@@ -219,165 +321,209 @@ func (t *Tree) Page(p orchestrator.PageResult) error {
 	if t.enc.err != nil {
 		return fmt.Errorf("%s: %w", p.Ref, t.enc.err)
 	}
-	if err := s.add(p.Ref.Page, p.Status, t.enc.buf); err != nil {
-		return t.explain("write in", workDirectory, err)
-	}
-	return nil
+	return t.try(ctx, "write in", workDirectory, func() error { return s.add(p.Ref.Page, p.Status, t.enc.buf) })
 }
 
 // End ends a document. When it is done, partial or failed its result file
-// stands, durably, once End has returned; a skipped or cancelled one leaves no
-// result and an older result as it is. The pages must all have come, and the
-// counts must be theirs.
-func (t *Tree) End(d orchestrator.DocumentResult) error {
+// stands, durably, once stands is called; a skipped or cancelled one leaves no
+// result and an older result as it is, and what there is of its pages waits for
+// the next run. The pages must all have come, and the counts must be theirs.
+func (t *Tree) End(ctx context.Context, d orchestrator.DocumentResult, stands func(error)) error {
+	if err := t.broken(); err != nil {
+		return err
+	}
 	name, err := ResultName(d.Path)
 	if err != nil {
 		return err
 	}
-	s := t.docs[d.Path]
+	s := t.inWork(d.Path)
+	if d.Err != nil && d.Err.Category == orchestrator.CategoryUnreadable {
+		t.unreadable = true
+	}
 	switch d.Status {
 	case orchestrator.StatusDone, orchestrator.StatusPartial, orchestrator.StatusFailed:
+		if s == nil {
+			return fmt.Errorf("%s: it ends and never began", d.Path)
+		}
 		if err := s.check(d); err != nil {
 			return fmt.Errorf("%s: accounts do not add up: %w", d.Path, err)
 		}
-		var size int64
-		err := t.replace(name, func(f *os.File) error {
-			if err := t.writeDocument(f, d, s); err != nil {
-				return err
-			}
-			var err error
-			size, err = f.Seek(0, io.SeekCurrent)
-			return err
-		})
-		if err != nil {
-			t.failures.forget()
-			return err
-		}
-		t.failures.keep()
-		t.written.Documents++
-		t.written.Bytes += size
+		t.forget(d.Path)
+		t.committer.add(&ending{ctx: ctx, doc: d, name: name, seg: s, stands: stands})
+		return nil
 	case orchestrator.StatusSkipped, orchestrator.StatusCancelled:
-	default:
-		return fmt.Errorf("%s: a document cannot end as %q", d.Path, d.Status)
+		if s != nil {
+			t.forget(d.Path)
+			s.leave(d.Path)
+			t.committer.wake()
+		}
+		stands(nil)
+		return nil
 	}
-	if s != nil {
-		delete(t.docs, d.Path)
-		s.remove()
-	}
-	return nil
+	return fmt.Errorf("%s: a document cannot end as %q", d.Path, d.Status)
 }
 
-// Written is what End has written so far.
-func (t *Tree) Written() Written { return t.written }
+// Waiting tells why the tree waits for space on the disk, and since when; empty
+// when it does not. It may be called from any goroutine and returns at once.
+func (t *Tree) Waiting() (reason string, since time.Time) { return t.space.now() }
 
-// Finish writes failed.jsonl from what has ended so far. It is called when the
-// run ends, however it ends.
-func (t *Tree) Finish() error {
-	return t.replace(failuresName, t.failures.writeSorted)
+// Written is what has been written so far.
+func (t *Tree) Written() Written {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.written
 }
 
-// Close gives the output directory free and removes this run's work files.
-// Results that stand are not touched. It is idempotent.
+func (t *Tree) wrote(bytes int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.written.Documents++
+	t.written.Bytes += bytes
+}
+
+func (t *Tree) inWork(path string) *segment {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.docs[path]
+}
+
+func (t *Tree) forget(path string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.docs, path)
+}
+
+func (t *Tree) busy() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.docs) > 0
+}
+
+func (t *Tree) dirty() (segments []*segment) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.docs {
+		if s.dirty.Load() {
+			segments = append(segments, s)
+		}
+	}
+	return segments
+}
+
+// fail keeps the first failure; with one, the tree takes nothing more.
+func (t *Tree) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failure == nil {
+		t.failure = err
+	}
+}
+
+func (t *Tree) broken() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failure
+}
+
+// Close gives the output directory free. Results that stand are not touched,
+// and pages of documents that have not ended wait for the next run. It is
+// idempotent.
 func (t *Tree) Close() error {
+	if t.committer != nil {
+		t.committer.close()
+		t.flusher.close()
+		t.committer = nil
+	}
 	for p, s := range t.docs {
-		s.remove()
+		s.leave(p)
 		delete(t.docs, p)
 	}
-	if t.failures != nil {
-		t.failures.remove()
-		t.failures = nil
+	if t.ledger != nil {
+		t.ledger.close()
+		t.ledger = nil
 	}
 	var errs []error
 	if t.lock != nil {
 		errs = append(errs, t.lock.Close())
 		t.lock = nil
 	}
-	for _, r := range []**os.Root{&t.work, &t.root} {
-		if *r != nil {
-			errs = append(errs, (*r).Close())
-			*r = nil
+	for _, d := range []**disk{&t.work, &t.root} {
+		if *d != nil {
+			errs = append(errs, (*d).Close())
+			*d = nil
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// name makes a name in the work directory that this run has not used.
-func (t *Tree) name(prefix string) string {
-	t.serial++
-	return fmt.Sprintf("%s%08d", prefix, t.serial)
-}
+// tempName makes a name in the work directory that this run has not used.
+func (t *Tree) tempName() string { return fmt.Sprintf("%s%08d", tempPrefix, t.serial.Add(1)) }
 
 // replace writes a file below the output directory whole or not at all, and
 // makes it last: written under another name, flushed to the disk, renamed, and
 // the directory flushed too.
-func (t *Tree) replace(name string, write func(*os.File) error) error {
-	temp := path.Join(workDirectory, t.name(tempPrefix))
-	f, err := t.root.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+func (t *Tree) replace(name string, write func(*file) error) error {
+	temp := path.Join(workDirectory, t.tempName())
+	f, err := t.root.create(temp)
 	if err != nil {
 		return t.explain("write in", workDirectory, err)
 	}
-	err = write(f)
-	if err == nil {
+	if err = write(f); err == nil {
 		err = f.Sync()
 	}
-	err = errors.Join(err, f.Close())
-	dir := path.Dir(name)
-	if err == nil && dir != t.lastDir {
-		err = t.makeDirs(dir)
-	}
-	if err == nil {
-		err = t.root.Rename(temp, name)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = t.put(temp, name)
 	}
 	if err != nil {
-		_ = t.root.Remove(temp)
-		t.lastDir = ""
+		_ = t.root.remove(temp)
 		return t.explain("write", name, err)
 	}
-	t.lastDir = dir
-	if err := t.syncDir(dir); err != nil {
-		return t.explain("write", dir, err)
+	if err := t.root.sync(path.Dir(name)); err != nil {
+		return t.explain("write", path.Dir(name), err)
 	}
 	return nil
 }
 
-// makeDirs creates a directory below the output directory with its parents, and
-// makes them last.
-func (t *Tree) makeDirs(dir string) error {
-	if dir == "." {
-		return nil
-	}
-	err := t.root.Mkdir(dir, 0o777)
-	if errors.Is(err, os.ErrNotExist) {
-		if err := t.makeDirs(path.Dir(dir)); err != nil {
-			return err
-		}
-		err = t.root.Mkdir(dir, 0o777)
-	}
-	if errors.Is(err, os.ErrExist) {
-		return nil // if it is no directory, the rename will say so
-	}
-	if err != nil {
+// put renames a file that is whole to its name, and makes the directories that
+// it needs.
+func (t *Tree) put(temp, name string) error {
+	err := t.root.rename(temp, name)
+	if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return t.syncDir(path.Dir(dir))
+	if err := t.root.makeDirs(path.Dir(name)); err != nil {
+		return err
+	}
+	return t.root.rename(temp, name)
 }
 
-func (t *Tree) syncDir(dir string) error {
-	d, err := t.root.Open(dir)
+// try does op, waits while the disk is full, and explains what fails. The tree
+// takes nothing more then: what cannot be written now is for the next run.
+func (t *Tree) try(ctx context.Context, verb, name string, op func() error) error {
+	err := t.space.try(ctx, op)
 	if err != nil {
-		return err
+		err = t.explain(verb, name, err)
+		t.fail(err)
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return err
 }
 
 // explain says in one line what could not be done where, why, and what helps.
 func (t *Tree) explain(verb, name string, err error) error {
+	var explained *WriteError
+	if errors.As(err, &explained) {
+		return explained
+	}
 	full := filepath.Join(t.cfg.Dir, filepath.FromSlash(name))
 	hint := ""
+	var waited *stillFull
+	if errors.As(err, &waited) {
+		hint = fmt.Sprintf(", for %v now", waited.after)
+	}
 	var errno syscall.Errno
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		hint = ": free some space and start again, or name another directory with -o"
+	case isFull(err):
+		hint += ": free some space and run the same command again, or name another directory with -o"
 	case errors.Is(err, os.ErrPermission):
 		hint = ": make it writable for this user, or name another directory with -o"
 	case errors.Is(err, syscall.EXDEV):

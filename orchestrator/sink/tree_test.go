@@ -2,8 +2,9 @@ package sink
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"math/rand/v2"
@@ -13,8 +14,10 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"quire/orchestrator"
@@ -22,12 +25,21 @@ import (
 
 var testModel = orchestrator.ModelInfo{Name: "layout", Version: "1"}
 
+var testOptions = map[string]any{"threshold": 0.5, "colour": "rgb"}
+
 func openTree(t *testing.T, dir string) *Tree {
 	t.Helper()
-	tree, err := Open(Config{Dir: dir, Tool: "quire", ToolVersion: "0.1", Model: testModel, Options: map[string]any{"threshold": 0.5, "colour": "rgb"}})
+	return openWith(t, Config{Dir: dir}, testModel, testOptions)
+}
+
+func openWith(t *testing.T, cfg Config, model orchestrator.ModelInfo, options map[string]any) *Tree {
+	t.Helper()
+	cfg.Tool, cfg.ToolVersion = "quire", "0.1"
+	tree, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	check(t, tree.Start(model, options))
 	t.Cleanup(func() {
 		if err := tree.Close(); err != nil {
 			t.Error(err)
@@ -58,13 +70,56 @@ func failedPage(path string, page int) orchestrator.PageResult {
 	}}
 }
 
+func document(path string) orchestrator.Document {
+	return orchestrator.Document{Path: path, Size: 1234, ModTime: time.Unix(1700000000, 123456789)}
+}
+
+// begin starts a document of which nothing is known.
+func begin(t *testing.T, tree *Tree, path string, pages int) {
+	t.Helper()
+	past, err := tree.Begin(t.Context(), document(path))
+	check(t, err)
+	if !reflect.DeepEqual(past, orchestrator.Past{}) {
+		t.Errorf("%s has a past: %+v", path, past)
+	}
+	if pages > 0 {
+		check(t, tree.Opened(t.Context(), document(path), pages))
+	}
+}
+
+func page(t *testing.T, tree *Tree, p orchestrator.PageResult) {
+	t.Helper()
+	check(t, tree.Page(t.Context(), p))
+}
+
+// end ends a document and waits until it stands.
+func end(ctx context.Context, tree *Tree, d orchestrator.DocumentResult) error {
+	stands := make(chan error, 1)
+	if err := tree.End(ctx, d, func(err error) { stands <- err }); err != nil {
+		return err
+	}
+	return <-stands
+}
+
+func finish(t *testing.T, tree *Tree) {
+	t.Helper()
+	_, err := tree.Finish(t.Context(), orchestrator.Summary{}, nil, nil)
+	check(t, err)
+}
+
 // write sends one document with these pages through the tree.
 func write(t *testing.T, tree *Tree, path string, pages ...orchestrator.PageResult) {
 	t.Helper()
+	begin(t, tree, path, len(pages))
+	check(t, end(t.Context(), tree, ended(t, tree, path, pages...)))
+}
+
+// ended sends pages, and says how the document ends with them.
+func ended(t *testing.T, tree *Tree, path string, pages ...orchestrator.PageResult) orchestrator.DocumentResult {
+	t.Helper()
 	d := orchestrator.DocumentResult{Path: path, Size: 1234, PageCount: len(pages)}
-	check(t, tree.Begin(orchestrator.Document{Path: path, Size: 1234}, len(pages)))
 	for _, p := range pages {
-		check(t, tree.Page(p))
+		page(t, tree, p)
 		if p.Status == orchestrator.StatusDone {
 			d.Done++
 		} else {
@@ -79,7 +134,7 @@ func write(t *testing.T, tree *Tree, path string, pages ...orchestrator.PageResu
 	default:
 		d.Status = orchestrator.StatusPartial
 	}
-	check(t, tree.End(d))
+	return d
 }
 
 func read(t *testing.T, elem ...string) string {
@@ -121,7 +176,8 @@ func TestDocumentBytes(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 
-	check(t, tree.End(orchestrator.DocumentResult{Path: "b\xff.pdf", Size: 7, Status: orchestrator.StatusFailed, PageCount: -1, Err: &orchestrator.PageError{
+	begin(t, tree, "b\xff.pdf", 0)
+	check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: "b\xff.pdf", Size: 7, Status: orchestrator.StatusFailed, PageCount: -1, Err: &orchestrator.PageError{
 		Stage: orchestrator.StageOpen, Category: orchestrator.CategoryNotPDF, Message: "no \"PDF\"\nhere\x01\xff",
 	}}))
 	want = `{"schema":"quire/1","source":{"path":"b%FF.pdf","path_encoding":"percent","size":7},"model":{"name":"layout","version":"1"},"status":"failed",` +
@@ -130,7 +186,7 @@ func TestDocumentBytes(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 
-	check(t, tree.Finish())
+	finish(t, tree)
 	want = `{"path":"b%FF.pdf","path_encoding":"percent","page":null,"stage":"open","category":"not_pdf","message":"no \"PDF\" here ` + "\uFFFD\"}\n" +
 		`{"path":"sub/a.pdf","page":2,"stage":"render","category":"timeout","message":"stopped after 30s"}` + "\n"
 	if got := read(t, dir, failuresName); got != want {
@@ -149,14 +205,15 @@ func TestDocumentBytes(t *testing.T) {
   "options": {
     "colour": "rgb",
     "threshold": 0.5
-  }
-}
+  },
+  "account": {
+    "ended": "complete",
 `
-	if got := read(t, dir, runName); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+	if got := read(t, dir, runName); !strings.HasPrefix(got, want) {
+		t.Errorf("got\n%s\nwant at its beginning\n%s", got, want)
 	}
 	check(t, tree.Close())
-	wantFiles := []string{".quire/lock", "b%FF.pdf.json", "failed.jsonl", "run.json", "sub/a.pdf.json"}
+	wantFiles := []string{".quire/finished.jsonl", ".quire/lock", "b%FF.pdf.json", "failed.jsonl", "run.json", "sub/a.pdf.json"}
 	if got := files(t, dir); !slices.Equal(got, wantFiles) {
 		t.Errorf("left %q, want %q", got, wantFiles)
 	}
@@ -166,7 +223,7 @@ func TestDocumentBytes(t *testing.T) {
 func TestReadDocument(t *testing.T) {
 	dir := t.TempDir()
 	tree := openTree(t, dir)
-	tree.cfg.Model.Digest = "abc"
+	tree.model.Digest = "abc"
 	region := orchestrator.Region{ID: 0, Label: "täxt\u2028\"", LabelRaw: "a\\b\t", ClassID: 3, Score: 0.75, BBox: [4]float64{1.5, 2.25, 3, 4}, Order: 0}
 	write(t, tree, "a.pdf", donePage("a.pdf", 1, region, region), failedPage("a.pdf", 2))
 
@@ -209,15 +266,18 @@ func TestBytesDoNotDependOnOrder(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	dir := t.TempDir()
 	for round := range 5 {
-		tree := openTree(t, dir)
+		tree := openWith(t, Config{Dir: dir, Fresh: round > 0}, testModel, testOptions)
 		paths := []string{"a.pdf", "b/b.pdf", "b/c.pdf"}
 		rng.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
 		for _, p := range paths {
 			pages := []orchestrator.PageResult{donePage(p, 1), failedPage(p, 2), donePage(p, 3), failedPage(p, 4)}
 			rng.Shuffle(len(pages), func(i, j int) { pages[i], pages[j] = pages[j], pages[i] })
-			write(t, tree, p, pages...)
+			_, err := tree.Begin(t.Context(), document(p))
+			check(t, err)
+			check(t, tree.Opened(t.Context(), document(p), len(pages)))
+			check(t, end(t.Context(), tree, ended(t, tree, p, pages...)))
 		}
-		check(t, tree.Finish())
+		finish(t, tree)
 		check(t, tree.Close())
 		got := make(map[string]string)
 		for _, f := range files(t, dir) {
@@ -236,27 +296,24 @@ func TestDocumentsInWorkTogether(t *testing.T) {
 	dir := t.TempDir()
 	tree := openTree(t, dir)
 	for _, p := range []string{"a.pdf", "b.pdf"} {
-		check(t, tree.Begin(orchestrator.Document{Path: p}, 2))
+		begin(t, tree, p, 2)
 	}
-	for page := range 2 {
+	for no := range 2 {
 		for _, p := range []string{"a.pdf", "b.pdf"} {
-			check(t, tree.Page(donePage(p, page+1)))
+			page(t, tree, donePage(p, no+1))
 		}
 	}
 	if got := files(t, dir); slices.Contains(got, "a.pdf.json") {
 		t.Error("a result stands before its document ended")
 	}
 	for _, p := range []string{"a.pdf", "b.pdf"} {
-		check(t, tree.End(orchestrator.DocumentResult{Path: p, Status: orchestrator.StatusDone, PageCount: 2, Done: 2}))
+		check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: p, Status: orchestrator.StatusDone, PageCount: 2, Done: 2}))
 		d, err := ReadDocument(filepath.Join(dir, p+".json"))
 		check(t, err)
 		if d.Source.Path != p || len(d.Pages) != 2 {
 			t.Errorf("%s: got %+v", p, d)
 		}
 	}
-	check(t, tree.Begin(orchestrator.Document{Path: "empty.pdf"}, 0))
-	check(t, tree.End(orchestrator.DocumentResult{Path: "empty.pdf", Status: orchestrator.StatusFailed, PageCount: 0,
-		Err: &orchestrator.PageError{Stage: orchestrator.StageOpen, Category: orchestrator.CategoryNoPages, Message: "no page"}}))
 }
 
 // A skipped or cancelled document leaves an older result alone.
@@ -264,19 +321,29 @@ func TestCancelledLeavesNoResult(t *testing.T) {
 	dir := t.TempDir()
 	tree := openTree(t, dir)
 	write(t, tree, "old.pdf", donePage("old.pdf", 1))
+	finish(t, tree)
+	check(t, tree.Close())
 	old := read(t, dir, "old.pdf.json")
+	tree = openWith(t, Config{Dir: dir, Fresh: true}, testModel, testOptions)
 	for _, p := range []string{"old.pdf", "new.pdf"} {
-		check(t, tree.Begin(orchestrator.Document{Path: p}, 2))
-		check(t, tree.Page(failedPage(p, 1)))
-		check(t, tree.End(orchestrator.DocumentResult{Path: p, Status: orchestrator.StatusCancelled, PageCount: 2, Failed: 1, Cancelled: 1}))
+		_, err := tree.Begin(t.Context(), document(p))
+		check(t, err)
+		check(t, tree.Opened(t.Context(), document(p), 2))
+		page(t, tree, failedPage(p, 1))
+		check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: p, Status: orchestrator.StatusCancelled, PageCount: 2, Failed: 1, Cancelled: 1}))
 	}
-	check(t, tree.End(orchestrator.DocumentResult{Path: "skipped.pdf", Status: orchestrator.StatusSkipped, PageCount: -1}))
-	check(t, tree.Finish())
+	begin(t, tree, "unopened.pdf", 0)
+	check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: "unopened.pdf", Status: orchestrator.StatusCancelled, PageCount: -1}))
+	check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: "skipped.pdf", Status: orchestrator.StatusSkipped, PageCount: -1}))
+	finish(t, tree)
 	check(t, tree.Close())
 	if got := read(t, dir, "old.pdf.json"); got != old {
 		t.Errorf("the older result became %s", got)
 	}
-	want := []string{".quire/lock", "failed.jsonl", "old.pdf.json", "run.json"}
+	_, leftNew := segmentFile("new.pdf")
+	_, leftOld := segmentFile("old.pdf")
+	want := []string{".quire/finished.jsonl", ".quire/" + leftNew, ".quire/" + leftOld, ".quire/lock", "failed.jsonl", "old.pdf.json", "run.json"}
+	slices.Sort(want)
 	if got := files(t, dir); !slices.Equal(got, want) {
 		t.Errorf("left %q, want %q", got, want)
 	}
@@ -290,51 +357,59 @@ func TestAccountsMustAddUp(t *testing.T) {
 	done := orchestrator.StatusDone
 	tests := []struct {
 		name string
-		do   func(*Tree) error
+		do   func(context.Context, *Tree) error
 	}{
-		{"begun twice", func(tr *Tree) error { return tr.Begin(orchestrator.Document{Path: "a.pdf"}, 2) }},
-		{"outside the root", func(tr *Tree) error { return tr.Begin(orchestrator.Document{Path: "../a.pdf"}, 2) }},
-		{"page of an unknown document", func(tr *Tree) error { return tr.Page(donePage("b.pdf", 1)) }},
-		{"page zero", func(tr *Tree) error { return tr.Page(donePage("a.pdf", 0)) }},
-		{"page beyond the end", func(tr *Tree) error { return tr.Page(donePage("a.pdf", 3)) }},
-		{"a number that is none", func(tr *Tree) error {
-			return tr.Page(donePage("a.pdf", 2, orchestrator.Region{Score: math.NaN()}))
+		{"begun twice", func(ctx context.Context, tr *Tree) error {
+			_, err := tr.Begin(ctx, document("a.pdf"))
+			return err
 		}},
-		{"page without an end", func(tr *Tree) error {
-			return tr.Page(orchestrator.PageResult{Ref: orchestrator.PageRef{Path: "a.pdf", Page: 2}})
+		{"outside the root", func(ctx context.Context, tr *Tree) error {
+			_, err := tr.Begin(ctx, document("../a.pdf"))
+			return err
 		}},
-		{"a page missing", func(tr *Tree) error {
-			return tr.End(orchestrator.DocumentResult{Path: "a.pdf", Status: done, PageCount: 2, Done: 2})
+		{"opened and never begun", func(ctx context.Context, tr *Tree) error { return tr.Opened(ctx, document("b.pdf"), 1) }},
+		{"no pages", func(ctx context.Context, tr *Tree) error { return tr.Opened(ctx, document("a.pdf"), 0) }},
+		{"page of an unknown document", func(ctx context.Context, tr *Tree) error { return tr.Page(ctx, donePage("b.pdf", 1)) }},
+		{"page zero", func(ctx context.Context, tr *Tree) error { return tr.Page(ctx, donePage("a.pdf", 0)) }},
+		{"page beyond the end", func(ctx context.Context, tr *Tree) error { return tr.Page(ctx, donePage("a.pdf", 3)) }},
+		{"a number that is none", func(ctx context.Context, tr *Tree) error {
+			return tr.Page(ctx, donePage("a.pdf", 2, orchestrator.Region{Score: math.NaN()}))
 		}},
-		{"fewer pages than begun", func(tr *Tree) error {
-			return tr.End(orchestrator.DocumentResult{Path: "a.pdf", Status: done, PageCount: 1, Done: 1})
+		{"page without an end", func(ctx context.Context, tr *Tree) error {
+			return tr.Page(ctx, orchestrator.PageResult{Ref: orchestrator.PageRef{Path: "a.pdf", Page: 2}})
 		}},
-		{"a page twice", func(tr *Tree) error {
-			if err := tr.Page(donePage("a.pdf", 1)); err != nil {
+		{"a page missing", func(ctx context.Context, tr *Tree) error {
+			return end(ctx, tr, orchestrator.DocumentResult{Path: "a.pdf", Status: done, PageCount: 2, Done: 2})
+		}},
+		{"fewer pages than begun", func(ctx context.Context, tr *Tree) error {
+			return end(ctx, tr, orchestrator.DocumentResult{Path: "a.pdf", Status: done, PageCount: 1, Done: 1})
+		}},
+		{"a page twice", func(ctx context.Context, tr *Tree) error {
+			if err := tr.Page(ctx, donePage("a.pdf", 1)); err != nil {
 				return nil
 			}
-			return tr.End(orchestrator.DocumentResult{Path: "a.pdf", Status: done, PageCount: 2, Done: 2})
+			return end(ctx, tr, orchestrator.DocumentResult{Path: "a.pdf", Status: done, PageCount: 2, Done: 2})
 		}},
-		{"counts of another kind", func(tr *Tree) error {
-			if err := tr.Page(donePage("a.pdf", 2)); err != nil {
+		{"counts of another kind", func(ctx context.Context, tr *Tree) error {
+			if err := tr.Page(ctx, donePage("a.pdf", 2)); err != nil {
 				return nil
 			}
-			return tr.End(orchestrator.DocumentResult{Path: "a.pdf", Status: done, PageCount: 2, Done: 1, Failed: 1})
+			return end(ctx, tr, orchestrator.DocumentResult{Path: "a.pdf", Status: done, PageCount: 2, Done: 1, Failed: 1})
 		}},
-		{"never begun", func(tr *Tree) error {
-			return tr.End(orchestrator.DocumentResult{Path: "b.pdf", Status: done, PageCount: 1, Done: 1})
+		{"never begun", func(ctx context.Context, tr *Tree) error {
+			return end(ctx, tr, orchestrator.DocumentResult{Path: "b.pdf", Status: done, PageCount: 1, Done: 1})
 		}},
-		{"no such ending", func(tr *Tree) error {
-			return tr.End(orchestrator.DocumentResult{Path: "a.pdf", PageCount: 2})
+		{"no such ending", func(ctx context.Context, tr *Tree) error {
+			return end(ctx, tr, orchestrator.DocumentResult{Path: "a.pdf", PageCount: 2})
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
 			tree := openTree(t, dir)
-			check(t, tree.Begin(orchestrator.Document{Path: "a.pdf"}, 2))
-			check(t, tree.Page(donePage("a.pdf", 1)))
-			if err := tt.do(tree); err == nil {
+			begin(t, tree, "a.pdf", 2)
+			page(t, tree, donePage("a.pdf", 1))
+			if err := tt.do(t.Context(), tree); err == nil {
 				t.Error("accepted")
 			}
 			if got := files(t, dir); slices.Contains(got, "a.pdf.json") {
@@ -344,50 +419,19 @@ func TestAccountsMustAddUp(t *testing.T) {
 	}
 }
 
-func TestManyFailuresAreSortedOnDisk(t *testing.T) {
-	dir := t.TempDir()
-	tree := openTree(t, dir)
-	tree.failures.sortBytes = 1000 // some ten lines at a time
-	rng := rand.New(rand.NewPCG(5, 5))
-	var want []string
-	for _, i := range rng.Perm(300) {
-		path := string(rune('a'+i%26)) + "/" + strings.Repeat("x", i%7) + ".pdf" + string(rune('0'+i/26%10)) + string(rune('0'+i/260))
-		write(t, tree, path, failedPage(path, 2), failedPage(path, 1))
-		want = append(want, path)
-	}
-	check(t, tree.Finish())
-	slices.Sort(want)
-	lines := strings.Split(strings.TrimSuffix(read(t, dir, failuresName), "\n"), "\n")
-	if len(lines) != 600 {
-		t.Fatalf("%d lines, want 600", len(lines))
-	}
-	for i, line := range lines {
-		got, err := parseFailure([]byte(line))
-		check(t, err)
-		if got.path != want[i/2] || got.page != 1+i%2 {
-			t.Fatalf("line %d is %s, want page %d of %s", i, line, 1+i%2, want[i/2])
-		}
-	}
-	check(t, tree.Close())
-	for _, f := range files(t, dir) {
-		if strings.HasPrefix(f, ".quire/") && f != ".quire/lock" {
-			t.Errorf("left %s", f)
-		}
-	}
-}
-
 func TestLeftoversAreSwept(t *testing.T) {
 	dir := t.TempDir()
 	check(t, os.Mkdir(filepath.Join(dir, workDirectory), 0o777))
-	for _, name := range []string{"segment-00000001", "temp-00000007", "failures-00000002", "keep-me"} {
+	for _, name := range []string{"temp-00000007", "temp-piece-0001", "keep-me"} {
 		check(t, os.WriteFile(filepath.Join(dir, workDirectory, name), []byte("old"), 0o666))
 	}
 	check(t, os.WriteFile(filepath.Join(dir, "notes.txt"), nil, 0o666))
 	tree := openTree(t, dir)
 	write(t, tree, "a.pdf", donePage("a.pdf", 1))
+	finish(t, tree)
 	check(t, tree.Close())
 	check(t, tree.Close())
-	want := []string{".quire/keep-me", ".quire/lock", "a.pdf.json", "notes.txt", "run.json"}
+	want := []string{".quire/finished.jsonl", ".quire/keep-me", ".quire/lock", "a.pdf.json", "failed.jsonl", "notes.txt", "run.json"}
 	if got := files(t, dir); !slices.Equal(got, want) {
 		t.Errorf("left %q, want %q", got, want)
 	}
@@ -397,8 +441,8 @@ func TestSecondRunIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	first := openTree(t, dir)
 	_, err := Open(Config{Dir: dir})
-	if err == nil || !strings.Contains(err.Error(), "in use by another run") || !strings.Contains(err.Error(), dir) {
-		t.Fatalf("got %v, want a refusal that names the directory", err)
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("in use by another run (process %d)", os.Getpid())) || !strings.Contains(err.Error(), dir) {
+		t.Fatalf("got %v, want a refusal that names the directory and the process", err)
 	}
 	write(t, first, "a.pdf", donePage("a.pdf", 1)) // the first is not disturbed
 	check(t, first.Close())
@@ -425,9 +469,15 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tree, err := asNobody(func() (*Tree, error) { return Open(Config{Dir: tt.dir}) }, tt.dir == locked)
+			err := asNobody(func() error {
+				tree, err := Open(Config{Dir: tt.dir})
+				if err != nil {
+					return err
+				}
+				defer tree.Close()
+				return tree.Start(testModel, nil)
+			}, tt.dir == locked)
 			if err == nil {
-				_ = tree.Close()
 				t.Fatal("opened")
 			}
 			for _, want := range tt.want {
@@ -445,7 +495,7 @@ func TestOpenRefuses(t *testing.T) {
 // asNobody runs f without root's right to pass over file permissions, so that
 // tests see the same as root and as anyone. Linux keeps that right for each
 // thread (setfsuid(2)).
-func asNobody(f func() (*Tree, error), drop bool) (*Tree, error) {
+func asNobody(f func() error, drop bool) error {
 	if drop && os.Geteuid() == 0 {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
@@ -455,58 +505,15 @@ func asNobody(f func() (*Tree, error), drop bool) (*Tree, error) {
 	return f()
 }
 
-// A full disk in mid-run: the call fails with a reason, nothing half stands
-// under a final name, and once there is space the same call goes through.
-func TestDiskFullAndBack(t *testing.T) {
-	dir := t.TempDir()
-	tree := openTree(t, dir)
-	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
-	check(t, err)
-	defer full.Close()
-	check(t, tree.Begin(orchestrator.Document{Path: "a.pdf"}, 2))
-	check(t, tree.Page(donePage("a.pdf", 1)))
-
-	isFull := func(err error) {
-		t.Helper()
-		var w *WriteError
-		if !errors.As(err, &w) || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free some space") {
-			t.Fatalf("got %v, want a WriteError about space", err)
-		}
-	}
-	seg := tree.docs["a.pdf"]
-	good := seg.file
-	seg.file = full
-	isFull(tree.Page(failedPage("a.pdf", 2)))
-	seg.file = good
-	check(t, tree.Page(failedPage("a.pdf", 2)))
-
-	end := orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusPartial, PageCount: 2, Done: 1, Failed: 1}
-	goodLog := tree.failures.file
-	tree.failures.file = full
-	isFull(tree.End(end))
-	if got := files(t, dir); slices.Contains(got, "a.pdf.json") || slices.ContainsFunc(got, func(n string) bool { return strings.Contains(n, tempPrefix) }) {
-		t.Errorf("left %q", got)
-	}
-	tree.failures.file = goodLog
-	check(t, tree.End(end))
-	if d, err := ReadDocument(filepath.Join(dir, "a.pdf.json")); err != nil || len(d.Pages) != 2 {
-		t.Errorf("got %+v, %v", d, err)
-	}
-	check(t, tree.Finish())
-	if got := read(t, dir, failuresName); strings.Count(got, "\n") != 1 {
-		t.Errorf("failures: %s", got)
-	}
-}
-
 // A result never goes through a link out of the output directory.
 func TestLinksDoNotLeadOut(t *testing.T) {
 	dir, outside := t.TempDir(), t.TempDir()
 	check(t, os.Symlink(outside, filepath.Join(dir, "sub")))
 	tree := openTree(t, dir)
 	path := "sub/a.pdf"
-	check(t, tree.Begin(orchestrator.Document{Path: path}, 1))
-	check(t, tree.Page(donePage(path, 1)))
-	if err := tree.End(orchestrator.DocumentResult{Path: path, Status: orchestrator.StatusDone, PageCount: 1, Done: 1}); err == nil {
+	begin(t, tree, path, 1)
+	page(t, tree, donePage(path, 1))
+	if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: path, Status: orchestrator.StatusDone, PageCount: 1, Done: 1}); err == nil {
 		t.Error("written through a link")
 	}
 	if got := files(t, outside); len(got) != 0 {
@@ -524,16 +531,16 @@ func TestLongDocumentStaysOnDisk(t *testing.T) {
 	tree := openTree(t, dir)
 	region := orchestrator.Region{Label: "text", LabelRaw: "text", Score: 0.9, BBox: [4]float64{1, 2, 3, 4}}
 	regions := slices.Repeat([]orchestrator.Region{region}, 10)
-	check(t, tree.Begin(orchestrator.Document{Path: "long.pdf"}, pages))
+	begin(t, tree, "long.pdf", pages)
 	before := heapBytes()
 	for i := pages; i > 0; i-- {
-		check(t, tree.Page(donePage("long.pdf", i, regions...)))
+		page(t, tree, donePage("long.pdf", i, regions...))
 	}
 	// Twice 16 bytes: append grows ahead. The records themselves are 25 MB.
 	if grown := heapBytes() - before; grown > pages*32+1<<20 {
 		t.Errorf("heap grew by %d bytes for %d pages", grown, pages)
 	}
-	check(t, tree.End(orchestrator.DocumentResult{Path: "long.pdf", Status: orchestrator.StatusDone, PageCount: pages, Done: pages}))
+	check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: "long.pdf", Status: orchestrator.StatusDone, PageCount: pages, Done: pages}))
 	data := read(t, dir, "long.pdf.json")
 	if n := strings.Count(data, "\n"); n != pages+2 {
 		t.Errorf("%d lines, want %d", n, pages+2)
@@ -575,22 +582,43 @@ func FuzzString(f *testing.F) {
 	})
 }
 
+// Documents that end while others are in work share the flushes of the disk.
 func BenchmarkDocument(b *testing.B) {
-	tree, err := Open(Config{Dir: b.TempDir(), Model: testModel})
+	tree, err := Open(Config{Dir: b.TempDir(), Fresh: true})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer tree.Close()
+	if err := tree.Start(testModel, nil); err != nil {
+		b.Fatal(err)
+	}
 	region := orchestrator.Region{Label: "text", LabelRaw: "text", Score: 0.9, BBox: [4]float64{1, 2, 3, 4}}
 	regions := slices.Repeat([]orchestrator.Region{region}, 15)
 	const pages = 10
+	ctx := b.Context()
+	if _, err := tree.Begin(ctx, document("other.pdf")); err != nil {
+		b.Fatal(err)
+	}
+	var group sync.WaitGroup
+	n := 0
 	for b.Loop() {
-		_ = tree.Begin(orchestrator.Document{Path: "a.pdf"}, pages)
+		n++
+		path := fmt.Sprintf("%d/%d.pdf", n/1000, n)
+		_, _ = tree.Begin(ctx, document(path))
+		_ = tree.Opened(ctx, document(path), pages)
 		for i := range pages {
-			_ = tree.Page(donePage("a.pdf", i+1, regions...))
+			_ = tree.Page(ctx, donePage(path, i+1, regions...))
 		}
-		if err := tree.End(orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusDone, PageCount: pages, Done: pages}); err != nil {
+		group.Add(1)
+		stands := func(err error) {
+			if err != nil {
+				b.Error(err)
+			}
+			group.Done()
+		}
+		if err := tree.End(ctx, orchestrator.DocumentResult{Path: path, Status: orchestrator.StatusDone, PageCount: pages, Done: pages}, stands); err != nil {
 			b.Fatal(err)
 		}
 	}
+	group.Wait()
 }

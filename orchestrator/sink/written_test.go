@@ -16,8 +16,8 @@ func TestWritten(t *testing.T) {
 	}
 	write(t, tree, "a.pdf", donePage("a.pdf", 1), failedPage("a.pdf", 2))
 	write(t, tree, "sub/b.pdf", donePage("sub/b.pdf", 1))
-	check(t, tree.Begin(orchestrator.Document{Path: "c.pdf"}, 3))
-	check(t, tree.End(orchestrator.DocumentResult{Path: "c.pdf", Status: orchestrator.StatusCancelled, PageCount: 3, Cancelled: 3}))
+	begin(t, tree, "c.pdf", 3)
+	check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: "c.pdf", Status: orchestrator.StatusCancelled, PageCount: 3, Cancelled: 3}))
 	var want int64
 	for _, name := range []string{"a.pdf.json", "sub/b.pdf.json"} {
 		info, err := os.Stat(filepath.Join(dir, name))

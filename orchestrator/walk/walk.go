@@ -11,8 +11,11 @@ package walk
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"log/slog"
@@ -45,6 +48,9 @@ type Config struct {
 	// Output is the output directory, not to be walked when it lies inside an
 	// input; empty for none.
 	Output string
+	// Checksum has Documents read each file and give a digest of its content
+	// (Document.Sum).
+	Checksum bool
 	// Log is told of links that are not followed; nil for nobody.
 	Log *slog.Logger
 }
@@ -167,7 +173,7 @@ func (w *Walker) Close() error {
 // Document.Open fails with a [*orchestrator.PageError].
 func (w *Walker) Documents(ctx context.Context) iter.Seq[orchestrator.Document] {
 	return func(yield func(orchestrator.Document) bool) {
-		w.find(ctx, w.cfg.Log, func(f found) bool { return yield(f.document()) })
+		w.find(ctx, w.cfg.Log, func(f found) bool { return yield(f.document(w.cfg.Checksum)) })
 	}
 }
 
@@ -303,16 +309,34 @@ func matches(patterns []string, name string) bool {
 	})
 }
 
-// document makes the document of what was found. The size is looked up here;
-// of something that has gone it is 0, and Open tells the rest.
-func (f found) document() orchestrator.Document {
-	var size int64
+// document makes the document of what was found. Size and time are looked up
+// here; of something that has gone they are 0, and Open tells the rest.
+func (f found) document(checksum bool) orchestrator.Document {
+	doc := orchestrator.Document{Path: f.path, Open: f.open}
 	if f.err == nil {
 		if info, err := f.root.dir.Stat(f.name); err == nil && info.Mode().IsRegular() {
-			size = info.Size()
+			doc.Size, doc.ModTime = info.Size(), info.ModTime()
+			if checksum {
+				doc.Sum = f.sum()
+			}
 		}
 	}
-	return orchestrator.Document{Path: f.path, Size: size, Open: f.open}
+	return doc
+}
+
+// sum is the digest of a file's content, and empty when that cannot be read:
+// whoever opens it will hear why.
+func (f found) sum() string {
+	file, err := f.open()
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, file); err != nil {
+		return ""
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 func (f found) open() (*os.File, error) {

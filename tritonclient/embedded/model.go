@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"time"
 
 	modelrepository "quire/model_repository"
 	"quire/scripts"
@@ -89,19 +90,44 @@ func PrepareModel(ctx context.Context, o Options, repository string) error {
 // without a model, and returns its directory. What is there already stays: it
 // may have been tuned.
 func BundledRepository(o Options) (string, error) {
+	return layOutRepository(o, modelrepository.Files, func(content []byte) []byte { return content })
+}
+
+// BenchRepository lays out a model repository for measuring, and returns its
+// directory: in place of the layout model it has one with the same tensors that
+// computes nothing and answers always the same, perBatch + perPage × pages after
+// it was asked.
+func BenchRepository(o Options, perBatch, perPage time.Duration) (string, error) {
+	files, err := fs.Sub(scripts.BenchRepository, "bench_repository/instant")
+	if err != nil {
+		return "", err
+	}
+	return layOutRepository(o, files, func(content []byte) []byte {
+		for key, value := range map[string]time.Duration{"bench.batch_ms": perBatch, "bench.page_ms": perPage} {
+			line := "parameters { key: %q value { string_value: %q } }"
+			was, is := fmt.Sprintf(line, key, "0"), fmt.Sprintf(line, key, strconv.FormatFloat(value.Seconds()*1000, 'f', -1, 64))
+			content = bytes.Replace(content, []byte(was), []byte(is), 1) // other files have no such line
+		}
+		return content
+	})
+}
+
+// layOutRepository puts a repository of this binary into the cache directory,
+// each file as edit returns it. What is there already stays.
+func layOutRepository(o Options, from fs.FS, edit func([]byte) []byte) (string, error) {
 	cache, err := o.cacheDir()
 	if err != nil {
 		return "", err
 	}
 	parts := []string{layoutVersion}
 	files := map[string][]byte{}
-	err = fs.WalkDir(modelrepository.Files, ".", func(name string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		content, err := fs.ReadFile(modelrepository.Files, name)
-		files[name] = content
-		parts = append(parts, name, string(content))
+		content, err := fs.ReadFile(from, name)
+		files[name] = edit(content)
+		parts = append(parts, name, string(files[name]))
 		return err
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"quire/scripts"
 )
@@ -83,5 +84,34 @@ func TestBundledRepository(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, LayoutModel, "labels.txt")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestBenchRepository(t *testing.T) {
+	o := Options{Cache: t.TempDir()}
+	instant, err := BenchRepository(o, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow, err := BenchRepository(o, 6*time.Millisecond, 800*time.Microsecond)
+	if err != nil || slow == instant {
+		t.Fatalf("%s, %v", slow, err)
+	}
+	for dir, wanted := range map[string][]string{
+		instant: {`"bench.batch_ms" value { string_value: "0" }`, `"bench.page_ms" value { string_value: "0" }`},
+		slow:    {`"bench.batch_ms" value { string_value: "6" }`, `"bench.page_ms" value { string_value: "0.8" }`},
+	} {
+		config, err := os.ReadFile(filepath.Join(dir, LayoutModel, "configs", "cpu.pbtxt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range wanted {
+			if !strings.Contains(string(config), want) {
+				t.Errorf("%s has no %s", dir, want)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(dir, LayoutModel, "1", "model.py")); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -13,11 +13,12 @@ import (
 	"quire/tritonclient/guard"
 )
 
-// How often Supervise starts a server again: a crash now and then must not end
-// a run of days, and a server that some page crashes each time must not be
-// started for ever.
+// How often Supervise starts a server again that does no work in between: a
+// crash now and then must not end a run of days, nor must the search for the
+// page that causes it (one crash for each halving of a batch, and a few), and a
+// server that always crashes must not be started for ever.
 const (
-	maxRestarts   = 5
+	maxRestarts   = 10
 	restartWindow = 10 * time.Minute
 	// restartPause comes before another try of a start that failed.
 	restartPause = time.Second
@@ -30,15 +31,21 @@ const (
 // on without that process: it says that the model is ready, and fails every
 // request.) A model may be reloaded meanwhile, but not all unloaded. It returns
 // nil once ctx has ended, and an error when the guard is lost, or when the server
-// has ended, or failed to start, once more after 5 starts within 10 minutes. It
-// must have returned before Stop, Kill or Restart is called.
-func (s *Server) Supervise(ctx context.Context, log *slog.Logger) error {
-	return s.supervise(ctx, log, maxRestarts)
+// has ended, or failed to start, once more after 10 starts within 10 minutes
+// between which done did not grow: it counts the work that the server has done,
+// and may be nil when nobody counts. Supervise must have returned before Stop,
+// Kill or Restart is called.
+func (s *Server) Supervise(ctx context.Context, log *slog.Logger, done func() int64) error {
+	if done == nil {
+		done = func() int64 { return 0 }
+	}
+	return s.supervise(ctx, log, done, maxRestarts)
 }
 
-func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) error {
-	var restarts []time.Time // within the window, oldest first
+func (s *Server) supervise(ctx context.Context, log *slog.Logger, done func() int64, most int) error {
+	var restarts []time.Time // within the window and since work was done, oldest first
 	var failed error         // why the last start did; nil when the server ran
+	before := done()
 	for {
 		lost := false
 		if failed == nil {
@@ -57,11 +64,14 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, most int) erro
 			how = errors.New(s.State().String() + s.saveLog())
 		}
 		now := time.Now()
+		if n := done(); n > before {
+			before, restarts = n, nil
+		}
 		for len(restarts) > 0 && now.Sub(restarts[0]) > restartWindow {
 			restarts = restarts[1:]
 		}
 		if len(restarts) >= most {
-			return fmt.Errorf("embedded Triton ended after %d restarts within %v, last: %w; %s", most, restartWindow, how, wayOut)
+			return fmt.Errorf("embedded Triton ended after %d restarts within %v without doing any work, last: %w; %s", most, restartWindow, how, wayOut)
 		}
 		restarts = append(restarts, now)
 		log.Warn("the embedded Triton ended and is started again", "end", how, "restart", len(restarts), "at_most", most, "within", restartWindow)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -13,13 +14,13 @@ import (
 
 // supervised supervises a server until the function that it returns is called,
 // and passes on what is logged.
-func supervised(t *testing.T, s *Server, most int) (said <-chan string, stop func() error) {
+func supervised(t *testing.T, s *Server, most int, done func() int64) (said <-chan string, stop func() error) {
 	t.Helper()
 	lines := make(chan string, 100)
 	log := slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) { lines <- string(p); return len(p), nil }), nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
-	go func() { result <- s.supervise(ctx, log, most); close(lines) }()
+	go func() { result <- s.supervise(ctx, log, done, most); close(lines) }()
 	return lines, func() error { cancel(); return <-result }
 }
 
@@ -40,7 +41,8 @@ func TestSupervise(t *testing.T) {
 	o := options(t)
 	s := startServer(t, identityConfig(o, repository(t)))
 	addr := s.Addr()
-	said, stop := supervised(t, s, 2)
+	var done atomic.Int64
+	said, stop := supervised(t, s, 1, done.Load)
 	kill := func() {
 		t.Helper()
 		if err := syscall.Kill(s.Pid(), syscall.SIGKILL); err != nil {
@@ -51,6 +53,7 @@ func TestSupervise(t *testing.T) {
 	wantLine(t, said, "signal 9")
 	wantLine(t, said, "is back")
 	wantIdentity(t, addr)
+	done.Add(1) // so that the next one is the first again
 
 	model := children(t, s.Pid())
 	if len(model) != 1 {
@@ -67,7 +70,7 @@ func TestSupervise(t *testing.T) {
 	for range said { // until it gives up
 	}
 	err := stop()
-	for _, want := range []string{"after 2 restarts", "signal 9", "tritonserver.log", "--triton ADDR"} {
+	for _, want := range []string{"after 1 restarts", "signal 9", "tritonserver.log", "--triton ADDR"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}
@@ -79,7 +82,7 @@ func TestSupervise(t *testing.T) {
 	if err := broken.pickPorts(); err != nil {
 		t.Fatal(err)
 	}
-	err = broken.supervise(t.Context(), slog.New(slog.DiscardHandler), 2)
+	err = broken.supervise(t.Context(), slog.New(slog.DiscardHandler), done.Load, 2)
 	if err == nil || !strings.Contains(err.Error(), "did not start") || !strings.Contains(err.Error(), "'identity'") {
 		t.Errorf("a server that cannot start: %v", err)
 	}
@@ -95,13 +98,14 @@ func TestSuperviseStops(t *testing.T) {
 	o := options(t)
 	o.Guard = g
 	s := startServer(t, identityConfig(o, repository(t)))
-	_, stop := supervised(t, s, 1)
+	idle := func() int64 { return 0 }
+	_, stop := supervised(t, s, 1, idle)
 	if err := stop(); err != nil {
 		t.Errorf("told to stop: %v", err)
 	}
 	wantIdentity(t, s.Addr())
 
-	said, stop := supervised(t, s, 5)
+	said, stop := supervised(t, s, 5, idle)
 	if err := syscall.Kill(g.Pid(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

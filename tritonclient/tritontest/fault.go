@@ -111,6 +111,16 @@ func DoubledOutput(output string) Fault {
 	})
 }
 
+// ForRequest gives the answer another request's ID.
+func ForRequest(id string) Fault {
+	return Fault{Edit: func(r *inferencepb.ModelInferResponse) { r.Id = id }}
+}
+
+// FromModel says that another model answered.
+func FromModel(name, version string) Fault {
+	return Fault{Edit: func(r *inferencepb.ModelInferResponse) { r.ModelName, r.ModelVersion = name, version }}
+}
+
 // WrongShape gives an output another shape, and bytes to match.
 func WrongShape(output string, shape ...int64) Fault {
 	return edit(output, func(r *inferencepb.ModelInferResponse, i int) {

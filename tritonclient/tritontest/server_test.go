@@ -137,8 +137,8 @@ func TestReload(t *testing.T) {
 		t.Errorf("the old shape after a reload: %v", err)
 	}
 	stats, err := c.Statistics(ctx, "layout", "")
-	if err != nil || stats[0].GetInferenceCount() != 0 {
-		t.Errorf("counters survived a reload: %v, %v", stats, err)
+	if err != nil || stats.Inferences != 0 {
+		t.Errorf("counters survived a reload: %+v, %v", stats, err)
 	}
 }
 

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -331,7 +332,7 @@ static int walk(fz_context *ctx, pdf_obj *node, const ancestor *up, int depth, i
 	return count;
 }
 
-static int count_pages(fz_context *ctx, fz_document *doc)
+static int count_pages(fz_context *ctx, fz_document *doc, int64_t size)
 {
 	pdf_document *pdf = pdf_specifics(ctx, doc);
 	if (!pdf)
@@ -341,8 +342,9 @@ static int count_pages(fz_context *ctx, fz_document *doc)
 	if (!pdf_is_dict(ctx, tree))
 		return 0;
 	/* A tree whose nodes have one parent each visits an object once; kids that
-	 * are listed twice are odd but drawn by every viewer. */
-	int budget = 4 * pdf_xref_len(ctx, pdf) + 1024;
+	 * are listed twice are odd but drawn by every viewer. The table of objects
+	 * may claim any number of them; none takes less than a byte of the file. */
+	int budget = (int)fmin(4.0 * pdf_xref_len(ctx, pdf), (double)size) + 1024;
 	int n = walk(ctx, tree, NULL, 0, &budget);
 	/* A catalog may name a page where the tree should be. */
 	if (pdf_to_int(ctx, pdf_dict_gets(ctx, tree, "Count")) != n)
@@ -376,6 +378,7 @@ int engine_open(engine *e, int fd, int format, const char *const *passwords, int
 	volatile int pages = 0, locked = 0;
 	int code = FITZ_ERROR_NONE;
 	const char *message = "";
+	struct stat st;
 
 	engine_close(e);
 	engine_begin(e);
@@ -403,7 +406,7 @@ int engine_open(engine *e, int fd, int format, const char *const *passwords, int
 		if (!locked && fz_is_document_reflowable(ctx, e->doc))
 			fz_layout_document(ctx, e->doc, LAYOUT_WIDTH, LAYOUT_HEIGHT, LAYOUT_EM);
 		if (!locked)
-			pages = count_pages(ctx, e->doc);
+			pages = count_pages(ctx, e->doc, fstat(fd, &st) < 0 ? 0 : st.st_size);
 		fz_flush_warnings(ctx);
 	}
 	fz_always(ctx)

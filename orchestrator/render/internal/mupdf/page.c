@@ -151,8 +151,9 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 		page = fz_load_page(ctx, e->doc, number);
 		if (!pdf) {
 			fz_rect b = fz_bound_page(ctx, page);
-			out->width = out->crop[2] = (double)b.x1 - b.x0;
-			out->height = out->crop[3] = (double)b.y1 - b.y0;
+			/* The rectangle of an image that cannot be read is inside out. */
+			out->width = out->crop[2] = fmax(0, (double)b.x1 - b.x0);
+			out->height = out->crop[3] = fmax(0, (double)b.y1 - b.y0);
 			view.e = -b.x0;
 			view.f = -b.y0;
 		}

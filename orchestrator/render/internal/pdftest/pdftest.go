@@ -5,21 +5,18 @@ package pdftest
 import (
 	"bytes"
 	"compress/zlib"
-	"crypto/md5"
-	"crypto/rc4"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // File is a PDF file in the making. Objects are numbered from 1 in the order
 // they are added; object 1 must be the catalog.
 type File struct {
-	objects []object
-	// password, when hasPassword, encrypts strings and streams (RC4, 40 bits).
-	password    string
-	hasPassword bool
+	objects  []object
+	security *security
 }
 
 type object struct {
@@ -44,31 +41,13 @@ func (f *File) Stream(dict string, data []byte) int {
 }
 
 // Encrypt makes the file one that opens with this user password only.
-func (f *File) Encrypt(password string) { f.password, f.hasPassword = password, true }
+func (f *File) Encrypt(password string) { f.EncryptAs(RC4With40Bits, password, password) }
 
-// padding is the string of PDF 32000-1, 7.6.3.3, algorithm 2.
-var padding = []byte("\x28\xBF\x4E\x5E\x4E\x75\x8A\x41\x64\x00\x4E\x56\xFF\xFA\x01\x08\x2E\x2E\x00\xB6\xD0\x68\x3E\x80\x2F\x0C\xA9\xFE\x64\x53\x69\x7A")
-
-var fileID = []byte("quire test file.")
-
-// key is algorithm 2 for revision 2; o is the owner entry.
-func (f *File) key(o []byte) []byte {
-	h := md5.New()
-	h.Write(append([]byte(f.password), padding...)[:32])
-	h.Write(o)
-	binary.Write(h, binary.LittleEndian, int32(-4))
-	h.Write(fileID)
-	return h.Sum(nil)[:5]
-}
-
-func crypt(key, data []byte) []byte {
-	c, err := rc4.NewCipher(key)
-	if err != nil {
-		panic(err) // a key of 5 to 10 bytes
-	}
-	out := make([]byte, len(data))
-	c.XORKeyStream(out, data)
-	return out
+// EncryptAs makes the file one that opens with either password. An empty user
+// password opens it for everyone. Strings are not encrypted, only streams: a
+// file made here has none.
+func (f *File) EncryptAs(way Encryption, user, owner string) {
+	f.security = newSecurity(way, user, owner)
 }
 
 // Bytes returns the file.
@@ -76,15 +55,8 @@ func (f *File) Bytes() []byte {
 	var out bytes.Buffer
 	out.WriteString("%PDF-1.7\n")
 	encrypt := ""
-	var key []byte
-	if f.hasPassword {
-		// Algorithms 3 and 4: the owner's password is the user's.
-		padded := append([]byte(f.password), padding...)[:32]
-		owner := md5.Sum(padded)
-		o := crypt(owner[:5], padded)
-		key = f.key(o)
-		u := crypt(key, padding)
-		encrypt = fmt.Sprintf("/Encrypt <</Filter/Standard/V 1/R 2/P -4/O<%x>/U<%x>>>", o, u)
+	if f.security != nil {
+		encrypt = "/Encrypt " + f.security.dictionary
 	}
 	offsets := make([]int, len(f.objects))
 	for i, o := range f.objects {
@@ -94,10 +66,8 @@ func (f *File) Bytes() []byte {
 			continue
 		}
 		data := o.stream
-		if f.hasPassword {
-			n := i + 1
-			sum := md5.Sum(append(append([]byte{}, key...), byte(n), byte(n>>8), byte(n>>16), 0, 0))
-			data = crypt(sum[:10], data)
+		if f.security != nil {
+			data = f.security.stream(i+1, data)
 		}
 		fmt.Fprintf(&out, "%d 0 obj\n<<%s/Length %d>>\nstream\n", i+1, o.body, len(data))
 		out.Write(data)
@@ -146,6 +116,40 @@ func Simple(extra string, pages ...Page) *File {
 		f.Stream("", []byte(p.Content))
 	}
 	return f
+}
+
+// Many returns a file of so many pages, all red and 200×100 points, in a tree
+// whose nodes have up to wide kids each.
+func Many(pages, wide int) []byte {
+	f := &File{}
+	f.Add("<</Type/Catalog/Pages 2 0 R>>")
+	f.Add("") // the root, when its kids are known
+	content := f.Stream("", []byte("1 0 0 rg 0 0 200 100 re f"))
+	type node struct{ object, pages int }
+	var level []node
+	for range pages {
+		level = append(level, node{f.Add(fmt.Sprintf("<</Type/Page/Contents %d 0 R", content)), 1})
+	}
+	for level[0].object != 2 {
+		var up []node
+		for kids := range slices.Chunk(level, wide) {
+			parent := node{object: 2}
+			if len(level) > wide {
+				parent.object = f.Add("")
+			}
+			var list strings.Builder
+			for _, kid := range kids {
+				parent.pages += kid.pages
+				fmt.Fprintf(&list, "%d 0 R ", kid.object)
+				f.objects[kid.object-1].body += fmt.Sprintf("/Parent %d 0 R>>", parent.object)
+			}
+			f.objects[parent.object-1].body = fmt.Sprintf("<</Type/Pages/MediaBox[0 0 200 100]/Count %d/Kids[%s]", parent.pages, list.String())
+			up = append(up, parent)
+		}
+		level = up
+	}
+	f.objects[1].body += ">>"
+	return f.Bytes()
 }
 
 // Endless returns a file whose one page runs 2^depth operators by forms that

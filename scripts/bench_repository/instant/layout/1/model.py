@@ -6,12 +6,14 @@ It answers every page with the same few regions after
 
 milliseconds, two parameters of its config. With both 0 everything that is left
 to measure is quire, the wire and the server; with both above 0 it behaves like
-a GPU, for which a batch has a price of its own and each page adds little.
+a GPU, for which a batch has a price of its own and each page adds little, and
+which all instances share: one executes at a time.
 
 For Triton's Python backend, as quire's embedded server has it.
 """
 
 import ctypes
+import fcntl
 import json
 import time
 
@@ -43,6 +45,8 @@ def milliseconds(config, key):
 class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
+        # Instances are processes; a lock on this file is one for all of them.
+        self.device = open(__file__, "rb")
         self.batch_ms, self.page_ms = milliseconds(config, "bench.batch_ms"), milliseconds(config, "bench.page_ms")
         page = {output["name"]: [int(d) for d in output["dims"]] for output in config["output"]}
         self.page = {
@@ -58,7 +62,9 @@ class TritonPythonModel:
         pages = [pb_utils.get_input_tensor_by_name(request, "pages").shape()[0] for request in requests]
         took = self.batch_ms + self.page_ms * sum(pages)
         if took:
+            fcntl.flock(self.device, fcntl.LOCK_EX)
             time.sleep(took / 1000)
+            fcntl.flock(self.device, fcntl.LOCK_UN)
         return [pb_utils.InferenceResponse(output_tensors=[
             pb_utils.Tensor.from_dlpack(name, Lent(np.repeat(one[np.newaxis], count, axis=0)))
             for name, one in self.page.items()

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// engineFlags are the flags of every command that moves pages.
+func engineFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "workers", EnvVars: []string{"QUIRE_WORKERS"}, Usage: "draw `N` pages at once", DefaultText: "the CPUs of this machine"},
+		&cli.IntFlag{Name: "batch", EnvVars: []string{"QUIRE_BATCH"}, Usage: "send at most `N` pages in a request", DefaultText: "quire.batch, else max_batch_size of the served config"},
+		&cli.IntFlag{Name: "in-flight", EnvVars: []string{"QUIRE_IN_FLIGHT"}, Usage: "have at most `N` requests at the server", DefaultText: "quire.in_flight of the served config, else its instances + 1"},
+		&cli.DurationFlag{Name: "max-age", EnvVars: []string{"QUIRE_MAX_AGE"}, Usage: "let the first page of a batch wait at most `TIME` for others; 0: not at all", DefaultText: "quire.max_age_ms of the served config, else 20ms"},
+	}
+}
+
+// engineChoice is what engineFlags said, as orchestrator.Config has it.
+type engineChoice struct {
+	workers, batch, inFlight int
+	maxAge                   time.Duration
+}
+
+func engineChoiceOf(c *cli.Context) (engineChoice, error) {
+	e := engineChoice{
+		workers: c.Int("workers"), batch: c.Int("batch"), inFlight: c.Int("in-flight"), maxAge: c.Duration("max-age"),
+	}
+	for _, name := range []string{"workers", "batch", "in-flight"} {
+		if n := c.Int(name); c.IsSet(name) && n < 1 {
+			return e, fmt.Errorf("--%s %d: it must be at least 1", name, n)
+		}
+	}
+	// On the command line 0 means 0; in a Config that is what a negative
+	// number says.
+	if c.IsSet("max-age") {
+		if e.maxAge < 0 {
+			return e, fmt.Errorf("--max-age %v: it must not be negative", e.maxAge)
+		}
+		if e.maxAge == 0 {
+			e.maxAge = -1
+		}
+	}
+	return e, nil
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"quire/tritonclient"
+	"quire/tritonclient/embedded"
+	"quire/tritonclient/guard"
+)
+
+// make torture sets the first, and a seed to repeat what it found the second.
+var (
+	rounds = flag.Int("rounds", 6, "how many runs TestKilledRunsResume kills")
+	seed   = flag.Uint64("seed", 0, "what its moments are drawn from; 0: the time")
+)
+
+// A batch is small here, so that little is on its way.
+const (
+	tortureBatch    = 4
+	tortureInFlight = 2
+	// onTheWay bounds the pages that the server has answered and the journal
+	// does not have: requests in flight, results on their way to the one
+	// goroutine that writes them, and the one in its hand.
+	onTheWay = tortureBatch*tortureInFlight + 2*tortureBatch + 1
+)
+
+// instantServer starts a server whose model computes nothing, and takes so many
+// milliseconds for each batch. It outlives the runs of a test.
+func instantServer(t *testing.T, batchMS int) *embedded.Server {
+	t.Helper()
+	repository := t.TempDir()
+	if err := os.CopyFS(repository, os.DirFS("../../scripts/bench_repository/instant")); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(repository, "layout/configs/cpu.pbtxt")
+	data, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const was = `"bench.batch_ms" value { string_value: "0" }`
+	text := strings.Replace(string(data), was, strings.Replace(was, `"0"`, fmt.Sprintf(`"%d"`, batchMS), 1), 1)
+	if err := os.WriteFile(config, []byte(text), 0o666); err != nil || batchMS > 0 && text == string(data) {
+		t.Fatalf("the model's config was not changed: %v", err)
+	}
+	g, err := guard.Start(t.Context(), guard.Config{Name: "quiretest"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	server, err := embedded.Start(t.Context(), embedded.Config{Options: embedded.Options{Guard: g}, ModelRepository: repository})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
+}
+
+// tortureDocuments are short and long documents, and some that fail.
+func tortureDocuments(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, args := range [][]string{
+		{"--many", filepath.Join(dir, "many"), "80"},
+		{"--long", filepath.Join(dir, "long.pdf"), "150"},
+		{"--long", filepath.Join(dir, "sub/long.pdf"), "100"},
+		{filepath.Join(dir, "odd"), "good.pdf", "missing_page.pdf", "zero_byte.pdf", "not_pdf.pdf", "no_pages.pdf", "encrypted_user.pdf"},
+	} {
+		if err := os.MkdirAll(filepath.Join(dir, "sub"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := command("python3", append([]string{"../../scripts/make_odd.py"}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// Runs that are killed at random moments, once or twice, and resumed, leave what
+// an unbroken run leaves, in every byte; the accounts are the same, and no page
+// is done again but those that were on their way. So do runs of which a worker
+// is killed, or the server.
+func TestKilledRunsResume(t *testing.T) {
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", *seed)
+	rnd := rand.New(rand.NewPCG(*seed, 0))
+	docs, server := tortureDocuments(t), instantServer(t, 0)
+	client, err := tritonclient.New(server.Addr(), tritonclient.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	answered := func() uint64 {
+		t.Helper()
+		s, err := client.Statistics(t.Context(), "layout", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Inferences
+	}
+	run := func(out string) *program {
+		t.Helper()
+		return start(t, nil, "run", docs, "-o", out, "--triton", server.Addr(),
+			"--batch", fmt.Sprint(tortureBatch), "--in-flight", fmt.Sprint(tortureInFlight), "--workers", "2")
+	}
+
+	whole := filepath.Join(t.TempDir(), "whole")
+	begun := time.Now()
+	p := run(whole)
+	code := p.wait()
+	took := time.Since(begun)
+	account, want := p.accounts(), contents(t, whole)
+	pages := uint64(account.pagesDone)
+	if code != exitSomeFailed || account.documents < 80 || account.partial == 0 || answered() != pages {
+		t.Fatalf("the unbroken run: exit code %d, %+v, the server answered %d pages", code, account, answered())
+	}
+
+	// alive lets a part of the time of a run go by, and tells whether the run
+	// still goes on.
+	alive := func(p *program) bool {
+		moment := time.NewTimer(time.Duration(rnd.Int64N(int64(took))))
+		defer moment.Stop()
+		select {
+		case <-p.ended:
+			return false
+		case <-moment.C:
+			return true
+		}
+	}
+	kills := map[string]int{}
+	again := uint64(0)
+	for round := range *rounds {
+		t.Run(fmt.Sprint(round), func(t *testing.T) {
+			var p *program
+			var out string
+			var before uint64
+			victim, times := "quire", uint64(0)
+			switch {
+			case round%6 == 4:
+				victim = nameWorker
+			case round%6 == 5:
+				victim = nameServer
+			}
+			for p == nil || !alive(p) || victim == nameWorker && len(p.named(nameWorker)) == 0 { // too early or too late: once more
+				if p != nil {
+					p.wait()
+				}
+				out = filepath.Join(t.TempDir(), "out")
+				before = answered()
+				p = run(out)
+			}
+			var restart sync.WaitGroup
+			switch victim {
+			case "quire":
+				for twice := rnd.IntN(2) == 1; times == 0 || times == 1 && twice && alive(p); times++ {
+					p.signal(syscall.SIGKILL)
+					p.wait()
+					for name, content := range contents(t, out) {
+						if name != "run.json" && name != "failed.jsonl" && content != want[name] {
+							t.Errorf("after the kill %s is %q", name, content)
+						}
+					}
+					p = run(out)
+				}
+				kills[victim] += int(times)
+			case nameWorker:
+				if pids := p.named(nameWorker); len(pids) > 0 && syscall.Kill(pids[0], syscall.SIGKILL) == nil {
+					kills[victim]++
+				}
+			case nameServer:
+				kills[victim]++
+				restart.Go(func() {
+					if err := server.Restart(context.Background()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			code := p.wait()
+			restart.Wait()
+			if code != exitSomeFailed {
+				t.Errorf("exit code %d", code)
+			}
+			if names := differ(contents(t, out), want); len(names) > 0 {
+				t.Errorf("other than after an unbroken run: %v", names)
+			}
+			onlyResults(t, out)
+			if left, _ := filepath.Glob(out + "/.quire/left-*"); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+			a := p.accounts()
+			done, pagesDone := a.inAll()
+			if a.documents != account.documents || done != account.done || a.partial+a.partialBefore != account.partial || a.failed+a.failedBefore != account.failed ||
+				a.pages != account.pages || pagesDone != account.pagesDone || a.pagesFailed+a.pagesFailedBefore != account.pagesFailed {
+				t.Errorf("the account is %+v, of an unbroken run %+v", a, account)
+			}
+			if victim == nameServer {
+				return // its counters are gone with it
+			}
+			more := answered() - before - pages
+			again += more
+			if more > times*onTheWay {
+				t.Errorf("%d pages were done again after %d kills, more than %d on their way each time", more, times, onTheWay)
+			}
+		})
+	}
+	t.Logf("kills: %v; %d pages were done again", kills, again)
+	if kills["quire"] == 0 {
+		t.Error("nothing was killed")
+	}
+}

@@ -1,0 +1,388 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"quire/orchestrator"
+	"quire/orchestrator/layout"
+	"quire/orchestrator/render"
+	"quire/orchestrator/tune"
+	"quire/tritonclient/embedded"
+	"quire/tritonclient/guard"
+	"quire/tritonclient/modelconfig"
+)
+
+func tuneCommand(stop stops) *cli.Command {
+	return &cli.Command{
+		Name:      "tune",
+		Usage:     "measure batch settings on your pages, and write the best into the model's config",
+		ArgsUsage: "[DIR|FILE…]",
+		Description: "Draws a sample of the documents, or of quire's own, and tries largest batch,\n" +
+			"instances and queue delay of the served model together with quire's batch, age\n" +
+			"and requests in flight, live, by loading the model with other settings. Says\n" +
+			"what limits, and prints what to change in the config; --write changes it. The\n" +
+			"server is put back to what it was in any case. docs/tuning.md tells how to read\n" +
+			"what it prints. Keep the server and this machine quiet meanwhile.",
+		Flags: slices.Concat([]cli.Flag{
+			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "tune the model of the server at `HOST:PORT` (its gRPC port)", DefaultText: "start one on the CPU"},
+			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "the config to change is in `DIR`, which the server that quire starts serves", DefaultText: "./model_repository if it is there, else quire's own copy; none with --triton"},
+			&cli.StringFlag{Name: "config-name", EnvVars: []string{"QUIRE_CONFIG_NAME"}, Usage: "change configs/`NAME`.pbtxt of the model, as the server's --model-config-name says", DefaultText: "cpu for the server that quire starts, else config.pbtxt"},
+			&cli.BoolFlag{Name: "write", EnvVars: []string{"QUIRE_WRITE"}, Usage: "write the config, keeping a copy of the old one, and have the server load it"},
+			&cli.StringFlag{Name: "objective", EnvVars: []string{"QUIRE_OBJECTIVE"}, Usage: "look for the most pages a second (throughput) or the lowest 99th percentile of a page at 80 % of what the server does now (latency): `WORD`", Value: "throughput"},
+			&cli.DurationFlag{Name: "max-p99", EnvVars: []string{"QUIRE_MAX_P99"}, Usage: "choose nothing by which 1 % of the pages take longer than `TIME`, at the server's peak too", DefaultText: "no limit"},
+			&cli.Float64Flag{Name: "max-gpu-mem", EnvVars: []string{"QUIRE_MAX_GPU_MEM"}, Usage: "choose nothing by which the server is seen to use more than `GB` of GPU memory", DefaultText: "no limit"},
+			&cli.IntFlag{Name: "largest-batch", EnvVars: []string{"QUIRE_LARGEST_BATCH"}, Usage: "try batches of at most `N` pages", Value: 64},
+			&cli.StringFlag{Name: "fields", EnvVars: []string{"QUIRE_FIELDS"}, Usage: "change only these `FIELDS`, separated by commas: max_batch, instances, delay, batch, max_age, in_flight", DefaultText: "all"},
+			&cli.DurationFlag{Name: "budget", EnvVars: []string{"QUIRE_BUDGET"}, Usage: "measure for about `TIME`", Value: 10 * time.Minute},
+			&cli.BoolFlag{Name: "server-only", EnvVars: []string{"QUIRE_SERVER_ONLY"}, Usage: "choose by the server alone, for one that several machines draw for"},
+			&cli.BoolFlag{Name: "exhaustive", EnvVars: []string{"QUIRE_EXHAUSTIVE"}, Usage: "try every setting of a grid, which takes as long as it takes; to see what the search is worth"},
+			&cli.StringFlag{Name: "metrics", EnvVars: []string{"QUIRE_METRICS"}, Usage: "read the use of the GPU from the server's metrics at `HOST:PORT`", DefaultText: "port 8002 of the host in --triton, if it has a GPU"},
+			&cli.StringFlag{Name: "html", EnvVars: []string{"QUIRE_HTML"}, Usage: "also write the report, with pictures, into `FILE`", DefaultText: "none"},
+			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print one JSON object (docs/tuning.md)"},
+			&cli.IntFlag{Name: "workers", EnvVars: []string{"QUIRE_WORKERS"}, Usage: "draw `N` pages at once", DefaultText: "the CPUs of this machine"},
+			transportFlag(),
+		}, connectionFlags(), inputFlags(), []cli.Flag{logLevelFlag()}),
+		Action: func(c *cli.Context) error { return tuneRun(c, stop) },
+	}
+}
+
+// tuneConfig is the command line, checked.
+type tuneConfig struct {
+	inputs
+	server                    serverChoice
+	configName, html, metrics string
+	search                    tune.Config
+	budget                    time.Duration
+	workers                   int
+	write, serverOnly, json   bool
+	logLevel                  string
+}
+
+// tuneConfigOf reads the command line. own is where quire's own documents are,
+// for want of others.
+func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
+	cfg := tuneConfig{
+		configName: c.String("config-name"), html: c.String("html"), metrics: c.String("metrics"), budget: c.Duration("budget"),
+		workers: c.Int("workers"), write: c.Bool("write"), serverOnly: c.Bool("server-only"), json: c.Bool("json"), logLevel: c.String("log-level"),
+	}
+	paths := c.Args().Slice()
+	if len(paths) == 0 {
+		paths = []string{own}
+	}
+	var err error
+	if cfg.inputs, err = inputsFrom(c, paths); err != nil {
+		return cfg, err
+	}
+	if cfg.server, err = serverFlagsOf(c); err != nil {
+		return cfg, err
+	}
+	s := &cfg.search
+	if s.Objective, err = tune.ParseObjective(c.String("objective")); err != nil {
+		return cfg, fmt.Errorf("--objective: %w", err)
+	}
+	if text := c.String("fields"); text != "" {
+		if s.Fields, err = tune.ParseFields(text); err != nil {
+			return cfg, fmt.Errorf("--fields: %w", err)
+		}
+	}
+	s.Exhaustive = c.Bool("exhaustive")
+	s.MaxP99, s.MaxGPUMemory, s.MaxBatch = c.Duration("max-p99"), int64(c.Float64("max-gpu-mem")*1e9), c.Int("largest-batch")
+	switch {
+	case cfg.budget < leastBudget:
+		return cfg, fmt.Errorf("--budget %v: it must be at least %v", cfg.budget, leastBudget)
+	case c.IsSet("workers") && cfg.workers < 1:
+		return cfg, fmt.Errorf("--workers %d: it must be at least 1", cfg.workers)
+	case s.MaxBatch < 1:
+		return cfg, fmt.Errorf("--largest-batch %d: it must be at least 1", s.MaxBatch)
+	case c.IsSet("max-p99") && s.MaxP99 <= 0:
+		return cfg, fmt.Errorf("--max-p99 %v: it must be above 0", s.MaxP99)
+	case c.IsSet("max-gpu-mem") && s.MaxGPUMemory <= 0:
+		return cfg, fmt.Errorf("--max-gpu-mem %v: it must be above 0", c.Float64("max-gpu-mem"))
+	case cfg.write && cfg.server.triton != "" && cfg.server.repository == "":
+		return cfg, errors.New("--write needs --model-repository: the directory, as this machine sees it, that the server at --triton serves")
+	case !validLogLevel(cfg.logLevel):
+		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
+	}
+	return cfg, nil
+}
+
+const (
+	leastBudget = 10 * time.Second
+	// A measurement should count for so long; what it takes beside that is for
+	// loading the model and warming up.
+	longestWindow, shortestWindow = 10 * time.Second, 300 * time.Millisecond
+	windowShare                   = 0.5
+	measurements                  = 30
+	// restoreTime is how long putting a server back may take: a model may build
+	// engines while it loads.
+	restoreTime = 10 * time.Minute
+)
+
+func tuneRun(c *cli.Context, stop stops) (err error) {
+	scratch, err := os.MkdirTemp("", "quire-tune-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = join(err, os.RemoveAll(scratch)) }()
+	own := filepath.Join(scratch, "samples")
+	cfg, err := tuneConfigOf(c, own)
+	if err != nil {
+		return usageError{err}
+	}
+	if slices.Contains(cfg.paths, own) {
+		if err := layOutSamples(own); err != nil {
+			return err
+		}
+	}
+	screen := newScreen(c.App.ErrWriter)
+	defer screen.hide()
+	log := newLogger(cfg.logLevel, screen)
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
+
+	walker, err := cfg.walker("", false, log)
+	if err != nil {
+		return usageError{err}
+	}
+	defer walker.Close()
+	if walker.Empty(ctx) {
+		return interruptedOr(ctx, usageError{cfg.nothingFound()})
+	}
+	g, err := guard.Start(ctx, guard.Config{})
+	if err != nil {
+		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+	}
+	defer func() { err = join(err, g.Close()) }()
+	s, err := connect(ctx, cfg.server, 0, g, screen, log)
+	if err != nil {
+		return interruptedOr(ctx, err)
+	}
+	if s.server != nil {
+		cfg.server.repository, cfg.configName = s.repository, cmp.Or(cfg.configName, "cpu")
+	}
+	defer s.close()
+	s.supervise(ctx, g, nil, cancel, log)
+	defer s.endServer()
+
+	t := &tuning{cfg: cfg, served: s, screen: screen, log: log, guard: g, hard: stop.hard}
+	report, err := t.measure(ctx, walker)
+	screen.hide()
+	if err != nil {
+		return interruptedOr(ctx, err)
+	}
+	return t.tell(ctx, c, report)
+}
+
+// tuning is one call of quire tune with a server.
+type tuning struct {
+	cfg    tuneConfig
+	served *served
+	screen *screen
+	log    *slog.Logger
+	guard  *guard.Guard
+	hard   <-chan struct{}
+	server *tune.Server
+}
+
+// measure takes the server, searches, and puts the server back.
+func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (report *tune.Report, err error) {
+	cfg, s := t.cfg, t.served
+	meta, err := s.client.ServerMetadata(ctx)
+	if err != nil {
+		return nil, serverError{err}
+	}
+	if t.server, err = tune.Take(ctx, s.client, s.model.Info().Name, cfg.budget, t.screen.say); err != nil {
+		return nil, serverError{err}
+	}
+	pool := render.New(render.Config{
+		Guard: t.guard, Passwords: cfg.passwords, Nice: workerNice, Logger: t.log,
+		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
+	})
+	t.screen.step(embedded.Progress{Text: "drawing sample pages"})
+	sample, err := tune.Draw(ctx, source, pool, s.model.Input(), cfg.workers)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	search := cfg.search
+	search.Start, search.Devices, search.Measurements = t.server.Start(s.model.Input()), t.server.Devices(), measurements
+	search.Rendering = !cfg.serverOnly
+	search.Deadline = began.Add(cfg.budget)
+	search.Progress = t.step
+	if search.Devices == 0 {
+		if len(search.Fields) == 0 {
+			search.Fields = tune.Fields()
+		}
+		search.Fields = slices.DeleteFunc(slices.Clone(search.Fields), func(f tune.Field) bool { return f == tune.FieldInstances })
+		search.Devices = 1
+	}
+	window := min(max(time.Duration(windowShare*float64(cfg.budget)/measurements), shortestWindow), longestWindow)
+	live := tune.NewLive(tune.LiveConfig{
+		Client: s.client, Server: t.server, Model: s.model, Sample: sample, Renderer: pool, Workers: cfg.workers,
+		Window: window, SharedMemoryPrefix: t.guard.ShmPrefix() + "tune-", GPU: t.gpu(ctx), Log: t.log,
+	})
+	defer func() { err = join(err, t.restore()) }()
+	result, err := tune.Search(ctx, search, live)
+	if err != nil {
+		return nil, t.explain(err)
+	}
+	info := s.model.Info()
+	transport := "in gRPC messages"
+	if s.model.Input().SharedMemory {
+		transport = "through shared memory"
+	}
+	return &tune.Report{
+		Tool: "quire", ToolVersion: version, Model: info.Name, Version: info.Version, Server: meta.GetVersion(), Where: s.where,
+		Transport: transport, Local: s.server != nil, Workers: live.Workers(), Documents: sample.Documents(), Pages: sample.Pages(),
+		Objective: search.Objective, MaxP99: search.MaxP99, Budget: cfg.budget, Window: window, Took: time.Since(began), Result: result,
+	}, nil
+}
+
+// explain tells errors of the server from others.
+func (t *tuning) explain(err error) error {
+	var model *orchestrator.ModelError
+	if errors.As(err, &model) || errors.Is(err, tune.ErrReplaced) {
+		return serverError{err}
+	}
+	return err
+}
+
+// restore puts the server back, whatever has ended the search. One that quire
+// has started ends with it.
+func (t *tuning) restore() error {
+	if t.served.server != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), restoreTime)
+	defer cancel()
+	go onStop(ctx, t.hard, cancel)
+	t.screen.step(embedded.Progress{Text: "putting the server back to what it was"})
+	if err := t.server.Restore(ctx); err != nil {
+		return serverError{fmt.Errorf("the server is not back to what it was: %w; quire doctor --triton %s puts it back", err, t.cfg.server.triton)}
+	}
+	return nil
+}
+
+// step shows what is being measured.
+func (t *tuning) step(s tune.Step) {
+	text := fmt.Sprintf("measuring %d of at most %d: %s", s.Number, s.Of, s.Stage)
+	if s.Settings != nil {
+		text += fmt.Sprintf(": %s: %s", s.Load.Kind, s.Settings)
+	}
+	t.screen.step(embedded.Progress{Text: text})
+}
+
+// gpu is how to look at the server's GPU; nil when it tells of none.
+func (t *tuning) gpu(ctx context.Context) func(context.Context) (tune.GPU, error) {
+	at := t.cfg.metrics
+	if at == "" && t.cfg.server.triton != "" {
+		if host, _, err := net.SplitHostPort(t.cfg.server.triton); err == nil {
+			at = net.JoinHostPort(host, "8002")
+		}
+	}
+	if at == "" {
+		return nil
+	}
+	url := at
+	if !strings.Contains(url, "://") {
+		url = "http://" + url + "/metrics"
+	}
+	if _, err := tune.ReadGPU(ctx, url); err != nil {
+		if t.cfg.metrics != "" {
+			t.log.Warn("the use of the GPU is not known", "err", err)
+		}
+		return nil
+	}
+	return func(ctx context.Context) (tune.GPU, error) { return tune.ReadGPU(ctx, url) }
+}
+
+// tell prints the report, and writes or prints the change.
+func (t *tuning) tell(ctx context.Context, c *cli.Context, r *tune.Report) error {
+	if t.cfg.html != "" {
+		f, err := os.Create(t.cfg.html)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(r.HTML(f), f.Close()); err != nil {
+			return err
+		}
+	}
+	if t.cfg.json {
+		if err := r.JSON(c.App.Writer); err != nil {
+			return err
+		}
+	} else if err := r.Text(c.App.Writer); err != nil {
+		return err
+	}
+	if r.Verdict() != tune.VerdictChange {
+		return nil
+	}
+	// The report alone is on standard output when it is for a program.
+	out := c.App.Writer
+	if t.cfg.json {
+		out = t.screen
+	}
+	repository := t.cfg.server.repository
+	if repository == "" {
+		fmt.Fprintf(out, "\nin the config of model %s, in the repository of %s, set:\n\n%s\n--model-repository DIR, that repository as this machine sees it, prints the change, and --write makes it.\n",
+			r.Model, t.cfg.server.triton, tune.Instructions(t.server.Original(), r.Result.Chosen.Settings))
+		return nil
+	}
+	file, err := modelconfig.Open(repository, layout.DefaultModel, t.cfg.configName)
+	if err != nil {
+		return fmt.Errorf("the config to change: %w", err)
+	}
+	edited, err := tune.Propose(file, t.server.Original(), r.Result.Chosen.Settings)
+	if err != nil {
+		return err
+	}
+	diff := file.Diff(edited)
+	if diff == "" {
+		fmt.Fprintf(out, "\n%s says so already; it is not what the server serves: load the model.\n", file.Path())
+		return nil
+	}
+	fmt.Fprintf(out, "\n%s", diff)
+	if !t.cfg.write {
+		fmt.Fprintln(out, "\n--write makes this change.")
+		return nil
+	}
+	backup, err := file.Replace(edited)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nwritten: %s; the old one is %s\n", file.Path(), backup)
+	return t.load(ctx, r.Result.Chosen.Settings)
+}
+
+// load has a server that goes on running take the file that was written.
+func (t *tuning) load(ctx context.Context, chosen tune.Settings) error {
+	if t.served.server != nil {
+		return nil
+	}
+	model := t.served.model.Info().Name
+	t.screen.step(embedded.Progress{Text: "loading the model with the new config"})
+	if err := t.served.client.LoadModel(ctx, model, nil); err != nil {
+		return serverError{fmt.Errorf("the config is written, and the server did not load it: %w", err)}
+	}
+	serves, err := tune.Serves(ctx, t.served.client, model, chosen)
+	if err != nil {
+		return serverError{err}
+	}
+	if !serves {
+		t.screen.say("the server was asked to load the model and serves what it did before: is --model-repository the directory that it serves? Unload and load the model, or start the server anew")
+	}
+	return nil
+}

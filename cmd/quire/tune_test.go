@@ -1,0 +1,220 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"quire/orchestrator/tune"
+	"quire/tritonclient"
+	"quire/tritonclient/embedded"
+	"quire/tritonclient/guard"
+	"quire/tritonclient/inferencepb"
+)
+
+// slowRepository is a model repository whose model behaves like a GPU, with a
+// config made bad by hand. It returns the directory and the config's file.
+func slowRepository(t *testing.T, g *guard.Guard) (dir, config string) {
+	t.Helper()
+	like, err := embedded.BenchRepository(embedded.Options{Guard: g}, 30*time.Millisecond, 500*time.Microsecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(like)); err != nil {
+		t.Fatal(err)
+	}
+	config = filepath.Join(dir, "layout", "configs", "cpu.pbtxt")
+	text := read(t, config)
+	text = strings.ReplaceAll(text, "max_batch_size: 16", "max_batch_size: 1  # by hand")
+	text = strings.ReplaceAll(text, "dynamic_batching { }", "dynamic_batching {\n  # far too long\n  max_queue_delay_microseconds: 200000\n}")
+	if !strings.Contains(text, "by hand") || !strings.Contains(text, "far too long") {
+		t.Fatalf("%s is not as it was", config)
+	}
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir, config
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func servedConfig(t *testing.T, c *tritonclient.Client) *inferencepb.ModelConfig {
+	t.Helper()
+	config, err := c.ModelConfig(t.Context(), "layout", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// TestTune runs the program on a server that is not its own: interrupted and
+// killed, it leaves no trace, with the help of doctor; at its end the server
+// serves the file that it wrote.
+func TestTune(t *testing.T) {
+	g, err := guard.Start(t.Context(), guard.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	dir, config := slowRepository(t, g)
+	server, err := embedded.Start(t.Context(), embedded.Config{Options: embedded.Options{Guard: g}, ModelRepository: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Kill()
+	client, err := tritonclient.New(server.Addr(), tritonclient.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	before, file := servedConfig(t, client), read(t, config)
+	args := []string{"tune", examples, "--triton", server.Addr(), "--model-repository", dir, "--config-name", "cpu", "--budget", "10s", "--server-only"}
+	onTrial := func() *tune.Leftover {
+		t.Helper()
+		l, err := tune.Find(t.Context(), client, "layout")
+		if err != nil || l == nil {
+			t.Fatalf("found %+v, %v", l, err)
+		}
+		return l
+	}
+	unchanged := func() {
+		t.Helper()
+		if now := servedConfig(t, client); !proto.Equal(now, before) {
+			t.Errorf("served: %v\nbefore: %v", now, before)
+		}
+		if now := read(t, config); now != file {
+			t.Errorf("the file is now\n%s", now)
+		}
+	}
+
+	t.Run("interrupted", func(t *testing.T) {
+		p := start(t, nil, args...)
+		p.until("measuring 3 ")
+		if !onTrial().Alive {
+			t.Error("it is at work, and the note does not say so")
+		}
+		// Another one keeps off, and doctor too.
+		if code, _, stderr := call(t, args...); code != exitServer || !strings.Contains(stderr, "another quire tune is at work") {
+			t.Errorf("a second one: code %d, %s", code, stderr)
+		}
+		if _, stdout, _ := call(t, "doctor", "--triton", server.Addr()); !strings.Contains(stdout, "is at work on the model") {
+			t.Errorf("doctor says\n%s", stdout)
+		}
+		gone := p.leavesNothing()
+		p.signal(syscall.SIGINT)
+		if code := p.wait(); code != exitInterrupted {
+			t.Errorf("code %d", code)
+		}
+		gone()
+		unchanged()
+	})
+	t.Run("killed", func(t *testing.T) {
+		p := start(t, nil, args...)
+		p.until("measuring 3 ")
+		gone := p.leavesNothing()
+		p.signal(syscall.SIGKILL)
+		p.wait()
+		gone()
+		if onTrial().Alive {
+			t.Error("it is dead, and the note does not say so")
+		}
+		if code, stdout, _ := call(t, "doctor", "--triton", server.Addr()); code != exitDone || !strings.Contains(stdout, "had left the model on trial settings") {
+			t.Errorf("doctor: code %d,\n%s", code, stdout)
+		}
+		unchanged()
+	})
+	t.Run("written", func(t *testing.T) {
+		page := filepath.Join(t.TempDir(), "tune.html")
+		code, stdout, stderr := call(t, append(args, "--write", "--json", "--html", page)...)
+		var report struct {
+			Schema, Verdict string
+			Start, Chosen   struct {
+				MaxBatch int `json:"max_batch_size"`
+			}
+		}
+		if err := json.Unmarshal([]byte(stdout), &report); code != exitDone || err != nil || report.Schema != "quire-tune/1" {
+			t.Fatalf("code %d, %v\n%s\n%s", code, err, stdout, stderr)
+		}
+		// 30.5 ms a page become a fraction of that.
+		if report.Verdict != string(tune.VerdictChange) || report.Start.MaxBatch != 1 || report.Chosen.MaxBatch < 2 {
+			t.Fatalf("%+v\n%s\n%s", report, stdout, stderr)
+		}
+		now := read(t, config)
+		for _, want := range []string{"# by hand", "# far too long"} {
+			if !strings.Contains(now, want) {
+				t.Errorf("the comment %q is gone:\n%s", want, now)
+			}
+		}
+		if got := int(servedConfig(t, client).GetMaxBatchSize()); got != report.Chosen.MaxBatch || strings.Contains(now, "max_batch_size: 1 ") {
+			t.Errorf("chosen %d, served %d, file\n%s", report.Chosen.MaxBatch, got, now)
+		}
+		if !strings.Contains(stderr, "-max_batch_size: 1  # by hand") {
+			t.Errorf("no diff in\n%s", stderr)
+		}
+		backups, err := filepath.Glob(filepath.Join(dir, "*.bak"))
+		if err != nil || len(backups) != 1 || read(t, backups[0]) != file {
+			t.Errorf("backups %v, %v", backups, err)
+		}
+		if html := read(t, page); !strings.Contains(html, "<svg") || strings.Contains(html, "src=") || strings.Contains(html, "href=\"http") {
+			t.Errorf("the page has no picture, or wants the network:\n%.2000s", html)
+		}
+		if l, err := tune.Find(t.Context(), client, "layout"); err != nil || l != nil {
+			t.Errorf("found %+v, %v", l, err)
+		}
+	})
+}
+
+// TestTuneOwnServer: without --triton a server is started, and without --write
+// nothing is written.
+func TestTuneOwnServer(t *testing.T) {
+	g, err := guard.Start(t.Context(), guard.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	dir, config := slowRepository(t, g)
+	file := read(t, config)
+	code, stdout, stderr := call(t, "tune", "--model-repository", dir, "--budget", "10s", "--fields", "max_batch,batch")
+	if code != exitDone || !strings.Contains(stdout, "max_batch") || !strings.Contains(stdout, "pages/s") {
+		t.Errorf("code %d\n%s\n%s", code, stdout, stderr)
+	}
+	if now := read(t, config); now != file {
+		t.Errorf("the file is now\n%s", now)
+	}
+}
+
+func TestTuneUsage(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"--objective", "both"}, "throughput or latency"},
+		{[]string{"--fields", "max_batch,colour"}, "colour"},
+		{[]string{"--budget", "1s"}, "at least 10s"},
+		{[]string{"--workers", "0"}, "at least 1"},
+		{[]string{"--largest-batch", "0"}, "at least 1"},
+		{[]string{"--max-p99", "0s"}, "above 0"},
+		{[]string{"--max-gpu-mem", "0"}, "above 0"},
+		{[]string{"--triton", "h:1", "--write"}, "--model-repository"},
+		{[]string{filepath.Join(t.TempDir(), "none")}, "none"},
+	} {
+		code, _, stderr := call(t, append([]string{"tune"}, c.args...)...)
+		if code != exitUsage || !strings.Contains(stderr, c.says) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: code %d, %q; want code 5 and one line with %q", c.args, code, stderr, c.says)
+		}
+	}
+}

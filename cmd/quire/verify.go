@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	samplefiles "quire/examples"
+	"quire/orchestrator"
+	"quire/orchestrator/layout"
+	"quire/orchestrator/render"
+	"quire/orchestrator/verify"
+	"quire/orchestrator/walk"
+	"quire/tritonclient"
+	"quire/tritonclient/embedded"
+	"quire/tritonclient/guard"
+)
+
+func verifyCommand(stop stops) *cli.Command {
+	return &cli.Command{
+		Name:      "verify",
+		Usage:     "tell whether a server's answers can be trusted",
+		ArgsUsage: "[DIR|FILE…]",
+		Description: "Asks for the regions of some pages, each page alone, and compares with what\n" +
+			"comes back for them in batches, among other pages, at the same time, and\n" +
+			"through shared memory. The pages are those of the inputs, else samples that\n" +
+			"quire carries; the samples are also compared with the answers of the pipeline\n" +
+			"that the model comes from. Code 3 means that answers differ by more than the\n" +
+			"tolerance.",
+		Flags: slices.Concat(serverFlags(), connectionFlags(), []cli.Flag{transportFlag()}, inputFlags(), []cli.Flag{
+			&cli.IntFlag{Name: "pages", EnvVars: []string{"QUIRE_PAGES"}, Usage: "verify with `N` pages, at most 4 of one of your documents", Value: 16},
+			&cli.IntFlag{Name: "batch", EnvVars: []string{"QUIRE_BATCH"}, Usage: "verify batches of `N` pages", DefaultText: "quire.batch, else max_batch_size of the served config"},
+			&cli.Float64Flag{Name: "tolerance", EnvVars: []string{"QUIRE_TOLERANCE"}, Usage: "let an edge of a box move by `PIXELS` of the model's input", Value: verify.DefaultTolerance.Pixels},
+			&cli.Float64Flag{Name: "score-tolerance", EnvVars: []string{"QUIRE_SCORE_TOLERANCE"}, Usage: "let a score, 0 to 1, change by `D`, and regions that score no farther from the threshold come and go", Value: verify.DefaultTolerance.Score},
+			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print one JSON object"},
+			logLevelFlag(),
+		}),
+		Action: func(c *cli.Context) error { return verifyRun(c, stop) },
+	}
+}
+
+// perDocument is the most pages of a document that are verified with.
+const perDocument = 4
+
+// verifyConfig is the command line, checked.
+type verifyConfig struct {
+	inputs
+	server       serverChoice
+	pages, batch int
+	tolerance    verify.Tolerance
+}
+
+func verifyConfigOf(c *cli.Context) (cfg verifyConfig, err error) {
+	cfg = verifyConfig{
+		pages: c.Int("pages"), batch: c.Int("batch"),
+		tolerance: verify.Tolerance{Pixels: c.Float64("tolerance"), Score: c.Float64("score-tolerance")},
+	}
+	if cfg.inputs, err = inputsFrom(c, c.Args().Slice()); err != nil {
+		return cfg, err
+	}
+	if cfg.server, err = serverChoiceOf(c); err != nil {
+		return cfg, err
+	}
+	if cfg.pages < 1 {
+		return cfg, fmt.Errorf("--pages %d: it must be at least 1", cfg.pages)
+	}
+	if c.IsSet("batch") && cfg.batch < 1 {
+		return cfg, fmt.Errorf("--batch %d: it must be at least 1", cfg.batch)
+	}
+	for name, v := range map[string]float64{"tolerance": cfg.tolerance.Pixels, "score-tolerance": cfg.tolerance.Score} {
+		if !(v >= 0) {
+			return cfg, fmt.Errorf("--%s %v: it must not be negative", name, v)
+		}
+	}
+	if level := c.String("log-level"); !validLogLevel(level) {
+		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", level)
+	}
+	return cfg, nil
+}
+
+func verifyRun(c *cli.Context, stop stops) (err error) {
+	cfg, err := verifyConfigOf(c)
+	if err != nil {
+		return usageError{err}
+	}
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	// There is nothing to finish.
+	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
+	screen := newScreen(c.App.ErrWriter)
+	defer screen.hide()
+	log := newLogger(c.String("log-level"), screen)
+
+	scratch, err := os.MkdirTemp("", "quire-verify-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = join(err, os.RemoveAll(scratch)) }()
+	own := filepath.Join(scratch, "samples")
+	if err := layOutSamples(own); err != nil {
+		return err
+	}
+	samples, err := walk.New([]string{own}, walk.Config{Log: log})
+	if err != nil {
+		return err
+	}
+	defer samples.Close()
+	source := samples
+	if len(cfg.paths) > 0 {
+		if source, err = cfg.walker("", false, log); err != nil {
+			return usageError{err}
+		}
+		defer source.Close()
+		if source.Empty(ctx) {
+			return interruptedOr(ctx, usageError{cfg.nothingFound()})
+		}
+	}
+	g, err := guard.Start(ctx, guard.Config{})
+	if err != nil {
+		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+	}
+	defer func() { err = join(err, g.Close()) }()
+	served, err := connect(ctx, cfg.server, 0, g, screen, log)
+	if err != nil {
+		return interruptedOr(ctx, err)
+	}
+	defer served.close()
+	model, contract, in := served.model, served.model.Contract(), served.model.Input()
+	inBand, err := layout.Open(ctx, served.client, layout.Config{Transport: layout.TransportInBand, Log: log})
+	if err != nil {
+		return interruptedOr(ctx, serverError{err})
+	}
+	defer inBand.Close()
+	if cfg.batch > in.MaxBatch {
+		return usageError{fmt.Errorf("--batch %d: the served model takes batches of at most %d (max_batch_size)", cfg.batch, in.MaxBatch)}
+	}
+	if cfg.batch == 0 {
+		cfg.batch = in.MaxBatch
+		if in.Batch > 0 {
+			cfg.batch = min(in.Batch, in.MaxBatch)
+		}
+	}
+
+	screen.step(embedded.Progress{Text: "drawing pages"})
+	pool := render.New(render.Config{Guard: g, Passwords: cfg.passwords, Nice: workerNice, Logger: log, OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox})
+	ours, _, err := verify.Draw(ctx, pool, samples, in, cfg.pages, 0)
+	if err != nil {
+		return interruptedOr(ctx, err)
+	}
+	pages := ours
+	if len(cfg.paths) > 0 {
+		var failed int
+		if pages, failed, err = verify.Draw(ctx, pool, source, in, cfg.pages, perDocument); err != nil {
+			return interruptedOr(ctx, err)
+		}
+		if len(pages) == 0 {
+			return fmt.Errorf("no page could be drawn: %d documents or pages failed; see what quire run says of them", failed)
+		}
+	}
+	reference, err := verify.ReadReference(samplefiles.Reference)
+	if err != nil {
+		return err
+	}
+	unfit := reference.Unfit(contract.Source, in, contract.IoUThreshold)
+	if unfit != "" {
+		reference = nil
+	}
+	noSharedMemory := "--transport is grpc"
+	if err := model.NoSharedMemory(); err != nil {
+		noSharedMemory = err.Error()
+	}
+	report, err := verify.Run(ctx, pages, verify.Config{
+		Model: model, InBand: inBand, NoSharedMemory: noSharedMemory, Batch: cfg.batch,
+		Threshold: contract.ScoreThreshold, Tolerance: cfg.tolerance, SharedMemoryPrefix: g.ShmPrefix() + "verify-",
+		Statistics: func(ctx context.Context) (tritonclient.ModelStatistics, error) {
+			return served.client.Statistics(ctx, contract.Model, contract.Version)
+		},
+		Reference: reference, Samples: ours,
+		Progress: func(done, total int) {
+			screen.step(embedded.Progress{Text: "asking about pages", Done: int64(done), Total: int64(total)})
+		},
+	})
+	screen.hide()
+	if _, ok := errors.AsType[*orchestrator.ModelError](err); ok {
+		err = serverError{err}
+	}
+	if err != nil {
+		return interruptedOr(ctx, err)
+	}
+	out := verified{
+		Schema: "quire-verify/1", Model: contract.Model, Version: contract.Version, Server: served.where,
+		SamplePages: len(cfg.paths) == 0, NoReference: unfit, Report: report,
+	}
+	if reference != nil {
+		out.Pipeline, out.Source = reference.Pipeline, reference.Source
+	}
+	if c.Bool("json") {
+		err = json.NewEncoder(c.App.Writer).Encode(out)
+	} else {
+		err = out.print(c.App.Writer)
+	}
+	if err == nil && !report.Within {
+		err = quietError{exitSomeFailed}
+	}
+	return err
+}
+
+// verified is what the command prints.
+type verified struct {
+	Schema  string `json:"schema"`
+	Model   string `json:"model"`
+	Version string `json:"version"`
+	Server  string `json:"server"`
+	// SamplePages tells that the pages are those of the samples.
+	SamplePages bool `json:"sample_pages"`
+	// Pipeline gave the reference answers, with the network that has the SHA-256
+	// in Source. Without them NoReference says why.
+	Pipeline    string `json:"reference_pipeline,omitempty"`
+	Source      string `json:"reference_source_sha256,omitempty"`
+	NoReference string `json:"no_reference,omitempty"`
+	*verify.Report
+}
+
+func (v verified) print(w io.Writer) error {
+	var b strings.Builder
+	what := "pages"
+	if v.SamplePages {
+		what = "pages of the samples"
+	}
+	fmt.Fprintf(&b, "model %s version %s at %s; %d %s, %d documents\n", v.Model, v.Version, v.Server, v.Pages, what, v.Documents)
+	if len(v.Batches) == 0 {
+		b.WriteString("batches were not compared: the batch is 1\n")
+	} else {
+		b.WriteString("each page alone, against:\n")
+		printComparisons(&b, v.Batches)
+	}
+	if len(v.Merged) > 0 {
+		b.WriteString("of the requests at once the server made batches:")
+		for i, e := range v.Merged {
+			fmt.Fprintf(&b, "%s %d of %d", map[bool]string{true: ","}[i > 0], e.Count, e.Batch)
+		}
+		b.WriteString("\n")
+	}
+	if v.NoReference != "" {
+		fmt.Fprintf(&b, "no reference for this model: %s\n", v.NoReference)
+	} else if v.Reference != nil {
+		fmt.Fprintf(&b, "%s (sha256 %.12s…), against:\n", v.Pipeline, v.Source)
+		printComparisons(&b, []verify.Comparison{*v.Reference})
+	}
+	switch t := v.Transport; {
+	case t.Compared == 0:
+		fmt.Fprintf(&b, "transports were not compared: %s\n", oneLine(t.Reason))
+	case t.Different > 0:
+		fmt.Fprintf(&b, "shared memory gave OTHER bytes than messages for %d of %d requests\n", t.Different, t.Requests)
+	case t.Unsteady > 0:
+		fmt.Fprintf(&b, "%d of %d requests gave other bytes the second time in the same way: nothing can be said of the transports\n", t.Unsteady, t.Requests)
+	default:
+		fmt.Fprintf(&b, "shared memory gave the same bytes as messages: %d requests, %d pages\n", t.Requests, t.Compared)
+	}
+	verdict := "all answers are within"
+	if !v.Within {
+		verdict = "answers differ by more than"
+	}
+	fmt.Fprintf(&b, "%s the tolerance: %v pixels of the input, %v of score\n", verdict, v.Tolerance.Pixels, v.Tolerance.Score)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// printComparisons prints a table.
+func printComparisons(b *strings.Builder, all []verify.Comparison) {
+	var table strings.Builder
+	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\tregions\tbox moved\tscore\tlabels\tlost\tnew\t")
+	for _, c := range all {
+		verdict := "within"
+		switch {
+		case c.Identical:
+			verdict = "identical"
+		case !c.Within:
+			verdict = "BEYOND; worst is " + oneLine(c.Worst)
+		}
+		if c.Borderline > 0 {
+			verdict += fmt.Sprintf("; %d borderline", c.Borderline)
+		}
+		if c.Failed > 0 {
+			verdict += fmt.Sprintf("; %d pages failed", c.Failed)
+		}
+		fmt.Fprintf(t, "  %s\t%d\t%.2g px, %.2g pt\t%.2g\t%d\t%d\t%d\t%s\n", c.Name, c.Regions, c.ShiftPixels, c.ShiftPoints, c.ScoreDrift, c.LabelFlips, c.Lost, c.New, verdict)
+	}
+	_ = t.Flush() // to memory
+	for line := range strings.Lines(table.String()) {
+		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
+}

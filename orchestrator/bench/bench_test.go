@@ -1,0 +1,272 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"quire/orchestrator"
+	"quire/orchestrator/internal/measure"
+	"quire/tritonclient"
+)
+
+func TestLimit(t *testing.T) {
+	rendering, server := Stage{PagesPerSecond: 140, CPU: 14}, Stage{PagesPerSecond: 35, CPU: 56}
+	fast := Stage{PagesPerSecond: 500, CPU: 1}
+	for _, c := range []struct {
+		kind              LimitKind
+		rendering, server Stage
+		want              float64
+	}{
+		{LimitCores, rendering, server, 2000.0 / 70},
+		{LimitRendering, rendering, server, 140},
+		{LimitSlower, rendering, server, 35},
+		{LimitSlower, rendering, fast, 140},
+	} {
+		if got := limit(c.kind, 2, c.rendering, c.server); got.PagesPerSecond != c.want || got.Kind != c.kind {
+			t.Errorf("%s: %+v, want %v", c.kind, got, c.want)
+		}
+	}
+}
+
+func TestLimitKind(t *testing.T) {
+	ours := func() int { return 1 }
+	for _, c := range []struct {
+		cfg  Config
+		want LimitKind
+	}{
+		{Config{Kind: KindLayout, Server: ours}, LimitCores},
+		{Config{Kind: KindLayout}, LimitSlower}, // its processor time is not known
+		{Config{Kind: KindInstant, Server: ours}, LimitRendering},
+		{Config{Kind: KindGPULike, Server: ours}, LimitSlower}, // it sleeps
+	} {
+		if got := c.cfg.limitKind(); got != c.want {
+			t.Errorf("%s: %s, want %s", c.cfg.Kind, got, c.want)
+		}
+	}
+}
+
+func TestBottleneck(t *testing.T) {
+	inference := Parts{MuPDF: 14, Own: 1, Server: 1, Model: 60}
+	drawing := Parts{MuPDF: 14, Own: 1, Server: 0.5, Model: 0.1}
+	two := Settings{Workers: 2, InFlight: 2, Transport: "shm"}
+	inBand := Settings{Workers: 2, InFlight: 2, Transport: "grpc"}
+	one := Settings{Workers: 1, InFlight: 2, Transport: "shm"}
+	for _, c := range []struct {
+		name     string
+		use      Use
+		parts    Parts
+		settings Settings
+		what     string
+		remedy   string
+	}{
+		{"both cores infer", Use{Ours: 1.95, Executing: 0.97, Stalled: 0.9, Full: 0.9}, inference, two, "machine", "GPU"},
+		{"both cores draw", Use{Ours: 1.95, Executing: 0.1, Drawing: 0.9}, drawing, two, "machine", "More cores"},
+		{"somebody else's work", Use{Ours: 1.2, Others: 0.75, Executing: 0.97, Stalled: 0.9}, inference, two, "others", "nothing else"},
+		{"a hypervisor's other guests", Use{Ours: 1.2, Stolen: 0.75}, inference, two, "others", "nothing else"},
+		{"a GPU that is busy", Use{Ours: 0.6, Executing: 0.96, Stalled: 0.9, Full: 0.95}, drawing, two, "server", "quire tune"},
+		{"pixels on a slow network", Use{Ours: 0.6, Executing: 0.3, Stalled: 0.9, Full: 0.95}, drawing, inBand, "transport", "Shared memory"},
+		{"a server far away", Use{Ours: 0.6, Executing: 0.3, Stalled: 0.9, Full: 0.95}, drawing, two, "window", "--in-flight 3"},
+		{"a server that tells nothing", Use{Ours: 0.6, Executing: -1, Stalled: 0.9, Full: 0.95}, drawing, two, "server", "faster server"},
+		{"too few workers", Use{Ours: 1.1, Executing: 0.3, Starved: 0.6, Drawing: 0.97}, drawing, one, "rendering", "--workers 2"},
+		{"as many as there are cores", Use{Ours: 1.8, Executing: 0.3, Starved: 0.6, Drawing: 0.88}, drawing, two, "rendering", "More cores"},
+		{"nothing is busy", Use{Ours: 0.5, Executing: 0.2, Starved: 0.6, Drawing: 0.2}, drawing, two, "none", "min-time"},
+	} {
+		r := &Result{Machine: Machine{Cores: 2}, Model: Model{Kind: KindLayout}, Settings: c.settings, Use: c.use, Parts: c.parts}
+		got := bottleneck(r)
+		if got.What != c.what || !strings.Contains(got.Remedy, c.remedy) || got.Why == "" {
+			t.Errorf("%s: %+v, want %s and %q", c.name, got, c.what, c.remedy)
+		}
+		if bottleneckWords[got.What] == "" {
+			t.Errorf("%s: no word for %q", c.name, got.What)
+		}
+	}
+}
+
+func TestSums(t *testing.T) {
+	var s sums
+	second := span{
+		elapsed: time.Second,
+		cpu:     measure.CPU{Quire: 5 * time.Millisecond, Guard: time.Millisecond, Render: 150 * time.Millisecond, Server: 10 * time.Millisecond, Model: 600 * time.Millisecond},
+		machine: measure.Machine{Busy: 1766 * time.Millisecond, Stolen: 100 * time.Millisecond},
+		mupdf:   140 * time.Millisecond,
+	}
+	flow := measure.Flow{Looks: 50, Full: 25, Idle: 5, Stalled: 40}
+	executions := func(count uint64) tritonclient.ModelStatistics {
+		ms := func(n uint64) tritonclient.Total {
+			return tritonclient.Total{Count: count, Time: time.Duration(count*n) * time.Millisecond}
+		}
+		return tritonclient.ModelStatistics{Batches: []tritonclient.BatchStatistics{
+			{Size: 1, ComputeInput: ms(1), ComputeInfer: ms(28), ComputeOutput: ms(1)},
+			{Size: 4, ComputeInput: ms(2), ComputeInfer: ms(106), ComputeOutput: ms(2)},
+		}}
+	}
+	for range 2 {
+		s.add(second, flow, 10)
+		s.count(executions(5), true)
+	}
+	want := Parts{MuPDF: 14, Workers: 1, Quire: 0.5, Guard: 0.1, Server: 1, Model: 60, Own: 1.6}
+	near := func(a, b float64) bool { return a-b < 1e-9 && b-a < 1e-9 }
+	if p := s.parts(); !near(p.MuPDF, want.MuPDF) || !near(p.Workers, want.Workers) || !near(p.Quire, want.Quire) || !near(p.Guard, want.Guard) ||
+		!near(p.Server, want.Server) || !near(p.Model, want.Model) || !near(p.Own, want.Own) {
+		t.Errorf("%+v, want %+v", p, want)
+	}
+	u := s.use(2, 1)
+	if !near(u.Ours, 0.766) || !near(u.Others, 1) || !near(u.Stolen, 0.1) || !near(u.Drawing, 0.075) || !near(u.Executing, 0.7) ||
+		!near(u.Full, 0.5) || !near(u.Starved, 0.1) || !near(u.Stalled, 0.8) {
+		t.Errorf("%+v", u)
+	}
+	if b := s.batches(); b.Pages != 20 || !slices.Equal(b.Executed, []Executed{{1, 10}, {4, 10}}) {
+		t.Errorf("%+v", b)
+	}
+	s.count(tritonclient.ModelStatistics{}, false)
+	if b, u := s.batches(), s.use(2, 1); b.Executed != nil || u.Executing != -1 {
+		t.Errorf("a reset was not noticed: %+v, %+v", b, u)
+	}
+}
+
+// listed is a source of documents that exist in name only.
+type listed int
+
+func (n listed) Documents(context.Context) iter.Seq[orchestrator.Document] {
+	return func(yield func(orchestrator.Document) bool) {
+		for i := range int(n) {
+			if !yield(orchestrator.Document{Path: fmt.Sprintf("%04d.pdf", i)}) {
+				return
+			}
+		}
+	}
+}
+
+func TestSample(t *testing.T) {
+	few, found := sample(t.Context(), listed(3), 10)
+	if len(few) != 3 || found != 3 {
+		t.Errorf("%d of %d documents, all 3 were wanted", len(few), found)
+	}
+	many, found := sample(t.Context(), listed(1000), 10)
+	again, _ := sample(t.Context(), listed(1000), 10)
+	seen := map[string]bool{}
+	for i, d := range many {
+		seen[d.Path] = true
+		if d.Path != again[i].Path {
+			t.Errorf("another sample at the second time: %s, %s", d.Path, again[i].Path)
+		}
+	}
+	if len(many) != 10 || len(seen) != 10 || found != 1000 {
+		t.Errorf("%d different ones of %d documents", len(seen), found)
+	}
+}
+
+// sampleResult is one to look at.
+func sampleResult() *Result {
+	stage := Stage{PagesPerSecond: 28.4, CPU: 71.9}
+	r := &Result{
+		Machine:   Machine{CPU: "A processor of some kind", Cores: 2, Kernel: "Linux 6.18"},
+		Model:     Model{Name: "layout", Version: "1", Kind: KindLayout, Server: "127.0.0.1:1 (started by quire)", Ours: true},
+		Settings:  Settings{Workers: 2, Batch: 4, InFlight: 2, MaxAgeMS: 20, Instances: 1, Transport: "shm", WindowSeconds: 5},
+		Set:       Set{Found: 5, Documents: 5, Pages: 16},
+		Rendering: Stage{146.1, 13.4}, Server: Stage{34.3, 57.3}, Whole: stage,
+		Limit: Limit{LimitCores, 28.3}, Fraction: 1.0035, Stable: true, Spread: 1.012,
+		Parts:   Parts{MuPDF: 13.2, Workers: 0.2, Quire: 0.4, Server: 0.5, Model: 57.6, Own: 0.6},
+		Use:     Use{Ours: 1.96},
+		Batches: Batches{Pages: 16, Executed: []Executed{{1, 4}, {4, 3}}},
+		Memory:  Memory{Peak: 171e6, Quire: 100e6, Workers: 69e6, Guard: 2e6, Bound: 20e6},
+		Events:  Events{Tick: Latency{P50: 0.06, P99: 1.8, Max: 6.3}},
+		Repeats: make([]Repeat, 5),
+	}
+	r.Bottleneck = bottleneck(r)
+	return r
+}
+
+func TestText(t *testing.T) {
+	r := sampleResult()
+	r.Warnings = []string{"a warning of so many words that it does not fit into one line of a terminal, so that it goes on"}
+	var b bytes.Buffer
+	if err := r.Text(&b); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	for _, want := range []string{
+		"28.3   2 cores ÷ (13.4 + 57.3) CPU-ms", "1.004", "stable: the last 3 wholes within 1.2 %", "what holds it up: the machine",
+		"171.0 MB at most", "2.3 pages on average", "! a warning", "71.90 ms, 0.60 of it quire's, outside MuPDF",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSuffix(line, "\n"); utf8.RuneCountInString(line) > 80 || strings.HasSuffix(line, " ") {
+			t.Errorf("too wide, or ends in spaces: %q", line)
+		}
+	}
+
+	r.Model.Ours, r.Batches.Executed, r.Stable, r.Repeats = false, nil, false, r.Repeats[:2]
+	b.Reset()
+	if err := r.Text(&b); err != nil {
+		t.Fatal(err)
+	}
+	if text := b.String(); strings.Contains(text, "tritonserver") || !strings.Contains(text, "not known to be stable") {
+		t.Errorf("about a server that tells nothing:\n%s", text)
+	}
+}
+
+// What cannot be measured must not become something that JSON has no word for.
+func TestResultIsJSON(t *testing.T) {
+	r := sampleResult()
+	r.Spread = finite(1 / zero)
+	if _, err := json.Marshal(r); err != nil {
+		t.Error(err)
+	}
+}
+
+var zero float64
+
+func TestBar(t *testing.T) {
+	for share, want := range map[float64]string{0: "", 1: "████", 0.5: "██", 0.53125: "██▏", 0.01: "", 0.25 - 1.0/32: "▉"} {
+		if got := bar(share, 4); got != want {
+			t.Errorf("%v: %q, want %q", share, got, want)
+		}
+	}
+}
+
+func TestAmounts(t *testing.T) {
+	var got []string
+	for _, a := range amounts(10_000, 16) {
+		got = append(got, fmt.Sprintf("%s %d %d", a.what, a.documents, a.pages))
+	}
+	want := []string{
+		"sample documents 7 0", "sample documents 63 0", "sample documents 625 0",
+		"one-page documents 10 0", "one-page documents 100 0", "one-page documents 1000 0", "one-page documents 10000 0",
+		"one long document 1 5000",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	got = nil
+	for _, a := range amounts(10, 16) {
+		got = append(got, fmt.Sprintf("%s %d %d", a.what, a.documents, a.pages))
+	}
+	if want := []string{"one-page documents 10 0", "one long document 1 5"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestParsePerf(t *testing.T) {
+	// As perf_analyzer 2.51 writes it.
+	got, err := parsePerf("Concurrency,Inferences/Second,Client Send,Client Recv,p50 latency\n2,28.5,9,4,2654154\n")
+	if err != nil || got.PagesPerSecond != 28.5 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "Concurrency,Inferences/Second\n", "Concurrency\n2\n", "Inferences/Second\nmany\n", "a,b\n1\n"} {
+		if got, err := parsePerf(bad); err == nil {
+			t.Errorf("%q: %+v", bad, got)
+		}
+	}
+}

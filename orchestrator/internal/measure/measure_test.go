@@ -1,0 +1,209 @@
+package measure
+
+import (
+	"bufio"
+	"math"
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestPercentile(t *testing.T) {
+	var l Latencies
+	if l.Percentile(50) != 0 || l.Max() != 0 {
+		t.Error("of nothing there is something")
+	}
+	for i := range 200 {
+		l = append(l, time.Duration(200-i)*time.Millisecond)
+	}
+	before := slices.Clone(l)
+	for _, c := range []struct {
+		q    float64
+		want time.Duration
+	}{{0, 1}, {0.1, 1}, {50, 100}, {99, 198}, {99.1, 199}, {99.9, 200}, {100, 200}} {
+		if got := l.Percentile(c.q); got != c.want*time.Millisecond {
+			t.Errorf("%v %%: %v, want %v ms", c.q, got, c.want)
+		}
+	}
+	if l.Max() != 200*time.Millisecond || !slices.Equal(l, before) {
+		t.Error("the order has changed, or the longest is not 200 ms")
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		values []float64
+		want   float64
+	}{{[]float64{3}, 3}, {[]float64{3, 1, 2}, 2}, {[]float64{4, 1, 3, 2}, 2.5}} {
+		if got := Median(c.values); got != c.want {
+			t.Errorf("%v: %v, want %v", c.values, got, c.want)
+		}
+	}
+	if !math.IsNaN(Median(nil)) {
+		t.Error("nothing has a median")
+	}
+}
+
+func TestStable(t *testing.T) {
+	inf := math.Inf(1)
+	for _, c := range []struct {
+		name   string
+		values []float64
+		spread float64
+		stable bool
+	}{
+		{"nothing", nil, inf, false},
+		{"one", []float64{5}, 1, false},
+		{"two that agree", []float64{5, 5}, 1, false},
+		{"three within 5 %", []float64{100, 105, 101}, 1.05, true},
+		{"three beyond it", []float64{100, 106, 101}, 1.06, false},
+		{"only the last three count", []float64{1, 100, 50, 50, 50}, 1, true},
+		{"good ones before bad ones", []float64{50, 50, 50, 100, 50}, 2, false},
+		{"a standstill", []float64{0, 0, 0}, inf, false},
+	} {
+		if spread, stable := Stable(c.values); spread != c.spread || stable != c.stable {
+			t.Errorf("%s: %v, %v; want %v, %v", c.name, spread, stable, c.spread, c.stable)
+		}
+	}
+}
+
+// A child that works and dies has its time counted before and after.
+func TestReadCPU(t *testing.T) {
+	const work = `i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo; read wait`
+	before, err := ReadCPU(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine, err := ReadMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func(name string) (*exec.Cmd, func()) {
+		sh := &exec.Cmd{Path: "/bin/sh", Args: []string{name, "-c", work}}
+		in, err := sh.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := sh.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sh.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(out).ReadByte(); err != nil {
+			t.Fatal(err)
+		}
+		return sh, func() {
+			in.Close()
+			if _, err := sh.Process.Wait(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_, endRender := start(renderName)
+	server, endServer := start("tritonserver")
+	alive, err := ReadCPU(server.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := alive.Sub(before)
+	if took.Render <= 0 || took.Server <= 0 || took.Quire <= 0 || took.Guard != 0 || took.Model != 0 {
+		t.Errorf("%+v", took)
+	}
+	if m, err := PeakMemory(server.Process.Pid); err != nil || m.Processes != 2 || m.Peak <= 0 || m.Peak != m.Quire+m.Workers+m.Guard || m.Workers <= 0 {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if took.Total() != took.Render+took.Server+took.Quire+took.Other {
+		t.Errorf("the sum of %+v is %v", took, took.Total())
+	}
+	endRender()
+	endServer()
+	dead, err := ReadCPU(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := dead.Sub(before); d.Render != 0 || d.Server != 0 || d.Other <= 0 {
+		t.Errorf("after the end: %+v", d)
+	}
+	now, err := ReadMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now.Sub(machine).Busy <= 0 {
+		t.Errorf("the machine did nothing: %+v", now.Sub(machine))
+	}
+}
+
+// The peak is the kernel's, so it holds what is gone again.
+func TestPeakMemory(t *testing.T) {
+	if err := ResetPeak(0); err != nil {
+		t.Fatal(err)
+	}
+	before, err := PeakMemory(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 64 << 20
+	if err := touch(size); err != nil {
+		t.Fatal(err)
+	}
+	peak, err := PeakMemory(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if grown := peak.Quire - before.Quire; grown < size*9/10 || peak.Processes != 1 {
+		t.Errorf("%d bytes more after %d were touched and given back: %+v", grown, size, peak)
+	}
+	if err := ResetPeak(0); err != nil {
+		t.Fatal(err)
+	}
+	after, err := PeakMemory(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Peak >= peak.Peak {
+		t.Errorf("a reset left %d of %d bytes", after.Peak, peak.Peak)
+	}
+}
+
+func TestProbe(t *testing.T) {
+	handled := make(chan struct{}, 100)
+	p, err := StartProbe(func() { handled <- struct{}{} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		<-handled
+	}
+	e := p.Stop()
+	// The last one may still be on its way to the requester.
+	if len(e.Requests) < 2 || len(e.Ticks) == 0 || slices.Min(e.Requests) <= 0 || slices.Min(e.Ticks) < 0 {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestRepeatNamesDocumentsAnew(t *testing.T) {
+	var docs []Document
+	for _, name := range []string{"a.pdf", "b.pdf"} {
+		d := Document{Pages: 1}
+		d.Path, d.Open = name, func() (*os.File, error) { return nil, nil }
+		docs = append(docs, d)
+	}
+	seen := map[string]bool{}
+	for d := range Repeat(docs, 3).Documents(t.Context()) {
+		if seen[d.Path] || d.Open == nil {
+			t.Errorf("%s: twice, or not to be opened", d.Path)
+		}
+		seen[d.Path] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("%d documents", len(seen))
+	}
+}

@@ -1,0 +1,198 @@
+package sink
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"quire/orchestrator"
+)
+
+// maxCrashes is at how many crashes of the whole program a document must have
+// been in work to be set aside.
+const maxCrashes = 3
+
+// past looks up what earlier runs have done of a document. Unless its result
+// stands, it returns a segment with what there is of its pages.
+func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string) (past orchestrator.Past, s *segment, err error) {
+	id := t.identityOf(doc)
+	was, found, err := t.ledger.find(doc.Path)
+	if err != nil {
+		return past, nil, t.explain("read", workDirectory+"/"+ledgerName, err)
+	}
+	if found {
+		past.Redone = t.redone(was, id, name)
+		if past.Redone == "" {
+			t.discard(doc.Path)
+			past.Result = was.result(doc.Path)
+			if id.Sum != "" && (id.Sum != was.Sum || id.ModTime != was.ModTime) {
+				was.identity = id // known by its content from now on
+				return past, nil, t.try(ctx, "write in", workDirectory, func() error { return t.ledger.add([]record{was}, false) })
+			}
+			return past, nil, nil
+		}
+	}
+	s = t.take(doc.Path)
+	if s != nil {
+		again := id.changed(s.id)
+		if t.cfg.Fresh {
+			again = orchestrator.RedoneFresh
+		}
+		if again != "" {
+			past.Redone = again
+			s.remove()
+			s = nil
+		}
+	}
+	if s == nil {
+		err = t.try(ctx, "write in", workDirectory, func() (err error) {
+			s, err = newSegment(t.work, doc.Path, id)
+			return err
+		})
+		if err == nil && past.Redone == orchestrator.RedoneFailed && was.Pages != nil {
+			err = t.try(ctx, "write in", workDirectory, func() error { return t.keepGood(s, was, name) })
+		}
+	} else {
+		if t.cfg.RetryFailed {
+			s.dropFailed()
+		}
+		err = t.try(ctx, "write in", workDirectory, func() error { return s.event(eventBegun) })
+	}
+	if err != nil {
+		if s != nil {
+			s.leave(doc.Path)
+		}
+		return past, nil, err
+	}
+	redone := past.Redone
+	past = s.past()
+	past.Redone = redone
+	if s.crashes >= maxCrashes {
+		past.SetAside = &orchestrator.PageError{
+			Ref: orchestrator.PageRef{Path: doc.Path}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryCrashLoop,
+			Message: fmt.Sprintf("it was in work at %d crashes of the whole program", s.crashes),
+		}
+	}
+	return past, s, nil
+}
+
+// redone tells why a document is done again that was finished; empty when its
+// result stands.
+func (t *Tree) redone(was record, id identity, name string) orchestrator.Redone {
+	if t.cfg.Fresh {
+		return orchestrator.RedoneFresh
+	}
+	if why := id.changed(was.identity); why != "" {
+		return why
+	}
+	if info, err := t.root.Stat(name); err != nil || !info.Mode().IsRegular() || info.Size() != was.Bytes {
+		return orchestrator.RedoneMissing
+	}
+	if was.Error != nil {
+		switch was.Error.Category {
+		case orchestrator.CategoryUnreadable, orchestrator.CategoryNotRegular:
+			// Nothing of its content was ever seen, so nothing tells whether it
+			// is still the same; and looking costs nothing.
+			return orchestrator.RedoneFailed
+		case orchestrator.CategoryEncrypted:
+			if t.cfg.Passwords {
+				return orchestrator.RedonePassword
+			}
+		}
+	}
+	if t.cfg.RetryFailed && was.Status != orchestrator.StatusDone {
+		return orchestrator.RedoneFailed
+	}
+	return ""
+}
+
+// take opens the segment that an earlier run has left of a document, if it did.
+func (t *Tree) take(path string) *segment {
+	inWork, left := segmentFile(path)
+	for _, name := range []string{inWork, left} {
+		if !t.left[name] {
+			continue
+		}
+		delete(t.left, name)
+		s, lost, err := loadSegment(t.work, path, name)
+		if err == nil && name == left {
+			// In work again.
+			if err = t.work.rename(left, inWork); err == nil {
+				s.name = inWork
+			} else {
+				_ = s.file.Close()
+			}
+		}
+		if err != nil {
+			t.cfg.Log.Warn("the journal of a document cannot be read; the document is done again", "document", path, "err", err)
+			_ = t.work.remove(name)
+			continue
+		}
+		if lost > 0 {
+			t.cfg.Log.Warn("the journal of a document was damaged or torn; the pages that are lost are done again", "document", path, "bytes_cut", lost)
+		}
+		t.discard(path) // there is no other
+		return s
+	}
+	return nil
+}
+
+// discard removes what an earlier run has left of a document.
+func (t *Tree) discard(path string) {
+	inWork, left := segmentFile(path)
+	for _, name := range []string{inWork, left} {
+		if t.left[name] {
+			delete(t.left, name)
+			_ = t.work.remove(name)
+		}
+	}
+}
+
+// keepGood takes the pages that are done from a document's result into a new
+// segment. A result that does not read as one has none.
+func (t *Tree) keepGood(s *segment, was record, name string) error {
+	s.settle(func(entry) bool { return false }) // of a try before
+	if s.pages < 0 {
+		if err := s.open(*was.Pages); err != nil {
+			return err
+		}
+	}
+	return t.eachPage(name, func(page int, status orchestrator.Status, record []byte) error {
+		if status != orchestrator.StatusDone || page > s.pages {
+			return nil
+		}
+		return s.add(page, status, record)
+	})
+}
+
+// eachPage calls each for the records of the pages in a result.
+func (t *Tree) eachPage(name string, each func(page int, status orchestrator.Status, record []byte) error) error {
+	f, err := t.root.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	in := bufio.NewReaderSize(f, 64<<10)
+	for {
+		line, err := in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		record := bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte(","))
+		if page, status := pageOf(record); page > 0 {
+			if err := each(page, status, record); err != nil {
+				return err
+			}
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package tune
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// LimitKind is what keeps the pages a second where they are.
+type LimitKind string
+
+// The limits.
+const (
+	LimitRendering LimitKind = "rendering"
+	LimitServer    LimitKind = "server"
+	LimitTransport LimitKind = "transport"
+	// LimitProcessors: drawing and the server share this machine's processors.
+	LimitProcessors LimitKind = "processors"
+	LimitUnknown    LimitKind = "unknown"
+)
+
+// Limit is what keeps the pages a second where they are with the choice.
+type Limit struct {
+	Kind LimitKind
+	// AtMost is how many times as many pages a second more tuning of batches
+	// could bring, if the server cost nothing; 0 when that is not known.
+	AtMost float64
+	// Text says it in a sentence.
+	Text string
+}
+
+// Shares of a part's own rate from which on the whole counts as limited by that
+// part, and below which the server's share of a request counts as transport.
+const (
+	limitedShare   = 0.9
+	transportShare = 0.5
+)
+
+// Limit says what the limit is with the choice.
+func (r *Report) Limit() Limit {
+	res := r.Result
+	alone, _ := meanWindow(res.Chosen.Alone)
+	whole, measured := meanWindow(res.Chosen.Pipeline)
+	drawing := res.Rendering
+	computed := 0.0
+	for _, p := range res.Curve.Points {
+		if p.Size <= res.Chosen.Settings.MaxBatch {
+			computed = max(computed, p.rate())
+		}
+	}
+	server := func() (LimitKind, string) {
+		if alone.ServerShare > 0 && alone.ServerShare < transportShare {
+			return LimitTransport, fmt.Sprintf("The way to the server is the limit: of the time of a request the server accounts for %.0f %%; the rest is transport (%s).", 100*alone.ServerShare, r.Transport)
+		}
+		text := fmt.Sprintf("The server is the limit, at %s pages/s alone", number(alone.PagesPerSecond))
+		if computed > 0 && res.Chosen.Settings.Instances == 1 {
+			text += fmt.Sprintf("; the model by itself computes %s", number(computed))
+		}
+		return LimitServer, text + "."
+	}
+	switch {
+	case alone.PagesPerSecond <= 0:
+		return Limit{Kind: LimitUnknown, Text: "What limits was not measured."}
+	case !measured || drawing <= 0:
+		kind, text := server()
+		return Limit{Kind: kind, Text: text}
+	case whole.PagesPerSecond >= limitedShare*drawing:
+		return Limit{LimitRendering, max(1, drawing/whole.PagesPerSecond), fmt.Sprintf(
+			"Rendering is the limit: this machine draws %s pages/s by itself and does %s with the server. No batch setting will help further; more processors for drawing (--workers, another machine) will.",
+			number(drawing), number(whole.PagesPerSecond))}
+	}
+	most := drawing / whole.PagesPerSecond
+	upTo := fmt.Sprintf(" More tuning can bring %s times as much at most, the %s pages/s that this machine draws by itself.", number(most), number(drawing))
+	// Two that take turns on the same processors.
+	both := 1 / (1/drawing + 1/alone.PagesPerSecond)
+	switch {
+	case whole.PagesPerSecond >= limitedShare*alone.PagesPerSecond:
+		kind, text := server()
+		return Limit{kind, most, text + upTo}
+	case r.Local:
+		return Limit{LimitProcessors, most, fmt.Sprintf(
+			"Drawing (%s pages/s by itself) and the server (%s) share the processors of this machine, which would make %s if they took turns; together they do %s.%s",
+			number(drawing), number(alone.PagesPerSecond), number(both), number(whole.PagesPerSecond), upTo)}
+	}
+	return Limit{LimitUnknown, most, fmt.Sprintf(
+		"Neither drawing (%s pages/s by itself) nor the server (%s) is the limit of the %s that they do together.%s",
+		number(drawing), number(alone.PagesPerSecond), number(whole.PagesPerSecond), upTo)}
+}
+
+// Explain says what came of it, a sentence or two in each string.
+func (r *Report) Explain() []string {
+	res := r.Result
+	var text []string
+	say := func(format string, args ...any) { text = append(text, fmt.Sprintf(format, args...)) }
+	what := "pages/s"
+	if r.Objective == Latency {
+		what = "of the 99th percentile"
+	}
+	spread := fmt.Sprintf("%.1f %%", 100*res.Spread)
+	switch r.Verdict() {
+	case VerdictRendering:
+		say("Rendering is the limit, so no batch setting will help, and none was tried. This machine draws %s pages/s by itself and does %s with the server, which can do %s alone.",
+			number(res.Rendering), number(rate(res.Start.Pipeline)), number(rate(res.Start.Alone)))
+		say("If more machines draw for this server, tune it with --server-only.")
+		return text
+	case VerdictNone:
+		say("The settings in use are over a limit (%s), and nothing that was tried is within it.", res.Start.Infeasible)
+	case VerdictKeep:
+		bar := max(res.Spread, worth)
+		if len(res.Finalists) == 0 {
+			say("Keep the settings in use: nothing that was tried did better.")
+		} else {
+			say("Keep the settings in use: nothing that was tried is better by more than noise. The windows of the settings in use differ by %s among themselves, and a change has to gain more than %.1f %%.", spread, 100*bar)
+		}
+	case VerdictChange:
+		if r.Objective == Latency {
+			say("Change the settings: the 99th percentile falls from %s to %s at %s pages/s. (The windows of the settings in use differ by %s among themselves.)",
+				latency(p99(res.Start.Deciding)), latency(p99(res.Chosen.Deciding)), number(res.OpenRate), spread)
+		} else {
+			with := "by the server alone"
+			if len(res.Chosen.Pipeline) > 0 {
+				with = "with rendering"
+			}
+			say("Change the settings: %s instead of %s pages/s %s, %s. (The windows of the settings in use differ by %s among themselves.)",
+				number(rate(res.Chosen.Deciding)), number(rate(res.Start.Deciding)), with, gain(res.Gain), spread)
+			if a, b := rate(res.Start.Alone), rate(res.Chosen.Alone); len(res.Chosen.Pipeline) > 0 && a > 0 && b > 0 {
+				say("The server alone does %s instead of %s.", number(b), number(a))
+			}
+		}
+		if res.Start.Infeasible != "" {
+			say("The settings in use are over a limit: %s.", res.Start.Infeasible)
+		}
+		for _, f := range res.Start.Settings.changes(res.Chosen.Settings) {
+			say("%s", r.why(f))
+		}
+	}
+	if !res.Stable && r.Verdict() != VerdictNone {
+		say("The measurements did not become stable (three windows in a row within %.0f %%): something else was going on. Take the numbers with care, or run tune again on a quiet machine.", 100*stableWithin)
+	}
+	if res.Unfinished != "" {
+		say("There was not time for everything: %s was cut short. A larger --budget looks further (%s %s may be missed).", res.Unfinished, "small gains", what)
+	}
+	if r.Objective == Throughput {
+		say("%s", r.Limit().Text)
+	}
+	return text
+}
+
+// why says what a field's change does.
+func (r *Report) why(f Field) string {
+	from, to := r.Result.Start.Settings, r.Result.Chosen.Settings
+	switch f {
+	case FieldMaxBatch:
+		curve := r.Result.Curve
+		if a, b := curve.compute(from.MaxBatch), curve.compute(to.MaxBatch); a > 0 && b > 0 {
+			return fmt.Sprintf("max_batch_size %d → %d: a page computes in %s in a batch of %d, and in %s in one of %d.",
+				from.MaxBatch, to.MaxBatch, latency(b/time.Duration(to.MaxBatch)), to.MaxBatch, latency(a/time.Duration(from.MaxBatch)), from.MaxBatch)
+		}
+		return fmt.Sprintf("max_batch_size %d → %d.", from.MaxBatch, to.MaxBatch)
+	case FieldInstances:
+		if to.Instances > from.Instances {
+			return fmt.Sprintf("instances %d → %d: while one copies, another computes.", from.Instances, to.Instances)
+		}
+		return fmt.Sprintf("instances %d → %d: more of them gain nothing here, and take memory.", from.Instances, to.Instances)
+	case FieldDelay:
+		if from.Delay < 0 {
+			return fmt.Sprintf("dynamic_batching with a delay of %v: the server may merge requests.", to.Delay)
+		}
+		if to.Delay == 0 {
+			return fmt.Sprintf("max_queue_delay_microseconds %d → 0: requests come full, so there is nothing to wait for.", from.Delay.Microseconds())
+		}
+		return fmt.Sprintf("max_queue_delay_microseconds %d → %d: the server merges requests.", from.Delay.Microseconds(), to.Delay.Microseconds())
+	case FieldBatch:
+		return fmt.Sprintf("quire.batch %d → %d: pages in a request.", from.Batch, to.Batch)
+	case FieldMaxAge:
+		return fmt.Sprintf("quire.max_age_ms %s → %s: how long the first page of a request waits for others.", milliseconds(from.MaxAge), milliseconds(to.MaxAge))
+	case FieldInFlight:
+		if to.InFlight > from.InFlight {
+			return fmt.Sprintf("quire.in_flight %d → %d: more requests under way, so that one is ready whenever the model is.", from.InFlight, to.InFlight)
+		}
+		return fmt.Sprintf("quire.in_flight %d → %d: fewer requests under way do as much, and a page waits less.", from.InFlight, to.InFlight)
+	}
+	return ""
+}
+
+func rate(windows []Window) float64 {
+	w, _ := meanWindow(windows)
+	return w.PagesPerSecond
+}
+
+func p99(windows []Window) time.Duration {
+	w, _ := meanWindow(windows)
+	return w.P99
+}
+
+// gain is a factor in words.
+func gain(g float64) string {
+	if g >= 1 {
+		return fmt.Sprintf("%s times as many", number(1+g))
+	}
+	return fmt.Sprintf("%.0f %% more", 100*g)
+}
+
+// number has three digits that matter.
+func number(x float64) string {
+	switch {
+	case x == 0 || math.Abs(x) >= 99.95:
+		return fmt.Sprintf("%.0f", x)
+	case math.Abs(x) >= 9.995:
+		return fmt.Sprintf("%.1f", x)
+	}
+	return fmt.Sprintf("%.2f", x)
+}
+
+// latency is a time in milliseconds.
+func latency(d time.Duration) string { return number(inMS(d)) + " ms" }
+
+// bars draws values as a line of bars, the lowest at the smallest value or at 0.
+func bars(values []float64) string {
+	const steps = "▁▂▃▄▅▆▇█"
+	signs := []rune(steps)
+	if len(values) == 0 {
+		return ""
+	}
+	most := slices.Max(values)
+	var b strings.Builder
+	for _, v := range values {
+		i := 0
+		if most > 0 && v > 0 {
+			i = min(len(signs)-1, int(v/most*float64(len(signs)-1)+0.5))
+		}
+		b.WriteRune(signs[i])
+	}
+	return b.String()
+}

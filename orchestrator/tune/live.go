@@ -1,0 +1,485 @@
+package tune
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"quire/orchestrator"
+	"quire/orchestrator/internal/measure"
+	"quire/tritonclient"
+)
+
+// LiveConfig says what a [Live] measures.
+type LiveConfig struct {
+	// Client and Server are the server, Model the model on it. Required.
+	Client *tritonclient.Client
+	Server *Server
+	Model  orchestrator.Model
+	// Sample is what it is asked about. Required.
+	Sample *Sample
+	// Renderer draws; Workers is how many pages at once. Default: the CPUs.
+	Renderer orchestrator.Renderer
+	Workers  int
+	// Window is how long a measurement counts. Default 5 s.
+	Window time.Duration
+	// SharedMemoryPrefix starts the names of shared-memory objects, as the
+	// engine's.
+	SharedMemoryPrefix string
+	// GPU tells the use and the memory of the server's GPU; nil: nobody does.
+	GPU func(context.Context) (GPU, error)
+	// Log is told of windows that are thrown away; nil for nobody.
+	Log *slog.Logger
+}
+
+// GPU is what a server's metrics say of its GPUs: the highest utilization, 0 to
+// 1, and the memory in use on all, in bytes.
+type GPU struct {
+	Utilization float64
+	Memory      int64
+}
+
+// Live is a [Bench] for a server that runs.
+type Live struct {
+	cfg    LiveConfig
+	log    *slog.Logger
+	loader loader
+	warmed map[string]bool // by what was served, and the size of the batch
+}
+
+// NewLive returns a bench; it measures nothing yet.
+func NewLive(cfg LiveConfig) *Live {
+	if cfg.Workers == 0 {
+		cfg.Workers = runtime.GOMAXPROCS(0)
+	}
+	if cfg.Window == 0 {
+		cfg.Window = 5 * time.Second
+	}
+	l := &Live{cfg: cfg, log: cfg.Log, loader: loader{model: cfg.Model, pages: cfg.Sample.pages, prefix: cfg.SharedMemoryPrefix}}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	return l
+}
+
+// Workers is how many pages it draws at once.
+func (l *Live) Workers() int { return l.cfg.Workers }
+
+const (
+	// warmShare is the part of a window that goes before it and does not count.
+	warmShare = 0.2
+	// tries is how often a window is taken until one can be used.
+	tries = 4
+	// away is how long a server may be away.
+	away = time.Minute
+)
+
+// errUnusable is a window that says nothing about the settings.
+type errUnusable struct{ reason string }
+
+func (e errUnusable) Error() string { return e.reason }
+
+// Curve implements [Bench].
+func (l *Live) Curve(ctx context.Context, sizes []int) (Curve, error) {
+	largest := sizes[len(sizes)-1]
+	t := l.cfg.Server.start
+	t.Batch, t.InFlight, t.Delay = 1, 1, 0
+	var curve Curve
+	for t.MaxBatch = largest; ; t.MaxBatch /= 2 {
+		err := l.serve(ctx, t)
+		if err == nil {
+			break
+		}
+		no, ok := errors.AsType[*Infeasible](err)
+		if !ok || t.MaxBatch == 1 {
+			return curve, err
+		}
+		curve.Stopped = no.Reason
+	}
+	c := curveTaker{live: l, curve: &curve, stop: time.Now().Add(max(curveWindows*l.cfg.Window, leastCurve)), largest: t.MaxBatch}
+	// The powers of two tell where to look closer.
+	if err := c.take(ctx, sizes, func(n int) bool { return n&(n-1) == 0 }); err != nil {
+		return curve, err
+	}
+	if c.best > 0 {
+		if err := c.take(ctx, sizes, func(n int) bool { return n&(n-1) != 0 && n > c.best/2 && n < 2*c.best && n < c.reached }); err != nil {
+			return curve, err
+		}
+	}
+	if len(curve.Points) == 0 {
+		return curve, &Infeasible{Reason: curve.Stopped}
+	}
+	slices.SortFunc(curve.Points, func(a, b Point) int { return a.Size - b.Size })
+	return curve, nil
+}
+
+const (
+	// curveWindows is how many windows a curve may take, leastCurve how long in
+	// any case.
+	curveWindows = 2
+	leastCurve   = 1500 * time.Millisecond
+	// flat is how many doublings in a row have to gain nothing to end it.
+	flat = 2
+)
+
+// curveTaker takes the points of a curve.
+type curveTaker struct {
+	live    *Live
+	curve   *Curve
+	stop    time.Time
+	largest int // that is served
+	reached int // the largest that worked
+	best    int
+	rate    float64 // of the best
+}
+
+// take adds the sizes that want says yes to, in order.
+func (c *curveTaker) take(ctx context.Context, sizes []int, want func(int) bool) error {
+	worse := 0
+	for _, n := range sizes {
+		if n > c.largest || !want(n) {
+			continue
+		}
+		p, err := c.live.point(ctx, n)
+		if no, ok := errors.AsType[*Infeasible](err); ok {
+			c.curve.Stopped = fmt.Sprintf("batches of %d: %s", n, no.Reason)
+			return nil
+		} else if err != nil {
+			return err
+		}
+		c.curve.Points = append(c.curve.Points, p)
+		c.reached = max(c.reached, n)
+		if r := p.rate(); r > c.rate*(1+worth) {
+			c.best, c.rate, worse = n, r, 0
+		} else if worse++; worse == flat && n > c.best {
+			c.curve.Stopped = fmt.Sprintf("batches beyond %d gain nothing", c.best)
+			return nil
+		}
+		if time.Now().After(c.stop) && len(c.curve.Points) >= 4 {
+			if n < sizes[len(sizes)-1] {
+				c.curve.Stopped = cmp.Or(c.curve.Stopped, "there was no time for other sizes")
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// point measures one batch size: each request is one execution.
+func (l *Live) point(ctx context.Context, n int) (Point, error) {
+	var p Point
+	window := max(l.cfg.Window/20, 50*time.Millisecond)
+	err := l.usable(ctx, func() error {
+		p = Point{}
+		serving, err := measure.NewServing(ctx, measure.ServerConfig{
+			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: n, InFlight: 1, SharedMemoryPrefix: l.loader.nextPrefix(l.cfg.Model.Input()),
+		})
+		if err != nil {
+			return &Infeasible{Reason: err.Error()}
+		}
+		defer serving.Close()
+		// The first of a size is slow, so it is asked before.
+		if first, err := serving.Ask(ctx, n, 1, 0); err != nil || first.Failed > 0 {
+			return l.failed(ctx, first.Err, err)
+		}
+		before, err := l.settledStatistics(ctx, nil, 0)
+		if err != nil {
+			return err
+		}
+		a, err := serving.Ask(ctx, n, 1, window)
+		if err != nil || a.Failed > 0 {
+			return l.failed(ctx, a.Err, err)
+		}
+		delta, err := l.settledStatistics(ctx, &before, a.Requests)
+		if err != nil {
+			return err
+		}
+		for _, b := range delta.Batches {
+			if int(b.Size) == n {
+				p = Point{Size: n, Compute: b.ComputeInput.Mean() + b.ComputeInfer.Mean() + b.ComputeOutput.Mean()}
+			}
+		}
+		if p.Compute <= 0 {
+			return errUnusable{fmt.Sprintf("the server counted no batch of %d", n)}
+		}
+		return nil
+	})
+	return p, err
+}
+
+// Measure implements [Bench].
+func (l *Live) Measure(ctx context.Context, t Settings, load Load) (Window, error) {
+	var w Window
+	err := l.usable(ctx, func() error {
+		if err := l.serve(ctx, t); err != nil {
+			return err
+		}
+		if err := l.warm(ctx, t); err != nil {
+			return err
+		}
+		var err error
+		w, err = l.window(ctx, t, load)
+		return err
+	})
+	return w, err
+}
+
+// Rendering implements [Bench].
+func (l *Live) Rendering(ctx context.Context) (float64, error) {
+	drawing, err := measure.NewRendering(ctx, l.cfg.Renderer, l.cfg.Model.Input(), l.cfg.Workers)
+	if err != nil {
+		return 0, err
+	}
+	defer drawing.Close()
+	r := newRecord(time.Duration(warmShare*float64(l.cfg.Window)), l.cfg.Window)
+	timed, stop := context.WithCancel(ctx)
+	defer stop()
+	var keeper sync.WaitGroup
+	keeper.Go(func() {
+		r.keep(timed)
+		stop()
+	})
+	const times = 1 << 20
+	_, err = drawing.Draw(timed, l.cfg.Sample.documents, times, func(measure.Document, int, []byte) { r.ended(time.Now(), 1) })
+	stop()
+	keeper.Wait()
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return 0, err
+	}
+	if r.rate() == 0 {
+		return 0, fmt.Errorf("not two pages were drawn in %v: give tune more time with --budget", longer*l.cfg.Window)
+	}
+	return r.rate(), nil
+}
+
+// usable takes a window again, as long as it says nothing about the settings.
+func (l *Live) usable(ctx context.Context, take func() error) error {
+	for try := 1; ; try++ {
+		err := take()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		unusable, ok := err.(errUnusable)
+		if !ok {
+			return err
+		}
+		l.log.Warn("a window is thrown away", "reason", unusable.reason, "try", try)
+		if try == tries {
+			return fmt.Errorf("%d windows in a row cannot be used, the last because %s: run tune when the server has nothing else to do", tries, unusable.reason)
+		}
+	}
+}
+
+// serve has the server serve as t says, and the model know.
+func (l *Live) serve(ctx context.Context, t Settings) error {
+	err := l.cfg.Server.Apply(ctx, t)
+	if err == nil {
+		err = l.cfg.Model.Refresh(ctx)
+	}
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return l.gone(ctx, err)
+}
+
+// gone tells what an error of a server that may have gone means: if it comes
+// back, it went because of what it was asked to do.
+func (l *Live) gone(ctx context.Context, err error) error {
+	kind := tritonclient.KindOf(err)
+	var me *orchestrator.ModelError
+	if kind != tritonclient.Unavailable && !(errors.As(err, &me) && me.Action == orchestrator.ActionWait) {
+		return err
+	}
+	l.log.Warn("the server is away", "err", err)
+	l.cfg.Server.Forget()
+	l.warmed = nil
+	wait, cancel := context.WithTimeout(ctx, away)
+	defer cancel()
+	if l.cfg.Model.WaitReady(wait) != nil {
+		return err
+	}
+	return &Infeasible{Reason: "the server went away: " + messageOf(err)}
+}
+
+// failed says what a request that failed means.
+func (l *Live) failed(ctx context.Context, said, err error) error {
+	if err != nil {
+		return err
+	}
+	var me *orchestrator.ModelError
+	if errors.As(said, &me) {
+		switch me.Action {
+		case orchestrator.ActionWait:
+			return l.gone(ctx, said)
+		case orchestrator.ActionRefresh:
+			return errUnusable{"the model was not ready: " + messageOf(said)}
+		}
+	}
+	return &Infeasible{Reason: messageOf(said)}
+}
+
+// warm has the server execute each size of batch that is about to come once:
+// the first is slow.
+func (l *Live) warm(ctx context.Context, t Settings) error {
+	key := fmt.Sprint(t.MaxBatch, t.Instances, t.Delay)
+	if l.warmed == nil || !l.warmed[key] {
+		l.warmed = map[string]bool{key: true} // a reload makes it cold again
+	}
+	for _, n := range []int{t.Batch, t.MaxBatch} {
+		size := fmt.Sprint("batch ", n)
+		if l.warmed[size] {
+			continue
+		}
+		s := Settings{MaxBatch: t.MaxBatch, Batch: n, InFlight: t.Instances}
+		serving, err := measure.NewServing(ctx, measure.ServerConfig{
+			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: s.Batch, InFlight: s.InFlight, SharedMemoryPrefix: l.loader.nextPrefix(l.cfg.Model.Input()),
+		})
+		if err != nil {
+			return &Infeasible{Reason: err.Error()}
+		}
+		a, err := serving.Ask(ctx, s.Batch, s.InFlight, 0)
+		serving.Close()
+		if err != nil || a.Failed > 0 {
+			return l.failed(ctx, a.Err, err)
+		}
+		l.warmed[size] = true
+	}
+	return nil
+}
+
+// window takes one window and makes sure that it is about us alone.
+func (l *Live) window(ctx context.Context, t Settings, load Load) (Window, error) {
+	before, err := l.settledStatistics(ctx, nil, 0)
+	if err != nil {
+		return Window{}, l.gone(ctx, err)
+	}
+	heat := readHeat()
+	// What is thrown away shall be long enough for batches to have formed.
+	warm := time.Duration(warmShare * float64(l.cfg.Window))
+	var r *record
+	gpu := l.watchGPU(ctx, warm, func() {
+		switch load.Kind {
+		case Pipeline:
+			r, err = l.loader.runPipeline(ctx, t, l.cfg.Renderer, l.cfg.Sample.documents, l.cfg.Workers, warm, l.cfg.Window)
+		case Open:
+			r, err = l.loader.run(ctx, t, load.Rate, warm, l.cfg.Window)
+		default:
+			r, err = l.loader.run(ctx, t, 0, warm, l.cfg.Window)
+		}
+	})
+	if err != nil {
+		return Window{}, err
+	}
+	if r.failed > 0 {
+		return Window{}, l.failed(ctx, r.err, nil)
+	}
+	delta, err := l.settledStatistics(ctx, &before, r.requests)
+	if err != nil {
+		return Window{}, err
+	}
+	if err := l.cfg.Server.Confirm(ctx); err != nil {
+		return Window{}, l.gone(ctx, err)
+	}
+	if reason := readHeat().since(heat); reason != "" {
+		return Window{}, errUnusable{reason}
+	}
+	if r.rate() == 0 {
+		return Window{}, &Infeasible{Reason: fmt.Sprintf("not two batches were answered in %v", longer*l.cfg.Window)}
+	}
+	w := Window{
+		PagesPerSecond: r.rate(),
+		P50:            r.latencies.Percentile(50), P95: r.latencies.Percentile(95), P99: r.latencies.Percentile(99),
+		GPUUtilization: gpu.Utilization, GPUMemory: gpu.Memory,
+	}
+	if whole := delta.Success.Time; whole > 0 {
+		w.QueueShare = float64(delta.Queue.Time) / float64(whole)
+		w.ServerShare = min(1, float64(whole)/float64(r.asking))
+	}
+	for _, b := range delta.Batches {
+		w.Executed = append(w.Executed, Executed{Size: int(b.Size), Count: int64(b.ComputeInfer.Count)})
+	}
+	return w, nil
+}
+
+// settledStatistics reads the model's counters; with an earlier reading, what
+// was counted since, once all our requests are: a server counts a moment after
+// it has answered. A request more is somebody else's.
+func (l *Live) settledStatistics(ctx context.Context, before *tritonclient.ModelStatistics, ours int) (tritonclient.ModelStatistics, error) {
+	model := l.cfg.Model.Info().Name
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for late := time.Now().Add(2 * time.Second); ; {
+		now, err := l.cfg.Client.Statistics(ctx, model, "")
+		if err != nil || before == nil {
+			return now, err
+		}
+		delta, ok := now.Since(*before)
+		counted := int(delta.Success.Count + delta.Fail.Count)
+		switch {
+		case !ok:
+			return delta, errUnusable{"the server's counters began anew: the model was loaded, or the server started"}
+		case counted > ours:
+			return delta, errUnusable{fmt.Sprintf("%d requests of other clients came in between", counted-ours)}
+		case counted == ours:
+			return delta, nil
+		case time.Now().After(late):
+			return delta, errUnusable{fmt.Sprintf("the server counted %d of our %d requests", counted, ours)}
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return delta, context.Cause(ctx)
+		}
+	}
+}
+
+// watchGPU looks at the GPU now and then while do runs: the mean utilization
+// after the warm-up, and the most memory. Both are negative when nobody tells.
+func (l *Live) watchGPU(ctx context.Context, warm time.Duration, do func()) GPU {
+	none := GPU{Utilization: -1, Memory: -1}
+	if l.cfg.GPU == nil {
+		do()
+		return none
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	var looks int
+	seen := GPU{Memory: -1}
+	go func() {
+		defer close(stopped)
+		// Servers update these about twice a second.
+		t := time.NewTicker(500 * time.Millisecond)
+		defer t.Stop()
+		from := time.Now().Add(warm)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-t.C:
+			}
+			g, err := l.cfg.GPU(ctx)
+			if err != nil || time.Now().Before(from) {
+				continue
+			}
+			looks++
+			seen.Utilization += g.Utilization
+			seen.Memory = max(seen.Memory, g.Memory)
+		}
+	}()
+	do()
+	close(stop)
+	<-stopped
+	if looks == 0 {
+		return none
+	}
+	seen.Utilization /= float64(looks)
+	return seen
+}

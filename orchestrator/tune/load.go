@@ -1,0 +1,420 @@
+package tune
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"quire/orchestrator"
+	"quire/orchestrator/internal/batch"
+	"quire/orchestrator/internal/measure"
+	"quire/orchestrator/internal/slab"
+)
+
+// record is what came of a load. Its methods may be called from any goroutine.
+type record struct {
+	warm, window time.Duration
+	began        chan struct{} // closed with the first answer
+
+	mu sync.Mutex
+	// from is when what counts begins, after the first answer and the warm-up;
+	// over is set when it ends, before the rest is waited for.
+	from time.Time
+	over bool
+
+	requests int           // in all, answered or not
+	asking   time.Duration // the sum of their times
+	failed   int
+	err      error // the first
+
+	latencies   measure.Latencies
+	batches     int // that ended between the two below, the first left out
+	pages       int
+	first, last time.Time
+}
+
+func newRecord(warm, window time.Duration) *record {
+	return &record{warm: warm, window: window, began: make(chan struct{})}
+}
+
+const (
+	// leastBatches have to end for a rate, or the window is made longer, up to
+	// longer times as long.
+	leastBatches, longer = 4, 5
+	// firstAnswer is how long the first answer may take: workers start.
+	firstAnswer = time.Minute
+)
+
+// keep returns when the window is over, or ctx.
+func (r *record) keep(ctx context.Context) {
+	late := time.NewTimer(firstAnswer)
+	defer late.Stop()
+	select {
+	case <-r.began:
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	if !pause(ctx, r.warm) {
+		return
+	}
+	for range longer {
+		if !pause(ctx, r.window) {
+			return
+		}
+		r.mu.Lock()
+		r.over = r.batches >= leastBatches || r.failed > 0 || r.from.IsZero()
+		over := r.over
+		r.mu.Unlock()
+		if over {
+			return
+		}
+	}
+	r.mu.Lock()
+	r.over = true
+	r.mu.Unlock()
+}
+
+// request notes one request.
+func (r *record) request(took time.Duration, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.requests++
+	r.asking += took
+	if err != nil {
+		r.fail(err)
+		r.begin(time.Now())
+	}
+}
+
+// begin starts the clock with the first answer, whatever it is.
+func (r *record) begin(now time.Time) {
+	if r.from.IsZero() {
+		r.from = now.Add(r.warm)
+		close(r.began)
+	}
+}
+
+func (r *record) fail(err error) {
+	r.failed++
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+// ended notes pages that were answered as one batch.
+func (r *record) ended(now time.Time, pages int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begin(now)
+	switch {
+	case !r.counts(now):
+	case r.first.IsZero():
+		// The rate is counted from an end of a batch to another, since batches
+		// end as a whole.
+		r.first = now
+	default:
+		r.batches++
+		r.pages += pages
+		r.last = now
+	}
+}
+
+// took notes when pages that are answered now began.
+func (r *record) took(now time.Time, began ...time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.counts(now) {
+		for _, b := range began {
+			r.latencies = append(r.latencies, now.Sub(b))
+		}
+	}
+}
+
+func (r *record) counts(now time.Time) bool {
+	return !r.from.IsZero() && !now.Before(r.from) && !r.over
+}
+
+// rate is the pages a second; 0 when there were too few to tell.
+func (r *record) rate() float64 {
+	if d := r.last.Sub(r.first); r.pages > 0 && d > 0 {
+		return float64(r.pages) / d.Seconds()
+	}
+	return 0
+}
+
+// loader feeds a server with pages that are drawn already, through the batcher
+// that runs have.
+type loader struct {
+	model  orchestrator.Model
+	pages  [][]byte
+	prefix string // of shared-memory names
+	serial int
+}
+
+// failurePause keeps a server that refuses at once from being asked without end.
+const failurePause = 20 * time.Millisecond
+
+// run feeds the server as t says: as fast as it takes pages, or, with a rate, at
+// that many pages a second on average, come when they may (a Poisson process, the
+// same for all settings). It returns when all that was sent is answered. The
+// error is ctx's or this machine's; what the server says is in the record.
+func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window time.Duration) (*record, error) {
+	in := l.model.Input()
+	pool, err := slab.New(slab.Config{
+		Slabs: t.InFlight + 1, Pages: t.Batch, PageBytes: in.PageBytes(), Prefix: l.nextPrefix(in), Release: l.model.Release,
+	})
+	if err != nil {
+		return nil, &Infeasible{Reason: err.Error()}
+	}
+	defer pool.Close()
+	age := t.MaxAge
+	if age == 0 {
+		age = -1
+	}
+	frames := slices.Repeat([]orchestrator.Frame{{Width: float64(in.Width), Height: float64(in.Height)}}, t.Batch)
+	r := newRecord(warm, window)
+	batches := batch.New(ctx, batch.Config[*slab.Slab]{
+		MaxItems: t.Batch, MaxAge: age, InFlight: t.InFlight,
+		Open: func() (*slab.Slab, int) {
+			s, err := pool.Get(context.Background())
+			if err != nil {
+				panic("tune: a batch was opened after the slabs were closed")
+			}
+			return s, s.Pages
+		},
+		Discard: pool.Put,
+		Move:    (*slab.Slab).Move,
+	}, func(b *batch.Batch[*slab.Slab, time.Time]) { // the items: when each began
+		defer pool.Put(b.Resource)
+		began := time.Now()
+		verdicts, err := l.model.Infer(b.Context, b.Resource, 0, frames[:len(b.Items)])
+		now := time.Now()
+		for _, v := range verdicts {
+			if v.Err != nil && err == nil {
+				err = v.Err
+			}
+		}
+		r.request(now.Sub(began), err)
+		if err != nil {
+			pause(ctx, failurePause)
+			return
+		}
+		r.ended(now, len(b.Items))
+		r.took(now, b.Items...)
+	})
+	// As in a run: while there may be more pages, a batch waits for its age.
+	batches.Expect(1)
+	feed, stop := context.WithCancel(ctx)
+	defer stop()
+	var feeders sync.WaitGroup
+	feeders.Go(func() {
+		r.keep(ctx)
+		stop()
+	})
+	place := func(page int, due time.Time) bool {
+		batches.Expect(1)
+		slot, err := batches.Reserve(feed, int64(in.PageBytes()))
+		if err != nil {
+			batches.Withdraw()
+			return false
+		}
+		copy(slot.Resource.Page(slot.Place), l.pages[page%len(l.pages)])
+		if due.IsZero() {
+			due = time.Now()
+		}
+		slot.Commit(due)
+		return true
+	}
+	if rate > 0 {
+		feeders.Go(func() {
+			random := rand.New(rand.NewPCG(1, 2))
+			due := time.Now()
+			for page := 0; ; page++ {
+				due = due.Add(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
+				if !pause(feed, time.Until(due)) || !place(page, due) {
+					return
+				}
+			}
+		})
+	} else {
+		// As many as copy in a run, or the copying would be the limit.
+		for f := range runtime.GOMAXPROCS(0) {
+			feeders.Go(func() {
+				for page := f; place(page, time.Time{}); page++ {
+				}
+			})
+		}
+	}
+	feeders.Wait()
+	batches.Withdraw()
+	batches.Close()
+	return r, context.Cause(ctx)
+}
+
+// nextPrefix starts the names of the next slabs; empty where pages go inside
+// the requests.
+func (l *loader) nextPrefix(in orchestrator.Input) string {
+	if !in.SharedMemory || l.prefix == "" {
+		return ""
+	}
+	l.serial++
+	return fmt.Sprintf("%s%d-", l.prefix, l.serial)
+}
+
+// pause waits, and tells whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// runPipeline feeds the server with pages that are being drawn, by the engine
+// itself: documents over and over, as a run does them.
+func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestrator.Renderer, documents []measure.Document, workers int, warm, window time.Duration) (*record, error) {
+	in := l.model.Input()
+	r := newRecord(warm, window)
+	age := t.MaxAge
+	if age == 0 {
+		age = -1
+	}
+	drawn := &drawnTimes{times: map[orchestrator.PageRef]time.Time{}}
+	d, err := orchestrator.New(orchestrator.Config{
+		Model: timedModel{l.model, r}, Renderer: timedRenderer{renderer, drawn},
+		Batch: t.Batch, InFlight: t.InFlight, MaxAge: age, Workers: workers,
+		RefreshEvery: -1, SharedMemoryPrefix: l.nextPrefix(in),
+	})
+	if err != nil {
+		return nil, &Infeasible{Reason: err.Error()}
+	}
+	defer d.Close()
+	watched, unwatch := context.WithCancel(ctx)
+	stop := make(chan struct{})
+	go func() {
+		r.keep(watched)
+		close(stop)
+	}()
+	defer func() {
+		unwatch()
+		<-stop
+	}()
+	// More often than any window lasts.
+	const times = 1 << 20
+	_, err = d.Run(ctx, orchestrator.Job{Source: measure.Repeat(documents, times), Sink: &timedSink{record: r, drawn: drawn, documents: len(documents)}, Stop: stop})
+	if errors.Is(err, orchestrator.ErrInterrupted) {
+		err = nil
+	}
+	return r, err
+}
+
+// timedModel notes requests.
+type timedModel struct {
+	orchestrator.Model
+	record *record
+}
+
+func (m timedModel) Infer(ctx context.Context, s *orchestrator.Slab, first int, frames []orchestrator.Frame) ([]orchestrator.Verdict, error) {
+	began := time.Now()
+	verdicts, err := m.Model.Infer(ctx, s, first, frames)
+	now := time.Now()
+	m.record.request(now.Sub(began), err)
+	if err == nil {
+		m.record.ended(now, len(frames))
+	}
+	return verdicts, err
+}
+
+// drawnTimes is when pages that are under way were drawn.
+type drawnTimes struct {
+	mu    sync.Mutex
+	times map[orchestrator.PageRef]time.Time
+}
+
+func (d *drawnTimes) put(ref orchestrator.PageRef) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.times[ref] = time.Now()
+}
+
+func (d *drawnTimes) take(ref orchestrator.PageRef) time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.times[ref]
+	delete(d.times, ref)
+	return t
+}
+
+// timedRenderer notes when pages are drawn.
+type timedRenderer struct {
+	orchestrator.Renderer
+	drawn *drawnTimes
+}
+
+func (r timedRenderer) NewWorker(ctx context.Context, width, height int) (orchestrator.RenderWorker, error) {
+	w, err := r.Renderer.NewWorker(ctx, width, height)
+	return &timedWorker{RenderWorker: w, drawn: r.drawn}, err
+}
+
+type timedWorker struct {
+	orchestrator.RenderWorker
+	drawn *drawnTimes
+	open  string
+}
+
+func (w *timedWorker) Open(ctx context.Context, doc orchestrator.Document) (int, error) {
+	w.open = doc.Path
+	return w.RenderWorker.Open(ctx, doc)
+}
+
+func (w *timedWorker) Draw(ctx context.Context, page int) ([]byte, orchestrator.Geometry, error) {
+	pixels, geometry, err := w.RenderWorker.Draw(ctx, page)
+	if err == nil {
+		w.drawn.put(orchestrator.PageRef{Path: w.open, Page: page})
+	}
+	return pixels, geometry, err
+}
+
+// timedSink notes when pages end. Pages that cannot be drawn are none of the
+// server's business.
+type timedSink struct {
+	measure.Counter
+	record    *record
+	drawn     *drawnTimes
+	documents int // before they come again
+	pages     int
+}
+
+// End ends the run when documents could be drawn from before and none can now.
+func (s *timedSink) End(ctx context.Context, d orchestrator.DocumentResult, stands func(error)) error {
+	err := s.Counter.End(ctx, d, stands)
+	if err == nil && s.pages == 0 && d.Err != nil && s.Documents >= int64(s.documents) {
+		return fmt.Errorf("the sample cannot be drawn any more: %w", d.Err)
+	}
+	return err
+}
+
+func (s *timedSink) Page(_ context.Context, p orchestrator.PageResult) error {
+	drawn := s.drawn.take(p.Ref)
+	s.pages++
+	switch {
+	case p.Err == nil:
+		s.record.took(time.Now(), drawn)
+	case p.Err.Stage == orchestrator.StageInfer:
+		s.record.mu.Lock()
+		defer s.record.mu.Unlock()
+		s.record.fail(p.Err)
+	}
+	return nil
+}

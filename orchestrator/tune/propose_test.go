@@ -1,0 +1,131 @@
+package tune
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	modelrepository "quire/model_repository"
+	"quire/orchestrator"
+	"quire/tritonclient/inferencepb"
+	"quire/tritonclient/modelconfig"
+)
+
+func config(t *testing.T, name string) *modelconfig.File {
+	t.Helper()
+	text, err := modelrepository.Files.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := modelconfig.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// TestPropose: the config says what was chosen, with every comment, and what is
+// the default anyway is not said.
+func TestPropose(t *testing.T) {
+	for _, name := range []string{"layout/config.pbtxt", "layout/configs/cpu.pbtxt"} {
+		file := config(t, name)
+		here := Server{original: file.Config()}
+		if err := here.read(); err != nil {
+			t.Fatal(err)
+		}
+		start := here.Start(orchestrator.Input{})
+		same, err := Propose(file, file.Config(), start)
+		if err != nil || same.Text() != file.Text() {
+			t.Errorf("%s: the settings that it has: %v\n%s", name, err, file.Diff(same))
+		}
+
+		to := Settings{MaxBatch: 16, Instances: 2, Delay: 500 * time.Microsecond, Batch: 16, MaxAge: 2500 * time.Microsecond, InFlight: 3}
+		edited, err := Propose(file, file.Config(), to)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		now := Server{original: edited.Config()}
+		if err := now.read(); err != nil || !now.start.sameServer(to) {
+			t.Errorf("%s: %v, %v", name, now.start, err)
+		}
+		c := edited.Config()
+		if got := c.GetParameters()["quire.max_age_ms"].GetStringValue(); got != "2.5" {
+			t.Errorf("%s: age %q", name, got)
+		}
+		for _, key := range []string{"quire.batch", "quire.in_flight"} {
+			if p, said := c.GetParameters()[key]; said {
+				t.Errorf("%s: %s is the default, and said: %v", name, key, p)
+			}
+		}
+		if !slices.ContainsFunc(c.GetModelWarmup(), func(w *inferencepb.ModelWarmup) bool { return w.GetBatchSize() == 16 }) {
+			t.Errorf("%s: the new batch is not warmed up", name)
+		}
+		if a, b := strings.Count(file.Text(), "#"), strings.Count(edited.Text(), "#"); b < a {
+			t.Errorf("%s: %d of %d comments are left", name, b, a)
+		}
+
+		// Smaller, and other than the defaults.
+		to = Settings{MaxBatch: 2, Instances: 1, Batch: 1, MaxAge: 20 * time.Millisecond, InFlight: 5}
+		if edited, err = Propose(file, file.Config(), to); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		c = edited.Config()
+		if c.GetParameters()["quire.batch"].GetStringValue() != "1" || c.GetParameters()["quire.in_flight"].GetStringValue() != "5" {
+			t.Errorf("%s: %v", name, c.GetParameters())
+		}
+		for _, w := range c.GetModelWarmup() {
+			if w.GetBatchSize() > 2 {
+				t.Errorf("%s: a warm-up of %d is left", name, w.GetBatchSize())
+			}
+		}
+	}
+}
+
+// TestProposeFillsIn: where the file leaves to the server what is changed, the
+// server tells the kind.
+func TestProposeFillsIn(t *testing.T) {
+	file, err := modelconfig.Parse([]byte("name: \"layout\"\nmax_batch_size: 4 # as it is\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := file.Config()
+	served.InstanceGroup = []*inferencepb.ModelInstanceGroup{{Kind: inferencepb.ModelInstanceGroup_KIND_GPU, Count: 1, Gpus: []int32{0}}}
+	to := Settings{MaxBatch: 8, Instances: 2, Delay: 100 * time.Microsecond, Batch: 8, MaxAge: 20 * time.Millisecond, InFlight: 3}
+	edited, err := Propose(file, served, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := edited.Config()
+	if g := c.GetInstanceGroup(); len(g) != 1 || g[0].GetKind() != inferencepb.ModelInstanceGroup_KIND_GPU || g[0].GetCount() != 2 ||
+		c.GetDynamicBatching().GetMaxQueueDelayMicroseconds() != 100 || !strings.Contains(edited.Text(), "# as it is") {
+		t.Errorf("%s", edited.Text())
+	}
+	for _, want := range []string{"max_batch_size: 8", "KIND_GPU count: 2", "max_queue_delay_microseconds: 100", `"quire.in_flight" value { string_value: "3" }`} {
+		if text := Instructions(served, to); !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+}
+
+func TestReadGPU(t *testing.T) {
+	answer := `# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
+# TYPE nv_gpu_utilization gauge
+nv_gpu_utilization{gpu_uuid="GPU-1"} 0.250000
+nv_gpu_utilization{gpu_uuid="GPU-2"} 0.970000
+nv_gpu_memory_total_bytes{gpu_uuid="GPU-1"} 16945512448.000000
+nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 1000000000.000000
+nv_gpu_memory_used_bytes{gpu_uuid="GPU-2"} 2500000000.000000
+`
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))
+	defer server.Close()
+	if g, err := ReadGPU(t.Context(), server.URL); err != nil || g != (GPU{0.97, 3_500_000_000}) {
+		t.Errorf("%+v, %v", g, err)
+	}
+	answer = "nv_cpu_utilization 0.5\n"
+	if g, err := ReadGPU(t.Context(), server.URL); err == nil {
+		t.Errorf("a server without a GPU: %+v", g)
+	}
+}

@@ -1,0 +1,259 @@
+package tune
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"quire/orchestrator"
+	"quire/tritonclient"
+	"quire/tritonclient/inferencepb"
+	"quire/tritonclient/tritontest"
+)
+
+// fake is a scripted server and a client of it.
+func fake(t *testing.T, cfg tritontest.Config) (*tritontest.Server, *tritonclient.Client) {
+	t.Helper()
+	server := tritontest.Start(t, cfg)
+	client, err := tritonclient.New(server.Addr(), tritonclient.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return server, client
+}
+
+func served(t *testing.T, client *tritonclient.Client) *inferencepb.ModelConfig {
+	t.Helper()
+	config, err := client.ModelConfig(t.Context(), "layout", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// TestRefused: a server that cannot be tuned is refused with the flag to set,
+// before anything of it is changed.
+func TestRefused(t *testing.T) {
+	for _, c := range []struct {
+		cfg  tritontest.Config
+		says string
+	}{
+		{tritontest.Config{NoModelControl: true}, "--model-control-mode=explicit"},
+		{tritontest.Config{RestrictedKey: "admin", RestrictedValue: "secret"}, "--triton-header"},
+	} {
+		_, client := fake(t, c.cfg)
+		if _, err := Take(t.Context(), client, "layout", time.Minute, nil); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v; want one that says %s", err, c.says)
+		}
+	}
+	for _, change := range []func(*inferencepb.ModelConfig){
+		func(c *inferencepb.ModelConfig) { c.MaxBatchSize = 0 },
+		func(c *inferencepb.ModelConfig) {
+			c.SchedulingChoice = &inferencepb.ModelConfig_SequenceBatching{SequenceBatching: &inferencepb.ModelSequenceBatching{}}
+		},
+	} {
+		model := tritontest.Layout(800, 608, 8)
+		change(model.Config)
+		_, client := fake(t, tritontest.Config{Models: []tritontest.Model{model}})
+		if _, err := Take(t.Context(), client, "layout", time.Minute, nil); err == nil {
+			t.Errorf("taken: %v", model.Config)
+		}
+	}
+}
+
+// TestOnTrial: settings are served with a note, by which another search sees
+// this one, and the server is what it was afterwards.
+func TestOnTrial(t *testing.T) {
+	model := tritontest.Layout(800, 608, 8)
+	model.Config.SchedulingChoice = &inferencepb.ModelConfig_DynamicBatching{DynamicBatching: &inferencepb.ModelDynamicBatching{PreferredBatchSize: []int32{8}}}
+	model.Config.ModelWarmup = []*inferencepb.ModelWarmup{{Name: "1", BatchSize: 1}, {Name: "8", BatchSize: 8}}
+	model.Config.ResponseCache = &inferencepb.ModelResponseCache{Enable: true}
+	_, client := fake(t, tritontest.Config{Models: []tritontest.Model{model}})
+	before := served(t, client)
+	s, err := Take(t.Context(), client, "layout", time.Minute, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := s.Start(orchestrator.Input{})
+	if want := (Settings{MaxBatch: 8, Instances: 1, Batch: 8, MaxAge: orchestrator.DefaultMaxAge, InFlight: 2}); start != want {
+		t.Errorf("start %v, want %v", start, want)
+	}
+	if err := s.Restore(t.Context()); err != nil || !proto.Equal(served(t, client), before) {
+		t.Errorf("nothing to restore: %v", err)
+	}
+
+	to := start
+	to.MaxBatch, to.Instances, to.Delay = 4, 2, time.Millisecond
+	if err := s.Apply(t.Context(), to); err != nil {
+		t.Fatal(err)
+	}
+	now := served(t, client)
+	if now.GetMaxBatchSize() != 4 || now.GetInstanceGroup()[0].GetCount() != 2 || now.GetDynamicBatching().GetMaxQueueDelayMicroseconds() != 1000 ||
+		len(now.GetDynamicBatching().GetPreferredBatchSize()) != 0 || len(now.GetModelWarmup()) != 1 || now.GetResponseCache().GetEnable() {
+		t.Errorf("served: %v", now)
+	}
+	for key, p := range before.GetParameters() {
+		if !proto.Equal(now.GetParameters()[key], p) {
+			t.Errorf("parameter %s is %v", key, now.GetParameters()[key])
+		}
+	}
+	if _, err := Take(t.Context(), client, "layout", time.Minute, nil); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second search: %v", err)
+	}
+	if l, err := Find(t.Context(), client, "layout"); err != nil || l == nil || !l.Alive || l.Note.Pid != os.Getpid() {
+		t.Errorf("found %+v, %v", l, err)
+	}
+	if err := s.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := served(t, client); !proto.Equal(now, before) {
+		t.Errorf("restored: %v\nwant %v", now, before)
+	}
+	if l, err := Find(t.Context(), client, "layout"); err != nil || l != nil {
+		t.Errorf("found %+v, %v", l, err)
+	}
+}
+
+// leave makes a trial look like one of another process.
+func leave(t *testing.T, client *tritonclient.Client, change func(*Note)) {
+	t.Helper()
+	config := served(t, client)
+	var n Note
+	if err := json.Unmarshal([]byte(config.GetParameters()[keyBy].GetStringValue()), &n); err != nil {
+		t.Fatal(err)
+	}
+	change(&n)
+	by, err := json.Marshal(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Parameters[keyBy].StringValue = string(by)
+	override, err := protojson.Marshal(config)
+	if err == nil {
+		err = client.LoadModel(t.Context(), "layout", override)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRepair: a trial whose search has died is put back, by the next search or
+// by whoever finds it; one that may be alive is left alone.
+func TestRepair(t *testing.T) {
+	const noProcess = 1 << 22 // beyond the largest number that there is
+	for name, c := range map[string]struct {
+		change func(*Note)
+		alive  bool
+	}{
+		"dead here":                    {func(n *Note) { n.Pid = noProcess }, false},
+		"its number has another":       {func(n *Note) { n.Life += "1" }, false},
+		"elsewhere, its time not over": {func(n *Note) { n.Life = "other pid:[1] 2" }, true},
+		"elsewhere, its time over":     {func(n *Note) { n.Life, n.Until = "other pid:[1] 2", time.Now().Add(-time.Second) }, false},
+		"it could not tell":            {func(n *Note) { n.Life = "" }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, client := fake(t, tritontest.Config{})
+			before := served(t, client)
+			s, err := Take(t.Context(), client, "layout", time.Minute, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			to := s.start
+			to.MaxBatch = 2
+			if err := s.Apply(t.Context(), to); err != nil {
+				t.Fatal(err)
+			}
+			leave(t, client, c.change)
+			l, err := Find(t.Context(), client, "layout")
+			if err != nil || l == nil || l.Alive != c.alive {
+				t.Fatalf("found %+v, %v", l, err)
+			}
+			told := ""
+			again, err := Take(t.Context(), client, "layout", time.Minute, func(s string) { told = s })
+			if c.alive {
+				if !errors.Is(err, ErrBusy) || served(t, client).GetMaxBatchSize() != 2 {
+					t.Errorf("taken from a search that may be alive: %v", err)
+				}
+				return
+			}
+			if err != nil || told == "" || !proto.Equal(again.original, before) || !proto.Equal(served(t, client), before) {
+				t.Errorf("%v, told %q, served %v", err, told, served(t, client))
+			}
+			if err := l.Repair(t.Context(), client); err != nil {
+				t.Errorf("a second repair: %v", err)
+			}
+		})
+	}
+}
+
+// TestReplaced: what somebody else has loaded meanwhile is noticed, and stays.
+func TestReplaced(t *testing.T) {
+	_, client := fake(t, tritontest.Config{})
+	s, err := Take(t.Context(), client, "layout", time.Minute, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := s.start
+	to.MaxBatch = 2
+	if err := s.Apply(t.Context(), to); err != nil {
+		t.Fatal(err)
+	}
+	other := s.Original()
+	other.MaxBatchSize = 3
+	override, err := protojson.Marshal(other)
+	if err == nil {
+		err = client.LoadModel(t.Context(), "layout", override)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Confirm(t.Context()); !errors.Is(err, ErrReplaced) {
+		t.Errorf("confirm: %v", err)
+	}
+	if err := s.Restore(t.Context()); !errors.Is(err, ErrReplaced) {
+		t.Errorf("restore: %v", err)
+	}
+	if now := served(t, client); now.GetMaxBatchSize() != 3 {
+		t.Errorf("served: %v", now)
+	}
+}
+
+// TestDoesNotLoad: settings that the model does not load with are infeasible,
+// and other errors are not.
+func TestDoesNotLoad(t *testing.T) {
+	for _, c := range []struct {
+		fault      tritontest.Fault
+		infeasible bool
+	}{
+		{tritontest.BackendError("failed to load 'layout': CUDA out of memory"), true},
+		{tritontest.Stopping(), false},
+	} {
+		server, client := fake(t, tritontest.Config{})
+		s, err := Take(t.Context(), client, "layout", time.Minute, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server.Script(func(call *tritontest.Call) tritontest.Fault {
+			if call.Method == "RepositoryModelLoad" {
+				return c.fault
+			}
+			return tritontest.Fault{}
+		})
+		to := s.start
+		to.MaxBatch = 2
+		err = s.Apply(t.Context(), to)
+		if _, no := errors.AsType[*Infeasible](err); err == nil || no != c.infeasible {
+			t.Errorf("%v", err)
+		}
+		if err := s.Restore(t.Context()); err != nil {
+			t.Errorf("the old config was never replaced: %v", err)
+		}
+	}
+}
