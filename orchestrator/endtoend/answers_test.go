@@ -107,7 +107,7 @@ func TestRegionsEqualTheReferencePipeline(t *testing.T) {
 		t.Fatalf("%v\n%s", err, strings.Join(out, "\n"))
 	}
 	var reference [][]verify.ReferenceRegion
-	if err := json.Unmarshal([]byte(strings.Join(out, "\n")), &reference); err != nil {
+	if err := json.Unmarshal([]byte(strings.Join(out, "")), &reference); err != nil {
 		t.Fatalf("%v in %.300s", err, strings.Join(out, "\n"))
 	}
 	checkStoredReference(t, m, refs, reference)
