@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -19,8 +18,10 @@ import (
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
 	"quire/orchestrator/tune"
+	"quire/tritonclient"
 	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
+	"quire/tritonclient/metrics"
 	"quire/tritonclient/modelconfig"
 )
 
@@ -48,7 +49,7 @@ func tuneCommand(stop stops) *cli.Command {
 			&cli.DurationFlag{Name: "budget", EnvVars: []string{"QUIRE_BUDGET"}, Usage: "measure for about `TIME`", Value: 10 * time.Minute},
 			&cli.BoolFlag{Name: "server-only", EnvVars: []string{"QUIRE_SERVER_ONLY"}, Usage: "choose by the server alone, for one that several machines draw for"},
 			&cli.BoolFlag{Name: "exhaustive", EnvVars: []string{"QUIRE_EXHAUSTIVE"}, Usage: "try every setting of a grid, which takes as long as it takes; to see what the search is worth"},
-			&cli.StringFlag{Name: "metrics", EnvVars: []string{"QUIRE_METRICS"}, Usage: "read the use of the GPU from the server's metrics at `HOST:PORT`", DefaultText: "port 8002 of the host in --triton, if it has a GPU"},
+			&cli.StringFlag{Name: "metrics", EnvVars: []string{"QUIRE_METRICS"}, Usage: "read the use of the GPU from the server's metrics at `URL`", DefaultText: "http://HOST:8002/metrics with the host in --triton, if a GPU is in it"},
 			&cli.StringFlag{Name: "html", EnvVars: []string{"QUIRE_HTML"}, Usage: "also write the report, with pictures, into `FILE`", DefaultText: "none"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print one JSON object (docs/tuning.md)"},
 			&cli.IntFlag{Name: "workers", EnvVars: []string{"QUIRE_WORKERS"}, Usage: "draw `N` pages at once", DefaultText: "the CPUs of this machine"},
@@ -87,6 +88,15 @@ func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 	}
 	if cfg.server, err = serverFlagsOf(c); err != nil {
 		return cfg, err
+	}
+	if list := cfg.server.triton; list != "" {
+		endpoints, err := tritonclient.ParseEndpoints(list)
+		if err != nil {
+			return cfg, fmt.Errorf("--triton: %w", err)
+		}
+		if _, one := endpoints.Single(); !one {
+			return cfg, fmt.Errorf("--triton %s: tune one server, and give the others its config", list)
+		}
 	}
 	s := &cfg.search
 	if s.Objective, err = tune.ParseObjective(c.String("objective")); err != nil {
@@ -232,7 +242,7 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 	window := min(max(time.Duration(windowShare*float64(cfg.budget)/measurements), shortestWindow), longestWindow)
 	live := tune.NewLive(tune.LiveConfig{
 		Client: s.client, Server: t.server, Model: s.model, Sample: sample, Renderer: pool, Workers: cfg.workers,
-		Window: window, SharedMemoryPrefix: t.guard.ShmPrefix() + "tune-", GPU: t.gpu(ctx), Log: t.log,
+		Window: window, SharedMemoryPrefix: t.guard.ShmPrefix() + "tune-", Metrics: t.metrics(ctx), Log: t.log,
 	})
 	defer func() { err = join(err, t.restore()) }()
 	result, err := tune.Search(ctx, search, live)
@@ -285,28 +295,28 @@ func (t *tuning) step(s tune.Step) {
 	t.screen.step(embedded.Progress{Text: text})
 }
 
-// gpu is how to look at the server's GPU; nil when it tells of none.
-func (t *tuning) gpu(ctx context.Context) func(context.Context) (tune.GPU, error) {
-	at := t.cfg.metrics
-	if at == "" && t.cfg.server.triton != "" {
+// metrics is how to look at the server's GPUs; nil when it tells of none.
+func (t *tuning) metrics(ctx context.Context) func(context.Context) (metrics.Metrics, error) {
+	url := t.cfg.metrics
+	if url == "" && t.cfg.server.triton != "" {
 		if host, _, err := net.SplitHostPort(t.cfg.server.triton); err == nil {
-			at = net.JoinHostPort(host, "8002")
+			url = "http://" + net.JoinHostPort(host, "8002") + "/metrics"
 		}
 	}
-	if at == "" {
+	if url == "" {
 		return nil
 	}
-	url := at
-	if !strings.Contains(url, "://") {
-		url = "http://" + url + "/metrics"
+	m, err := metrics.Read(ctx, url)
+	if err == nil && len(m.GPUs) == 0 {
+		err = fmt.Errorf("%s: there is no GPU in it", url)
 	}
-	if _, err := tune.ReadGPU(ctx, url); err != nil {
-		if t.cfg.metrics != "" {
+	if err != nil {
+		if t.cfg.metrics != "" || t.cfg.search.MaxGPUMemory > 0 {
 			t.log.Warn("the use of the GPU is not known", "err", err)
 		}
 		return nil
 	}
-	return func(ctx context.Context) (tune.GPU, error) { return tune.ReadGPU(ctx, url) }
+	return func(ctx context.Context) (metrics.Metrics, error) { return metrics.Read(ctx, url) }
 }
 
 // tell prints the report, and writes or prints the change.

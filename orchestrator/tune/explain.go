@@ -94,10 +94,6 @@ func (r *Report) Explain() []string {
 	res := r.Result
 	var text []string
 	say := func(format string, args ...any) { text = append(text, fmt.Sprintf(format, args...)) }
-	what := "pages/s"
-	if r.Objective == Latency {
-		what = "of the 99th percentile"
-	}
 	spread := fmt.Sprintf("%.1f %%", 100*res.Spread)
 	switch r.Verdict() {
 	case VerdictRendering:
@@ -140,7 +136,7 @@ func (r *Report) Explain() []string {
 		say("The measurements did not become stable (three windows in a row within %.0f %%): something else was going on. Take the numbers with care, or run tune again on a quiet machine.", 100*stableWithin)
 	}
 	if res.Unfinished != "" {
-		say("There was not time for everything: %s was cut short. A larger --budget looks further (%s %s may be missed).", res.Unfinished, "small gains", what)
+		say("There was no time for everything: the stage %q was cut short. A larger --budget looks further.", res.Unfinished)
 	}
 	if r.Objective == Throughput {
 		say("%s", r.Limit().Text)

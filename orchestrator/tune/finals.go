@@ -139,15 +139,20 @@ func (s *search) choose(groups map[*Trial][]float64) {
 // show measures what the table lacks of start and choice, if there is time.
 func (s *search) show(ctx context.Context) error {
 	for _, t := range slices.Compact([]*Trial{s.result.Chosen, s.result.Start}) {
-		if len(t.Alone) == 0 || len(t.Open) > 0 {
-			continue
-		}
-		if s.result.Measurements >= s.cfg.Measurements || s.inTime(1) != nil {
-			return nil
-		}
-		_, err := s.measure(ctx, t, Load{Open, peakShare * t.Alone[0].PagesPerSecond})
-		if _, no := errors.AsType[*Infeasible](err); err != nil && !no {
-			return err
+		for len(t.Alone) == 0 || len(t.Open) == 0 {
+			load := Load{Kind: Saturated}
+			if len(t.Alone) > 0 {
+				load = Load{Open, peakShare * t.Alone[0].PagesPerSecond}
+			}
+			if s.result.Measurements >= s.cfg.Measurements || s.inTime(1) != nil {
+				return nil
+			}
+			_, err := s.measure(ctx, t, load)
+			if _, no := errors.AsType[*Infeasible](err); no {
+				break
+			} else if err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"quire/orchestrator"
 	"quire/orchestrator/internal/measure"
 	"quire/tritonclient"
+	"quire/tritonclient/metrics"
 )
 
 // LiveConfig says what a [Live] measures.
@@ -32,17 +33,11 @@ type LiveConfig struct {
 	// SharedMemoryPrefix starts the names of shared-memory objects, as the
 	// engine's.
 	SharedMemoryPrefix string
-	// GPU tells the use and the memory of the server's GPU; nil: nobody does.
-	GPU func(context.Context) (GPU, error)
+	// Metrics reads the server's, which tell the use and the memory of its GPUs;
+	// nil: nobody does.
+	Metrics func(context.Context) (metrics.Metrics, error)
 	// Log is told of windows that are thrown away; nil for nobody.
 	Log *slog.Logger
-}
-
-// GPU is what a server's metrics say of its GPUs: the highest utilization, 0 to
-// 1, and the memory in use on all, in bytes.
-type GPU struct {
-	Utilization float64
-	Memory      int64
 }
 
 // Live is a [Bench] for a server that runs.
@@ -273,6 +268,9 @@ func (l *Live) usable(ctx context.Context, take func() error) error {
 			return err
 		}
 		l.log.Warn("a window is thrown away", "reason", unusable.reason, "try", try)
+		// The server may have started anew.
+		l.cfg.Server.Forget()
+		l.warmed = nil
 		if try == tries {
 			return fmt.Errorf("%d windows in a row cannot be used, the last because %s: run tune when the server has nothing else to do", tries, unusable.reason)
 		}
@@ -366,7 +364,7 @@ func (l *Live) window(ctx context.Context, t Settings, load Load) (Window, error
 	// What is thrown away shall be long enough for batches to have formed.
 	warm := time.Duration(warmShare * float64(l.cfg.Window))
 	var r *record
-	gpu := l.watchGPU(ctx, warm, func() {
+	device := l.watchGPU(ctx, warm, func() {
 		switch load.Kind {
 		case Pipeline:
 			r, err = l.loader.runPipeline(ctx, t, l.cfg.Renderer, l.cfg.Sample.documents, l.cfg.Workers, warm, l.cfg.Window)
@@ -398,7 +396,7 @@ func (l *Live) window(ctx context.Context, t Settings, load Load) (Window, error
 	w := Window{
 		PagesPerSecond: r.rate(),
 		P50:            r.latencies.Percentile(50), P95: r.latencies.Percentile(95), P99: r.latencies.Percentile(99),
-		GPUUtilization: gpu.Utilization, GPUMemory: gpu.Memory,
+		GPUUtilization: device.utilization, GPUMemory: device.memory,
 	}
 	if whole := delta.Success.Time; whole > 0 {
 		w.QueueShare = float64(delta.Queue.Time) / float64(whole)
@@ -442,17 +440,23 @@ func (l *Live) settledStatistics(ctx context.Context, before *tritonclient.Model
 	}
 }
 
-// watchGPU looks at the GPU now and then while do runs: the mean utilization
-// after the warm-up, and the most memory. Both are negative when nobody tells.
-func (l *Live) watchGPU(ctx context.Context, warm time.Duration, do func()) GPU {
-	none := GPU{Utilization: -1, Memory: -1}
-	if l.cfg.GPU == nil {
+// gpu is the use of a server's GPUs over a window: the mean utilization of the
+// busiest, 0 to 1, and the most memory on all, in bytes; negative when nobody
+// tells.
+type gpu struct {
+	utilization float64
+	memory      int64
+}
+
+// watchGPU looks at the GPUs now and then while do runs, the warm-up left out.
+func (l *Live) watchGPU(ctx context.Context, warm time.Duration, do func()) gpu {
+	none := gpu{-1, -1}
+	if l.cfg.Metrics == nil {
 		do()
 		return none
 	}
 	stop, stopped := make(chan struct{}), make(chan struct{})
-	var looks int
-	seen := GPU{Memory: -1}
+	looks, seen := 0, gpu{memory: -1}
 	go func() {
 		defer close(stopped)
 		// Servers update these about twice a second.
@@ -465,13 +469,16 @@ func (l *Live) watchGPU(ctx context.Context, warm time.Duration, do func()) GPU 
 				return
 			case <-t.C:
 			}
-			g, err := l.cfg.GPU(ctx)
-			if err != nil || time.Now().Before(from) {
+			m, err := l.cfg.Metrics(ctx)
+			if err != nil || len(m.GPUs) == 0 || time.Now().Before(from) {
 				continue
 			}
 			looks++
-			seen.Utilization += g.Utilization
-			seen.Memory = max(seen.Memory, g.Memory)
+			most, memory := 0.0, int64(0)
+			for _, g := range m.GPUs {
+				most, memory = max(most, g.Utilization), memory+g.MemoryUsed
+			}
+			seen.utilization, seen.memory = seen.utilization+most, max(seen.memory, memory)
 		}
 	}()
 	do()
@@ -480,6 +487,6 @@ func (l *Live) watchGPU(ctx context.Context, warm time.Duration, do func()) GPU 
 	if looks == 0 {
 		return none
 	}
-	seen.Utilization /= float64(looks)
+	seen.utilization /= float64(looks)
 	return seen
 }

@@ -153,27 +153,27 @@ var ErrReplaced = errors.New("the model was loaded with another config meanwhile
 
 // Repair puts the model back to the config that the note holds.
 func (l *Leftover) Repair(ctx context.Context, client *tritonclient.Client) error {
-	return putBack(ctx, client, l.original, l.Note)
+	return putBack(ctx, client, l.original, l.Note, false)
 }
 
 // putBack serves a model as it was before a search, if what is served is still
-// a trial of that search.
+// a trial of that search. With pending it may become one any moment, so that the
+// original is loaded, behind that, also when it is served.
 //
 // It is done by loading the original config in the place of the trial's, and not
 // by unloading the model, which would leave the server without it for as long as
 // it takes to load, and for good should it not load. What remains is that a load
 // request finds nothing to do until a file of the model has changed; then it
 // takes the file, as without the search.
-func putBack(ctx context.Context, client *tritonclient.Client, original *inferencepb.ModelConfig, n Note) error {
+func putBack(ctx context.Context, client *tritonclient.Client, original *inferencepb.ModelConfig, n Note, pending bool) error {
 	model := original.GetName()
 	served, err := client.ModelConfig(ctx, model, "")
 	if err != nil {
 		return err
 	}
-	if proto.Equal(served, original) {
+	if same := proto.Equal(served, original); same && !pending {
 		return nil
-	}
-	if now, err := leftover(served); err != nil || now == nil || now.Note != n {
+	} else if now, err := leftover(served); !same && (err != nil || now == nil || now.Note != n) {
 		return fmt.Errorf("model %s: %w", model, ErrReplaced)
 	}
 	override, err := protojson.Marshal(original)

@@ -1,8 +1,6 @@
 package tune
 
 import (
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -107,25 +105,5 @@ func TestProposeFillsIn(t *testing.T) {
 		if text := Instructions(served, to); !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}
-	}
-}
-
-func TestReadGPU(t *testing.T) {
-	answer := `# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
-# TYPE nv_gpu_utilization gauge
-nv_gpu_utilization{gpu_uuid="GPU-1"} 0.250000
-nv_gpu_utilization{gpu_uuid="GPU-2"} 0.970000
-nv_gpu_memory_total_bytes{gpu_uuid="GPU-1"} 16945512448.000000
-nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 1000000000.000000
-nv_gpu_memory_used_bytes{gpu_uuid="GPU-2"} 2500000000.000000
-`
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))
-	defer server.Close()
-	if g, err := ReadGPU(t.Context(), server.URL); err != nil || g != (GPU{0.97, 3_500_000_000}) {
-		t.Errorf("%+v, %v", g, err)
-	}
-	answer = "nv_cpu_utilization 0.5\n"
-	if g, err := ReadGPU(t.Context(), server.URL); err == nil {
-		t.Errorf("a server without a GPU: %+v", g)
 	}
 }

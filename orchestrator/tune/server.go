@@ -30,6 +30,9 @@ type Server struct {
 
 	trial   Settings // what is served, once touched
 	touched bool
+	// pending is set while the answer to a load is not known: it may come to
+	// be after all.
+	pending bool
 }
 
 // ErrBusy is what [Take] returns when another search is at work.
@@ -178,6 +181,9 @@ func (s *Server) Apply(ctx context.Context, t Settings) error {
 	if s.touched && s.trial.sameServer(t) {
 		return nil
 	}
+	if err := s.ours(ctx); err != nil {
+		return err
+	}
 	c := s.config(t)
 	if err := noted(c, s.original, s.note); err != nil {
 		return err
@@ -186,22 +192,39 @@ func (s *Server) Apply(ctx context.Context, t Settings) error {
 	if err != nil {
 		return err
 	}
-	s.touched = true // also when no answer comes
-	s.trial = Settings{}
-	if err := s.client.LoadModel(ctx, c.GetName(), override); err != nil {
-		switch tritonclient.KindOf(err) {
-		case tritonclient.LoadFailed, tritonclient.InvalidArgument, tritonclient.Internal, tritonclient.Deadline:
-			if ctx.Err() == nil {
-				return &Infeasible{Reason: "it does not load: " + messageOf(err)}
-			}
+	s.touched, s.pending, s.trial = true, true, Settings{}
+	err = s.client.LoadModel(ctx, c.GetName(), override)
+	switch tritonclient.KindOf(err) {
+	case tritonclient.LoadFailed, tritonclient.InvalidArgument, tritonclient.Internal:
+		s.pending = false
+		return &Infeasible{Reason: "it does not load: " + messageOf(err)}
+	case tritonclient.Deadline:
+		if ctx.Err() == nil {
+			return &Infeasible{Reason: "it does not load in time"}
 		}
+	}
+	if err != nil {
 		return err
 	}
+	s.pending = false
 	if err := s.client.WaitModelReady(ctx, c.GetName(), "", nil); err != nil {
 		return err
 	}
 	s.trial = t
 	return s.Confirm(ctx)
+}
+
+// ours makes sure that nobody else has loaded the model: what is served is the
+// original, or a trial of ours.
+func (s *Server) ours(ctx context.Context) error {
+	served, err := s.client.ModelConfig(ctx, s.original.GetName(), "")
+	if err != nil {
+		return err
+	}
+	if left, err := leftover(served); err == nil && left != nil && left.Note == s.note || proto.Equal(served, s.original) {
+		return nil
+	}
+	return fmt.Errorf("model %s: %w", s.original.GetName(), ErrReplaced)
 }
 
 // Confirm makes sure that what was applied is what is served: somebody else may
@@ -234,10 +257,10 @@ func (s *Server) Restore(ctx context.Context) error {
 	if !s.touched {
 		return nil
 	}
-	if err := putBack(ctx, s.client, s.original, s.note); err != nil {
+	if err := putBack(ctx, s.client, s.original, s.note, s.pending); err != nil {
 		return err
 	}
-	s.touched = false
+	s.touched, s.pending = false, false
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package tune
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -241,7 +242,7 @@ func TestDoesNotLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		server.Script(func(call *tritontest.Call) tritontest.Fault {
-			if call.Method == "RepositoryModelLoad" {
+			if call.Method == "RepositoryModelLoad" && call.Index == 0 {
 				return c.fault
 			}
 			return tritontest.Fault{}
@@ -255,5 +256,35 @@ func TestDoesNotLoad(t *testing.T) {
 		if err := s.Restore(t.Context()); err != nil {
 			t.Errorf("the old config was never replaced: %v", err)
 		}
+	}
+}
+
+// TestInterruptedLoad: a load whose answer did not come may come to be; the
+// original is loaded behind it.
+func TestInterruptedLoad(t *testing.T) {
+	server, client := fake(t, tritontest.Config{})
+	before := served(t, client)
+	s, err := Take(t.Context(), client, "layout", time.Minute, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	server.Script(func(call *tritontest.Call) tritontest.Fault {
+		if call.Method == "RepositoryModelLoad" && call.Index == 0 {
+			cancel()
+			return tritontest.Fault{Hang: true}
+		}
+		return tritontest.Fault{}
+	})
+	to := s.start
+	to.MaxBatch = 2
+	if err := s.Apply(ctx, to); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if err := s.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(server.Calls("RepositoryModelLoad")); n != 2 || !proto.Equal(served(t, client), before) {
+		t.Errorf("%d loads, served %v", n, served(t, client))
 	}
 }

@@ -1,0 +1,91 @@
+package tune
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestReport: each verdict is told in text, in a page and in JSON, and the three
+// agree.
+func TestReport(t *testing.T) {
+	small := Settings{MaxBatch: 4, Instances: 1, Batch: 4, MaxAge: 20 * time.Millisecond, InFlight: 2}
+	for _, c := range []struct {
+		server  string
+		cfg     Config
+		local   bool
+		verdict Verdict
+		limit   LimitKind
+		says    []string
+	}{
+		{"gpu", Config{Start: badByHand}, false, VerdictChange, LimitServer, []string{"Change the settings: ", " times as many", "max_batch_size 1 → 64: a page computes in 0.89 ms in a batch of 64, and in 6.80 ms in one of 1.", "max_queue_delay_microseconds 200000 → 0", "The server is the limit"}},
+		{"drawing is the limit later", Config{Start: badByHand}, false, VerdictChange, LimitRendering, []string{"with rendering", "The server alone does", "Rendering is the limit", "No batch setting will help further"}},
+		{"drawing is slow", Config{Start: delivered}, false, VerdictRendering, LimitRendering, []string{"Rendering is the limit, so no batch setting will help, and none was tried.", "--server-only"}},
+		{"cpu", Config{Start: small}, true, VerdictKeep, LimitServer, []string{"Keep the settings in use"}},
+		{"gpu", Config{Start: delivered, MaxP99: time.Millisecond}, false, VerdictNone, LimitServer, []string{"over a limit", "nothing that was tried is within it"}},
+		{"gpu", Config{Start: badByHand, Objective: Latency}, false, VerdictChange, LimitServer, []string{"the 99th percentile falls from"}},
+	} {
+		t.Run(c.server+" "+string(c.verdict), func(t *testing.T) {
+			r := &Report{
+				Tool: "quire", ToolVersion: "test", Model: "layout", Version: "1", Server: "2.51.0", Where: "h:1", Transport: "through shared memory",
+				Local: c.local, Documents: 5, Pages: 16, Objective: c.cfg.Objective, MaxP99: c.cfg.MaxP99, Window: time.Second, Took: time.Minute,
+				Result: searchOn(t, servers(0)[c.server], c.cfg),
+			}
+			if got := r.Verdict(); got != c.verdict {
+				t.Errorf("verdict %s, want %s", got, c.verdict)
+			}
+			if got := r.Limit(); got.Kind != c.limit || got.Text == "" {
+				t.Errorf("limit %+v, want %s", got, c.limit)
+			}
+			var text, html, machine bytes.Buffer
+			if err := r.Text(&text); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.HTML(&html); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.JSON(&machine); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range c.says {
+				if !strings.Contains(text.String(), want) {
+					t.Errorf("the text does not say %q:\n%s", want, text.String())
+				}
+			}
+			// A row for each trial in both.
+			if got := strings.Count(html.String(), "<tr"); got != len(r.Result.Trials)+1 {
+				t.Errorf("%d rows in the page, %d trials", got, len(r.Result.Trials))
+			}
+			for _, out := range []string{text.String(), html.String(), machine.String()} {
+				if strings.Contains(out, "NaN") || strings.Contains(out, "%!") || strings.Contains(out, "Inf") {
+					t.Errorf("a number that is none:\n%s", out)
+				}
+			}
+			if strings.Contains(html.String(), "ZgotmplZ") || strings.Count(html.String(), "<svg") != strings.Count(html.String(), "</svg>") {
+				t.Errorf("the page is broken:\n%s", html.String())
+			}
+			var j struct {
+				Verdict Verdict
+				Text    []string
+				Limit   struct{ By LimitKind }
+				Trials  []json.RawMessage
+			}
+			if err := json.Unmarshal(machine.Bytes(), &j); err != nil || j.Verdict != c.verdict || j.Limit.By != c.limit || len(j.Trials) != len(r.Result.Trials) || len(j.Text) != len(r.Explain()) {
+				t.Errorf("%v, verdict %s, limit %s, %d trials, text %q", err, j.Verdict, j.Limit.By, len(j.Trials), j.Text)
+			}
+		})
+	}
+}
+
+func TestNumber(t *testing.T) {
+	for x, want := range map[float64]string{0: "0", 0.123: "0.12", 9.994: "9.99", 9.996: "10.0", 99.94: "99.9", 99.96: "100", 1234.5: "1234"} {
+		if got := number(x); got != want {
+			t.Errorf("%v: %s, want %s", x, got, want)
+		}
+	}
+	if got := bars([]float64{0, 1, 4, 8}); got != "▁▂▅█" {
+		t.Errorf("%s", got)
+	}
+}
