@@ -4,10 +4,8 @@
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Packages without cgo, and without a server of their own, under the race detector.
-RACE = ./orchestrator ./orchestrator/internal/batch ./orchestrator/internal/slab ./orchestrator/internal/measure \
-       ./orchestrator/layout ./orchestrator/report ./orchestrator/verify ./orchestrator/monitor ./orchestrator/sink \
-       ./orchestrator/walk ./orchestrator/plan ./orchestrator/doctor ./tritonclient ./tritonclient/modelconfig \
-       ./tritonclient/metrics ./tritonclient/guard ./tritonclient/tritontest
+RACE = ./orchestrator ./orchestrator/internal/batch ./orchestrator/internal/slab ./orchestrator/internal/measure ./orchestrator/layout \
+       ./orchestrator/report ./orchestrator/sink ./orchestrator/walk ./orchestrator/plan ./orchestrator/doctor ./tritonclient ./tritonclient/guard ./tritonclient/tritontest
 
 .PHONY: help build test race torture lint gen picture check clean
 
