@@ -23,6 +23,7 @@ type serverWait struct {
 	since  time.Time
 	reason string
 	err    error
+	took   time.Duration // of waits that are over
 }
 
 func (s *serverWait) wait(ctx context.Context, reason string) error {
@@ -82,6 +83,7 @@ func (s *serverWait) poll(ctx context.Context, ended chan struct{}) {
 			s.err = &ServerError{Message: me.Message, Err: err}
 		}
 	}
+	s.took += away
 	s.ended, s.reason, s.since = nil, "", time.Time{}
 	close(ended)
 	s.mu.Unlock()
@@ -90,9 +92,14 @@ func (s *serverWait) poll(ctx context.Context, ended chan struct{}) {
 	}
 }
 
-// waiting tells since when and why everything waits for the server.
-func (s *serverWait) waiting() (reason string, since time.Time) {
+// waiting tells since when and why everything waits for the server, and how long
+// it has in all.
+func (s *serverWait) waiting() (reason string, since time.Time, inAll time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.reason, s.since
+	inAll = s.took
+	if s.ended != nil {
+		inAll += time.Since(s.since)
+	}
+	return s.reason, s.since, inAll
 }

@@ -220,11 +220,14 @@ func (d *Detector) ask(ctx context.Context, s *Slab, first int, pages []*page) e
 	for i, p := range pages {
 		frames[i] = p.frame
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.InferTimeout)
+	limited, cancel := context.WithTimeout(ctx, d.cfg.InferTimeout)
 	defer cancel()
 	start := time.Now()
-	verdicts, err := d.model.Infer(ctx, s, first, frames)
+	verdicts, err := d.model.Infer(limited, s, first, frames)
 	if err != nil {
+		if a := asModelError(err).Action; ctx.Err() == nil && a >= 0 && int(a) < len(d.failed) {
+			d.failed[a].Add(1)
+		}
 		return err
 	}
 	d.took.Store(int64(time.Since(start)))
