@@ -55,12 +55,15 @@ type Stats struct {
 	// Filling is how many pages the open batch has, Stalled how many drawn
 	// pages wait for a place in one.
 	Filling, Stalled int
-	// InFlight is how many requests are at the server, Window how many may be.
+	// InFlight is how many batches are under way, Window how many may be, at all
+	// endpoints together.
 	InFlight, Window int
 	// Sealed counts batches by what sealed them: "size", "bytes", "age",
 	// "idle", "close". Sizes[n] counts those of n pages.
 	Sealed map[string]int64
 	Sizes  []int64
+	// Endpoints are the servers, in the order in which they came.
+	Endpoints []EndpointStats
 	// Pages counts all pages that ended.
 	Pages Counts
 	// Waiting says why everything waits for the server, since when; empty when
@@ -71,6 +74,19 @@ type Stats struct {
 	// Config.StallAfter, since when; empty while pages end.
 	Stall      string
 	StallSince time.Time
+}
+
+// EndpointStats is a snapshot of one endpoint.
+type EndpointStats struct {
+	Name  string
+	State EndpointState
+	// Reason says why it is not up, since when; empty while it is.
+	Reason string
+	Since  time.Time
+	// InFlight is how many requests are at it, Window how many may be.
+	InFlight, Window int
+	// Pages is how many pages it has answered.
+	Pages int64
 }
 
 // Stats returns at once, whatever the server does.
@@ -84,7 +100,8 @@ func (d *Detector) Stats() Stats {
 	for reason, n := range b.Sealed {
 		s.Sealed[batch.Reason(reason).String()] = n
 	}
-	s.Waiting, s.WaitingSince = d.server.waiting()
+	s.Waiting, s.WaitingSince = d.fleet.waits()
+	s.Endpoints = d.fleet.stats()
 	if stall := d.stalled.Load(); stall != nil {
 		s.Stall, s.StallSince = stall.reason, stall.since
 	}
