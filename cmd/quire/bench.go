@@ -107,6 +107,9 @@ func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	if cfg.server, err = serverChoiceOf(c); err != nil {
 		return cfg, err
 	}
+	if err := cfg.server.single("bench"); err != nil {
+		return cfg, err
+	}
 	switch cfg.kind {
 	case bench.KindLayout:
 	case bench.KindInstant, bench.KindGPULike:

@@ -18,7 +18,6 @@ import (
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
 	"quire/orchestrator/tune"
-	"quire/tritonclient"
 	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
 	"quire/tritonclient/metrics"
@@ -89,14 +88,8 @@ func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 	if cfg.server, err = serverFlagsOf(c); err != nil {
 		return cfg, err
 	}
-	if list := cfg.server.triton; list != "" {
-		endpoints, err := tritonclient.ParseEndpoints(list)
-		if err != nil {
-			return cfg, fmt.Errorf("--triton: %w", err)
-		}
-		if _, one := endpoints.Single(); !one {
-			return cfg, fmt.Errorf("--triton %s: tune one server, and give the others its config", list)
-		}
+	if cfg.server.single("tune") != nil {
+		return cfg, fmt.Errorf("--triton %s: tune one server, and give the others its config", cfg.server.triton)
 	}
 	s := &cfg.search
 	if s.Objective, err = tune.ParseObjective(c.String("objective")); err != nil {
