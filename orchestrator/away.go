@@ -156,6 +156,9 @@ func (f *fleet) takeOut(e *endpoint, state EndpointState, reason string) bool {
 // away takes an endpoint out that is not there, or does not work.
 func (f *fleet) away(e *endpoint, reason string) {
 	f.mu.Lock()
+	if e.fresh && e.state == EndpointUp { // blank pages are all that it can
+		f.rest(e)
+	}
 	news := f.takeOut(e, EndpointAway, reason)
 	f.mu.Unlock()
 	if news && f.several() {
@@ -187,12 +190,19 @@ func (f *fleet) strike(e *endpoint, reason string) {
 		f.mu.Unlock()
 		return
 	}
-	rest := backoff(restLeast, restMost, e.strikes)
-	e.strikes++
-	e.outUntil = time.Now().Add(rest)
+	rest := f.rest(e)
 	f.takeOut(e, EndpointChecked, reason)
 	f.mu.Unlock()
 	f.log.Warn("a server failed what another answers; it rests", "server", e.Name, "for", rest, "reason", reason)
+}
+
+// rest keeps an endpoint out for a while, longer each time, even if it answers
+// blank pages; mu is held.
+func (f *fleet) rest(e *endpoint) time.Duration {
+	d := backoff(restLeast, restMost, e.strikes)
+	e.strikes++
+	e.outUntil = time.Now().Add(d)
+	return d
 }
 
 // refuse leaves an endpoint out for what it is, until it is something else. It
@@ -277,7 +287,7 @@ func (f *fleet) back(e *endpoint, was EndpointState) bool {
 	}
 	away := time.Since(e.since).Round(time.Millisecond)
 	state := e.state
-	e.state, e.reason, e.mending = EndpointUp, "", false
+	e.state, e.reason, e.mending, e.fresh = EndpointUp, "", false, true
 	f.cameUp()
 	f.mu.Unlock()
 	if state != EndpointChecked && f.several() {

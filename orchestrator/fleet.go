@@ -51,6 +51,7 @@ type endpoint struct {
 	leave context.CancelFunc
 
 	window          window
+	maxBatch        int   // pages that it takes in a request
 	inFlight, pages int   // requests and pages that are at it
 	reserved        bool  // for one request that wants to be alone
 	answered        int64 // pages
@@ -59,6 +60,7 @@ type endpoint struct {
 	reason    string // why it is not up
 	since     time.Time
 	mending   bool      // a goroutine looks after it
+	fresh     bool      // is back and has not answered since
 	strikes   int       // failures that were its own, since it has answered
 	refusals  int       // times that its queue was full, since it has answered
 	restUntil time.Time // before that it is asked only if there is no other
@@ -90,7 +92,7 @@ func (f *fleet) several() bool { return len(f.members()) > 1 }
 
 // add takes an endpoint in, with a window.
 func (f *fleet) add(e Endpoint, inFlight int) {
-	x := &endpoint{Endpoint: e, window: newWindow(inFlight), state: EndpointUp}
+	x := &endpoint{Endpoint: e, window: newWindow(inFlight), maxBatch: e.Model.Input().MaxBatch, state: EndpointUp}
 	x.ctx, x.leave = context.WithCancel(f.ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -217,7 +219,7 @@ func (f *fleet) choose(pages int, w wanted) *endpoint {
 	free := func(e *endpoint) bool {
 		return liking(e) == liked && !e.reserved && (w.alone || e.inFlight < e.window.size)
 	}
-	if t := f.turn; t != nil && free(t) && !w.alone && f.sent < t.Model.Input().MaxBatch {
+	if t := f.turn; t != nil && free(t) && !w.alone && f.sent < t.maxBatch {
 		f.sent += pages
 		return t
 	}
@@ -246,7 +248,7 @@ func (f *fleet) settle(e *endpoint, pages int, w wanted, answered bool) {
 	}
 	if answered {
 		e.answered += int64(pages)
-		e.strikes, e.refusals = 0, 0
+		e.fresh, e.strikes, e.refusals = false, 0, 0
 		if e.window.grow() {
 			f.fit()
 		}
@@ -270,10 +272,13 @@ func backoff(least, most time.Duration, times int) time.Duration {
 	return min(least<<min(times, 16), most)
 }
 
-// resize gives an endpoint another largest window.
+// resize gives an endpoint another largest window, and takes over the size of its
+// batches.
 func (f *fleet) resize(e *endpoint, inFlight int) {
+	maxBatch := e.Model.Input().MaxBatch
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	e.maxBatch = maxBatch
 	if e.window.max != inFlight {
 		e.window = newWindow(inFlight)
 	}

@@ -77,7 +77,13 @@ func (d *Detector) adapt(more ...Endpoint) (now limits, changed bool) {
 	now = d.asked.limits(inputs(all)...)
 	// What was shared memory stays so: it is as good for everybody else.
 	now.shared = now.shared || was.shared
-	if now == was {
+	changed = now != was
+	defer func() {
+		for _, e := range d.fleet.members() {
+			d.fleet.resize(e, d.asked.inFlight(e.Model.Input()))
+		}
+	}()
+	if !changed {
 		return was, false
 	}
 	// Fewer first, then other slabs, then more: at no time are there more
@@ -90,9 +96,6 @@ func (d *Detector) adapt(more ...Endpoint) (now limits, changed bool) {
 		}
 	}
 	d.batches.SetLimits(now.batch, now.inFlight, now.maxAge)
-	for _, e := range d.fleet.members() {
-		d.fleet.resize(e, d.asked.inFlight(e.Model.Input()))
-	}
 	d.limits.Store(&now)
 	return now, true
 }
