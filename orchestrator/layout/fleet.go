@@ -185,7 +185,7 @@ func (f *Fleet) open(ctx context.Context, s *server) error {
 	return nil
 }
 
-// Servers are those that are used, in the order of FleetConfig.Endpoints.
+// Servers are those that are used, in the order in which they were found.
 func (f *Fleet) Servers() []Server {
 	f.mu.Lock()
 	defer f.mu.Unlock()
