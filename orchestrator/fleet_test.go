@@ -99,7 +99,8 @@ func TestRunsOfRequests(t *testing.T) {
 				changes++
 			}
 		}
-		if most := len(names)/4 + 3; changes > most {
+		// With runs about a quarter of them do, one by one nearly all.
+		if most := len(names) / 2; changes > most {
 			t.Errorf("of %d requests %d went to another server than the one before, want at most %d: %v", len(names), changes, most, names)
 		}
 		for _, e := range all {
@@ -343,11 +344,14 @@ func TestQueueFullOnOne(t *testing.T) {
 		list, count := manyDocs(20, 100)
 		d := newDetector(t, Config{Endpoints: []Endpoint{full, good}, Renderer: &fakeRenderer{pages: count}, Workers: 2, InFlight: 8, Attempts: 1})
 		defer d.Close()
+		var mu sync.Mutex
 		low := 8
 		gm.mu.Lock()
 		gm.ask = func(ctx context.Context, pages []seenPage) error {
 			x := d.Stats().Endpoints
+			mu.Lock()
 			low = min(low, x[0].Window)
+			mu.Unlock()
 			if x[1].Window != 8 {
 				t.Errorf("the window of the good server is %d", x[1].Window)
 			}
