@@ -1,5 +1,6 @@
 """Pictures: plots of many segments, photographs, screens and scans, all made up."""
 
+import contextlib
 import io
 import math
 
@@ -18,9 +19,19 @@ def numpy_random(random):
 COLOURS = [(0.12, 0.47, 0.71), (1.0, 0.5, 0.05), (0.17, 0.63, 0.17), (0.84, 0.15, 0.16), (0.58, 0.4, 0.74)]
 
 
+@contextlib.contextmanager
+def figure(page):
+    """What is drawn inside comes from another program, with its own fonts."""
+    page.figure = f"f{len(page.book.pages)}"
+    yield
+    page.figure = ""
+
+
 def axes(page, x, y, w, h, face="sans", size=6.5):
     page.op("q 0 G 0.6 w")
     page.rect(x, y, w, h, "S")
+    page.text(x + w / 2, y - 20, prose.title(page.book.random, 4), face, size + 1, centre=True)
+    page.text(x + w / 2, y + h + 4, prose.title(page.book.random, 5), "sansbold", size + 1, centre=True)
     for i in range(6):
         page.line([(x + w * i / 5, y), (x + w * i / 5, y - 3)])
         page.line([(x, y + h * i / 5), (x - 3, y + h * i / 5)])
@@ -87,7 +98,7 @@ def boxes(page, x, y, w, h, columns=4, rows=3):
             page.fill(0.9, 0.94, 1)
             page.rect(bx, by, bw, bh, "B")
             page.fill(0)
-            page.text(bx + bw / 2, by + bh / 2 - 2, prose.title(page.book.random, 2), "roman", 7, centre=True)
+            page.text(bx + bw / 2, by + bh / 2 - 2, prose.title(page.book.random, 2), ("sans", "sansbold")[j % 2], 7, centre=True)
             if i + 1 < columns:
                 end = bx + bw + w * 0.25 / columns
                 page.line([(bx + bw, by + bh / 2), (end, by + bh / 2)])
@@ -138,6 +149,18 @@ def screen(random, width, height):
         out[row : row + 20, 8:28] = [random.randint(60, 220) for _ in range(3)]
         out[row + 6 : row + 12, 36 : 36 + random.randint(20, max(21, width // 5 - 44))] = 90
     return out
+
+
+def field(random, width, height, cells=90):
+    """A matrix as a picture: squares of colour, enlarged by the program that drew
+    it. uint8 [height, width, 3]"""
+    r = numpy_random(random)
+    values = np.cumsum(np.cumsum(r.normal(0, 1, (cells, cells)), 0), 1)
+    values = (values - values.min()) / (values.max() - values.min())
+    values = np.round(values * 60) / 60
+    colours = np.stack([values, 0.2 + 0.7 * (1 - abs(2 * values - 1)), 1 - values], axis=-1)
+    rows, columns = np.arange(height) * cells // height, np.arange(width) * cells // width
+    return (colours[rows][:, columns] * 255).astype(np.uint8)
 
 
 def dct(book, pixels, quality=75, grey=False):

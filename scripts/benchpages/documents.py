@@ -24,7 +24,7 @@ def formula(page, x, y, number):
             at += page.text(at + 3, y, r.choice("+=≤−"), "roman", 10) + 6
         kind = r.randrange(3)
         if kind == 0:
-            at += page.text(at, y - 2, "∑", "roman", 14)
+            at += page.text(at, y - 2, r.choice("∑∏"), "large", 10)
             page.text(at - 11, y - 11, "i=1", "italic", 6)
         if kind == 1:
             page.text(at + 2, y + 6, r.choice("abcxyz") + "+" + r.choice("ijk"), "italic", 10)
@@ -34,7 +34,9 @@ def formula(page, x, y, number):
             continue
         at += page.text(at, y, r.choice("fgwhxyz"), "italic", 10)
         at += page.text(at, y - 2.5, r.choice("ijkn"), "italic", 7)
-        at += page.text(at, y, "(" + r.choice("xyt") + ")", "italic", 10)
+        at += page.text(at, y, "(", "roman", 10)
+        at += page.text(at, y, r.choice("xytABC"), "bolditalic", 10)
+        at += page.text(at, y, ")", "roman", 10)
     page.text(x + COLUMN - 40, y, f"({number})", "roman", 10)
 
 
@@ -64,16 +66,17 @@ def caption(page, x, y, width, number):
 
 def paper(path):
     """Two columns in Type 1 fonts with formulas, references, and plots in lines."""
-    book = Book(1)
+    book = Book(1, by_size=True)
     right = LEFT + COLUMN + GUTTER
     figures = {
         2: lambda p, x: art.lines(p, x + 25, 560, COLUMN - 35, 140, 3, 300),
-        4: lambda p, x: art.scatter(p, x + 25, 560, COLUMN - 35, 140, 900),
+        4: lambda p, x: art.scatter(p, x + 25, 560, COLUMN - 35, 140, 500),
         5: lambda p, x: art.boxes(p, x, 540, COLUMN, 170),
-        7: lambda p, x: (art.lines(p, x + 25, 610, COLUMN - 35, 90, 6, 900), art.lines(p, x + 25, 500, COLUMN - 35, 80, 5, 900)),
-        8: lambda p, x: art.surface(p, x + 25, 540, COLUMN - 35, 160, 34),
+        7: lambda p, x: (art.lines(p, x + 25, 615, COLUMN - 35, 85, 3, 350), art.lines(p, x + 25, 510, COLUMN - 35, 75, 3, 350)),
+        8: lambda p, x: art.surface(p, x + 25, 540, COLUMN - 35, 160, 22),
+        9: lambda p, x: p.place(art.flate(book, art.field(book.random, 1000, 700)), x, 530, COLUMN, 170),
     }
-    for number in range(1, 13):
+    for number in range(1, 12):
         page = book.page()
         page.text(LEFT, 748, prose.title(book.random), "italic", 8)
         page.text(306, 40, str(100 + number), "roman", 9, centre=True)
@@ -82,10 +85,11 @@ def paper(path):
             page.text(306, 700, prose.title(book.random), "bold", 18, centre=True)
             page.text(306, 670, "A. Quill    M. Vellum    R. Colophon", "roman", 11, centre=True)
             top = 630
-        if number < 11:
+        if number < 10:
             column(page, LEFT, top, FOOT)
             if number in figures:
-                figures[number](page, right)
+                with art.figure(page):
+                    figures[number](page, right)
                 top = caption(page, right, 478, COLUMN, number) - 12
             column(page, right, top, FOOT)
         else:
@@ -97,10 +101,48 @@ def paper(path):
     book.save(path)
 
 
+def letters(path):
+    """A short paper from another publisher: smaller type in CFF fonts, one
+    picture with shades, a table."""
+    book = Book(8, "cff", by_size=True)
+    for number in range(1, 7):
+        page = book.page(595, 792)
+        page.text(297, 760, prose.title(book.random), "sans", 7, centre=True)
+        top = 735
+        if number == 1:
+            page.text(48, 690, prose.title(book.random), "sansbold", 17)
+            page.text(48, 668, "H. Margin, T. Gutter, O. Folio and P. Ligature", "sans", 10)
+            top = page.paragraph(48, 640, 499, prose.paragraph(book.random, 700), "bold", 9, 11) - 12
+        y = top
+        if number in (2, 4):
+            with art.figure(page):
+                if number == 2:
+                    art.surface(page, 70, 590, 215, 130, 18)
+                else:
+                    art.scatter(page, 70, 590, 215, 130, 350)
+            y = caption(page, 48, 556, 240, number) - 10
+        column(page, 48, y, 60, 240, 9, 10.5)
+        column(page, 307, top, 60 if number < 6 else 420, 240, 9, 10.5)
+        if number == 6:
+            table(page, 307, 400, 240, 4, 16)
+    book.save(path)
+
+
+def table(page, x, y, width, columns, rows):
+    r, w = page.book.random, width / columns
+    for i in range(rows):
+        page.op("0.93 g" if i % 2 else "0.8 g" if i == 0 else "1 g")
+        page.rect(x, y - 13 * i - 12, width, 13)
+        page.fill(0)
+        for j in range(columns):
+            page.text(x + 4 + w * j, y - 13 * i - 9, f"{r.random() * 100:.2f}" if i and j else prose.title(r, 1)[:10], "sans" if i else "sansbold", 8)
+            page.line([(x + w * j, y - 13 * i + 1), (x + w * j, y - 13 * i - 12)], 0.3)
+
+
 def thesis(path):
-    """One column in CFF fonts: text, lists of programs, formulas, pages half empty."""
-    book = Book(2, "cff")
-    for number in range(1, 13):
+    """One column in Type 1 fonts: text, lists of programs, formulas, pages half empty."""
+    book = Book(2, by_size=True)
+    for number in range(1, 9):
         page = book.page(595, 842)
         page.text(297, 48, str(number), "roman", 10, centre=True)
         if number == 1:
@@ -120,8 +162,9 @@ def thesis(path):
         else:
             column(page, 90, 760, 420 if number in (3, 7) else 80, 415, 11, 14)
         if number == 7:
-            art.lines(page, 130, 130, 340, 220, 4, 700)
-            caption(page, 90, 105, 415, number)
+            with art.figure(page):
+                art.lines(page, 130, 130, 340, 220, 3, 400)
+            caption(page, 90, 100, 415, number)
     book.save(path)
 
 
@@ -136,22 +179,22 @@ def slides(path):
     whole = book.file.put("<< /Type /ExtGState /ca 1 /CA 1 >>")
     side = np.linspace(-1, 1, 420)
     vignette = ((1.3 - np.hypot(*np.meshgrid(side, side[::1])) ).clip(0, 1) * 255).astype(np.uint8)
-    for number in range(1, 9):
+    for number in range(1, 8):
         page = book.page(720, 405)
-        if number in (1, 4, 6):
+        if number in (1, 4):
             page.op("/" + book.add("Shading", ground), "sh")
         else:
             page.fill(0.16, 0.2, 0.32)
             page.rect(0, 365, 720, 40)
-        page.fill(0.1, 0.1, 0.15) if number in (1, 4, 6) else page.fill(1)
+        page.fill(0.1, 0.1, 0.15) if number in (1, 4) else page.fill(1)
         page.text(40, 376, prose.title(book.random, 4), "sansbold", 20)
         page.fill(0.1)
         for i in range(4 if number in (4, 6) else 6):
             page.text(46, 320 - 42 * i, "•", "sans", 15)
             words = prose.title(book.random, 7 if number not in (4, 6) else 4)
             page.text(64, 320 - 42 * i, words, "sans", 14)
-        if number in (4, 6):
-            for i in range(3):
+        if number == 4:
+            for i in range(2):
                 x, y, size = 390 + 70 * i, 90 + 60 * (i % 2), 130
                 page.op("/" + book.add("ExtGState", shadow), "gs")
                 page.fill(0)
@@ -165,7 +208,8 @@ def slides(path):
             mask = art.soft_mask(book, vignette)
             page.place(art.flate(book, art.screen(book.random, 420, 420), mask=mask), 440, 60, 240, 240)
         if number == 7:
-            art.lines(page, 400, 80, 280, 220, 3, 500)
+            with art.figure(page):
+                art.lines(page, 400, 80, 280, 200, 3, 250)
         page.op("/" + book.add("ExtGState", shadow), "gs")
         page.fill(0, 0, 0.3)
         page.rect(0, 0, 720, 20)
@@ -191,14 +235,7 @@ def manual(path):
             page.place(icons[(i * 3 + number) % len(icons)], 60, y - 34, 30, 30)
             y = page.paragraph(104, y - 8, 430, prose.paragraph(book.random, 190), "sans", 9, 12) - 10
         if number % 2:
-            rows = int((y - 80) / 13)
-            for i in range(rows):
-                page.op("0.93 g" if i % 2 else "0.8 g" if i == 0 else "1 g")
-                page.rect(60, y - 13 * i - 12, 475, 13)
-                page.fill(0)
-                for j in range(6):
-                    page.text(64 + 79 * j, y - 13 * i - 9, f"{book.random.random() * 100:.2f}" if i and j else prose.title(book.random, 1)[:12], "sans", 8)
-                    page.line([(60 + 79 * j, y - 13 * i + 1), (60 + 79 * j, y - 13 * i - 12)], 0.3)
+            table(page, 60, y, 475, 6, int((y - 80) / 13))
         else:
             column(page, 60, y, 70, 475, 9, 12, formulas=False, headings=False)
         page.text(297, 40, f"{number}", "sans", 8, centre=True)
@@ -219,10 +256,13 @@ def report(path):
             page.place(art.dct(book, art.scene(book.random, 800, 600), 72), 312, 520, 240, 180)
             column(page, 60, 500, 70, 492, 10.5, 14, formulas=False)
         elif number == 5:
-            for i in range(3):
-                art.surface(page, 90, 80 + 215 * i, 440, 190, 48)
+            with art.figure(page):
+                art.surface(page, 90, 90, 440, 175, 30)
+            for i in range(2):
+                page.place(art.flate(book, (art.field, art.screen)[i](book.random, 1500, 1000)), 110, 300 + 215 * i, 300, 200)
         else:
-            art.scatter(page, 90, 520, 440, 190, 1500)
+            with art.figure(page):
+                art.scatter(page, 90, 530, 440, 180, 600)
             column(page, 60, 490, 70, 492, 10.5, 14, formulas=False)
     book.save(path)
 
@@ -233,7 +273,7 @@ def scans(path):
     with tempfile.TemporaryDirectory() as scratch:
         clean = os.path.join(scratch, "clean.pdf")
         old = Book(6)
-        for _ in range(3):
+        for _ in range(4):
             page = old.page()
             column(page, 84, 700, 80, 444, 11, 14)
         old.save(clean)
@@ -241,10 +281,10 @@ def scans(path):
     book = Book(7)
     for number, picture in enumerate(pages):
         r = art.numpy_random(book.random)
-        picture = picture.rotate(0.3 - 0.25 * number, Image.Resampling.BICUBIC, fillcolor=255).filter(ImageFilter.GaussianBlur(1.1))
-        dots = np.asarray(picture) + r.normal(0, 22, (picture.height, picture.width))
+        picture = picture.rotate(0.3 - 0.2 * number, Image.Resampling.BICUBIC, fillcolor=255).filter(ImageFilter.GaussianBlur(1.1))
+        dots = np.asarray(picture) + r.normal(0, 30, (picture.height, picture.width))
         page = book.page()
-        if number < 2:
+        if number < 3:
             image = art.fax(book, Image.fromarray(((dots > 140) * 255).astype(np.uint8)).convert("1", dither=Image.Dither.NONE))
         else:
             grey = Image.fromarray(dots.clip(0, 255).astype(np.uint8)).resize((1275, 1650), Image.Resampling.BOX)
@@ -255,4 +295,4 @@ def scans(path):
     book.save(path)
 
 
-MAKERS = {"paper": paper, "thesis": thesis, "slides": slides, "manual": manual, "report": report, "scans": scans}
+MAKERS = {"paper": paper, "letters": letters, "thesis": thesis, "slides": slides, "manual": manual, "report": report, "scans": scans}

@@ -21,6 +21,7 @@ from fontTools.ttLib import TTFont
 
 FILES = {
     "roman": "STIXGeneral.ttf", "bold": "STIXGeneralBol.ttf", "italic": "STIXGeneralItalic.ttf",
+    "bolditalic": "STIXGeneralBolIta.ttf", "large": "STIXSizOneSymReg.ttf",
     "sans": "DejaVuSans.ttf", "sansbold": "DejaVuSans-Bold.ttf", "mono": "DejaVuSansMono.ttf",
 }
 # What a Type 1 font's encrypted part begins with, before it is encrypted.
