@@ -7,6 +7,7 @@ it into the request with set_data_from_numpy.
 
 import asyncio
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from importlib.metadata import version
 
 import numpy as np
@@ -79,7 +80,8 @@ async def run(options):
 
     workers = common.cores()
     async with InferenceServerClient(options.triton) as client:
-        with ProcessPoolExecutor(workers) as pool:
+        # A fork would copy gRPC's threads, which it does not survive.
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             config = (await client.get_model_config("layout", as_json=True))["config"]
             report = common.Report(
                 engine=f"tritonclient {version('tritonclient')}",
