@@ -41,6 +41,9 @@ class PyMuPDF:
     def __init__(self, path):
         import pymupdf
 
+        # It says on standard output what is wrong with a document.
+        pymupdf.TOOLS.mupdf_display_errors(False)
+        pymupdf.TOOLS.mupdf_display_warnings(False)
         self.pymupdf, self.document = pymupdf, pymupdf.open(path)
 
     def __len__(self):

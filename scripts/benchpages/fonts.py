@@ -109,7 +109,7 @@ class Font:
 
     def write(self, file, number):
         """Adds the font to a pdfwriter.File; returns the number of its object."""
-        name = f"QUIRE{chr(65 + number)}+{self.face.title()}"
+        name = f"QUIR{chr(65 + number // 26)}{chr(65 + number % 26)}+{self.face.title()}"
         if self.kind == "truetype":
             key, data = "FontFile2", self._truetype()
             extra = f"/Length1 {len(data)}"
