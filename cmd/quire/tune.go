@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	samplefiles "quire/examples"
 	"quire/orchestrator"
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
@@ -145,7 +146,7 @@ func tuneRun(c *cli.Context, stop stops) (err error) {
 		return usageError{err}
 	}
 	if slices.Contains(cfg.paths, own) {
-		if err := layOutSamples(own); err != nil {
+		if err := layOutSamples(own, samplefiles.Files); err != nil {
 			return err
 		}
 	}

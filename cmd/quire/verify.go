@@ -107,7 +107,7 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	}
 	defer func() { err = join(err, os.RemoveAll(scratch)) }()
 	own := filepath.Join(scratch, "samples")
-	if err := layOutSamples(own); err != nil {
+	if err := layOutSamples(own, samplefiles.Files); err != nil {
 		return err
 	}
 	samples, err := walk.New([]string{own}, walk.Config{Log: log})
