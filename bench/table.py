@@ -33,9 +33,18 @@ def figures(rounds):
             "cpu_ms_per_page": statistics.median(m["cpu"] * 1000 / m["pages"] for m in good),
             "loop_ms": {k: statistics.median(t[k] for t in ticks) for k in ("p50", "p99")}
             | {"max": max(t["max"] for t in ticks)} if ticks else None,
+            "page_ms": quartiles([ms for m in good for ms in m.get("each_ms", [])]),
             "others": max(m["others"] / m["seconds"] for m in good),
         }
     return found
+
+
+def quartiles(each):
+    """Of what single pages took, and what one in twenty took more than."""
+    if len(each) < 2:
+        return None
+    cuts = statistics.quantiles(each, n=20)
+    return {"p25": cuts[4], "p50": cuts[9], "p75": cuts[14], "p95": cuts[18]}
 
 
 def number(value):
@@ -69,8 +78,9 @@ def pipeline(found):
 
 
 def rendering(found):
-    rows = [
-        [name, f["engine"], number(f["ms_per_page"]), spread(f), ratio(f), number(f["cpu_ms_per_page"])]
-        for name, f in found.items()
-    ]
-    return markdown(["drawing alone, one process", "engine", "ms a page", "spread", "÷ quire", "CPU-ms a page"], rows)
+    rows = []
+    for name, f in found.items():
+        pages = " / ".join(number(v) for v in f["page_ms"].values()) if f["page_ms"] else "–"
+        rows.append([name, f["engine"], number(f["ms_per_page"]), spread(f), ratio(f), number(f["cpu_ms_per_page"]), pages])
+    return markdown(["drawing alone, one process", "engine", "ms a page", "spread", "÷ quire", "CPU-ms a page",
+                     "single pages, ms: quarter / half / three quarters / 95 % below"], rows)

@@ -89,6 +89,13 @@ class Figures(unittest.TestCase):
             self.assertEqual(len(lines), 2 + len(found))
             self.assertEqual(len({line.count("|") for line in lines}), 1)
 
+    def test_pages_of_all_rounds_make_the_quartiles(self):
+        rounds = {"quire": [measurement(1) | {"each_ms": each} for each in ([1, 2, 3, 4, 5], [6, 7, 8, 9, 100])]}
+        pages = table.figures(rounds)["quire"]["page_ms"]
+        self.assertEqual((pages["p25"], pages["p50"], pages["p75"]), (2.75, 5.5, 8.25))
+        self.assertGreater(pages["p95"], 9)
+        self.assertIn("| 2.75 / 5.50 / 8.25 /", table.rendering(table.figures(rounds)))
+
     def test_other_work_is_noticed(self):
         for change, says in (
             ({"regions": 94}, "they did not do the same"),

@@ -13,16 +13,21 @@ import (
 type Config struct {
 	// Renderer draws pages. Detect and Run need one, DetectBatch does not.
 	Renderer Renderer
-	// Model answers. Required.
+	// Model answers. One server needs no more; for several there are Endpoints
+	// in its place.
 	Model Model
+	// Endpoints answer, all with the same model. Others may join and leave
+	// later: [Detector.Join], [Detector.Leave].
+	Endpoints []Endpoint
 
 	// Attempts is how often a batch is sent before its failure counts.
 	// Queue-full and a server that is away cost none. Default 3.
 	Attempts int
 	// Batch is the most pages in one request. Default: the served config's
-	// quire.batch, else its max_batch_size; never above that.
+	// quire.batch, else its max_batch_size; never above that. Of several
+	// endpoints the smallest counts.
 	Batch int
-	// InFlight is the most requests at the server at once. Default: the served
+	// InFlight is the most requests at once, at each endpoint. Default: the served
 	// config's quire.in_flight, else its instances + 1, so that one request is
 	// always ready when an instance comes free.
 	InFlight int
@@ -42,7 +47,8 @@ type Config struct {
 	// work, to notice a reload. Default 5 s; negative: only when a request fails
 	// because of one.
 	RefreshEvery time.Duration
-	// ServerWait is how long a server may be away before the work is given up.
+	// ServerWait is how long the server may be away, of several all at once,
+	// before the work is given up.
 	// Default 10 minutes; negative: for ever.
 	ServerWait time.Duration
 	// SharedMemoryPrefix starts the names of shared-memory objects. Default
@@ -66,12 +72,16 @@ const DefaultMaxAge = 20 * time.Millisecond
 // withDefaults returns a copy whose fields all mean themselves, or names the
 // two values that contradict each other.
 func (c Config) withDefaults() (Config, error) {
-	if c.Model == nil {
-		return c, fmt.Errorf("orchestrator: Config.Model is nil: there is nothing to ask")
+	if c.Model != nil && len(c.Endpoints) == 0 {
+		c.Endpoints = []Endpoint{{Model: c.Model}}
 	}
-	in := c.Model.Input()
-	if in.Width < 1 || in.Height < 1 || in.MaxBatch < 1 || in.Instances < 1 {
-		return c, fmt.Errorf("orchestrator: the model wants %d×%d pixels, batches up to %d, %d instances: each must be at least 1", in.Width, in.Height, in.MaxBatch, in.Instances)
+	if len(c.Endpoints) == 0 {
+		return c, fmt.Errorf("orchestrator: Config.Model is nil and there are no Endpoints: there is nothing to ask")
+	}
+	for i, e := range c.Endpoints {
+		if err := c.fits(e, c.Endpoints[:i]); err != nil {
+			return c, err
+		}
 	}
 	for _, f := range []struct {
 		name  string
@@ -81,14 +91,8 @@ func (c Config) withDefaults() (Config, error) {
 			return c, fmt.Errorf("orchestrator: Config.%s is %d: it must be at least 1, or 0 for the default", f.name, f.value)
 		}
 	}
-	if c.Batch > in.MaxBatch {
-		return c, fmt.Errorf("batch %d is above the max_batch_size %d that model %s is served with: lower the one or raise the other in its config", c.Batch, in.MaxBatch, c.Model.Info().Name)
-	}
-	if in.Batch > in.MaxBatch {
-		return c, fmt.Errorf("model %s is served with quire.batch %d above its max_batch_size %d: lower the one or raise the other in its config", c.Model.Info().Name, in.Batch, in.MaxBatch)
-	}
 	c.Attempts = cmp.Or(c.Attempts, 3)
-	served := c.limits(in)
+	served := c.limits(inputs(c.Endpoints)...)
 	c.Batch, c.InFlight, c.MaxAge = served.batch, served.inFlight, served.maxAge
 	c.InferTimeout = cmp.Or(c.InferTimeout, 60*time.Second)
 	c.RefreshEvery = cmp.Or(c.RefreshEvery, 5*time.Second)
@@ -106,18 +110,63 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// limits are what a reload of the model may change.
-type limits struct {
-	batch, inFlight int
-	maxAge          time.Duration
+// fits tells why an endpoint cannot be one beside others; nil if it can.
+func (c Config) fits(e Endpoint, others []Endpoint) error {
+	if e.Model == nil {
+		return fmt.Errorf("orchestrator: endpoint %q has no model", e.Name)
+	}
+	in, name := e.Model.Input(), e.Model.Info().Name
+	switch {
+	case in.Width < 1 || in.Height < 1 || in.MaxBatch < 1 || in.Instances < 1:
+		return fmt.Errorf("orchestrator: the model wants %d×%d pixels, batches up to %d, %d instances: each must be at least 1", in.Width, in.Height, in.MaxBatch, in.Instances)
+	case c.Batch > in.MaxBatch:
+		return fmt.Errorf("batch %d is above the max_batch_size %d that model %s is served with: lower the one or raise the other in its config", c.Batch, in.MaxBatch, name)
+	case in.Batch > in.MaxBatch:
+		return fmt.Errorf("model %s is served with quire.batch %d above its max_batch_size %d: lower the one or raise the other in its config", name, in.Batch, in.MaxBatch)
+	}
+	for _, other := range others {
+		switch first := other.Model.Input(); {
+		case other.Name == e.Name:
+			return fmt.Errorf("orchestrator: two endpoints are called %q", e.Name)
+		case first.Width != in.Width || first.Height != in.Height:
+			return fmt.Errorf("orchestrator: the model at %s wants %d×%d pixels, that at %s %d×%d: one run has one model",
+				e.Name, in.Width, in.Height, other.Name, first.Width, first.Height)
+		}
+	}
+	return nil
 }
 
-// limits is what the caller asked for, else what the served config does. The
-// batch never exceeds what the server takes.
-func (c Config) limits(in Input) limits {
-	return limits{
-		batch:    min(cmp.Or(c.Batch, in.Batch, in.MaxBatch), in.MaxBatch),
-		inFlight: cmp.Or(c.InFlight, in.InFlight, in.Instances+1),
-		maxAge:   cmp.Or(c.MaxAge, in.MaxAge, DefaultMaxAge),
+// limits are what a reload of the model, or another endpoint, may change.
+type limits struct {
+	batch, inFlight int // of all endpoints together
+	maxAge          time.Duration
+	shared          bool // slabs are to be shared memory
+}
+
+// limits is what the caller asked for, else what the served configs do. The
+// batch never exceeds what each server takes.
+func (c Config) limits(inputs ...Input) limits {
+	var all limits
+	for i, in := range inputs {
+		batch, maxAge := min(cmp.Or(c.Batch, in.Batch, in.MaxBatch), in.MaxBatch), cmp.Or(c.MaxAge, in.MaxAge, DefaultMaxAge)
+		if i == 0 {
+			all.batch, all.maxAge = batch, maxAge
+		}
+		all.batch, all.maxAge = min(all.batch, batch), min(all.maxAge, maxAge)
+		all.inFlight += c.inFlight(in)
+		all.shared = all.shared || in.SharedMemory && c.SharedMemoryPrefix != ""
 	}
+	return all
+}
+
+// inFlight is how many requests an endpoint may have.
+func (c Config) inFlight(in Input) int { return cmp.Or(c.InFlight, in.InFlight, in.Instances+1) }
+
+// inputs are what the models of endpoints want.
+func inputs(endpoints []Endpoint) []Input {
+	var all []Input
+	for _, e := range endpoints {
+		all = append(all, e.Model.Input())
+	}
+	return all
 }

@@ -28,13 +28,14 @@ var (
 type Detector struct {
 	asked Config // as New was given it
 	cfg   Config // with defaults; Batch, InFlight and MaxAge as they were at New
-	model Model
-	log   *slog.Logger
+	// raster is what the model wanted at New; its Width and Height are every
+	// endpoint's.
+	raster Input
+	log    *slog.Logger
 
 	slabs   *slab.Pool
 	batches *batch.Batcher[*Slab, *page]
-	window  window
-	server  serverWait
+	fleet   *fleet
 	took    atomic.Int64 // nanoseconds that the last answered request took
 
 	admission chan struct{} // one token a page that Detect or DetectBatch admitted
@@ -67,38 +68,38 @@ func New(cfg Config) (*Detector, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := cfg.Model.Input()
-	prefix := ""
-	if in.SharedMemory {
-		prefix = cfg.SharedMemoryPrefix
-	}
-	slabs, err := slab.New(slab.Config{Slabs: cfg.InFlight + 1, Pages: cfg.Batch, PageBytes: in.PageBytes(), Prefix: prefix, Release: cfg.Model.Release})
-	if err != nil {
-		return nil, err
-	}
+	in, first := cfg.Endpoints[0].Model.Input(), asked.limits(inputs(cfg.Endpoints)...)
 	d := &Detector{
-		asked: asked, cfg: cfg, model: cfg.Model, log: cfg.Logger, slabs: slabs, runs: map[*run]bool{},
+		asked: asked, cfg: cfg, raster: in, log: cfg.Logger, runs: map[*run]bool{},
 		admission: make(chan struct{}, cfg.Queue),
 		scaling:   make(chan struct{}, cfg.Workers),
 		work:      newSchedule(),
 		ended:     make(chan struct{}),
 	}
 	d.ctx, d.stop = context.WithCancelCause(context.Background())
+	d.fleet = newFleet(d.ctx, cfg.ServerWait, cfg.Logger, func(n int) { d.batches.SetWindow(n) })
+	if d.slabs, err = slab.New(slab.Config{
+		Slabs: first.inFlight + 1, Pages: first.batch, PageBytes: in.PageBytes(), Prefix: d.slabPrefix(first), Release: d.fleet.release,
+	}); err != nil {
+		d.stop(err)
+		return nil, err
+	}
 	d.batches = batch.New(d.ctx, batch.Config[*Slab]{
 		MaxItems: cfg.Batch, MaxAge: cfg.MaxAge, InFlight: cfg.InFlight,
 		Open: func() (*Slab, int) {
-			s, err := slabs.Get(context.Background())
+			s, err := d.slabs.Get(context.Background())
 			if err != nil {
 				panic("orchestrator: a batch was opened after the slabs were closed")
 			}
 			return s, s.Pages
 		},
-		Discard: slabs.Put,
+		Discard: d.slabs.Put,
 		Move:    (*Slab).Move,
 	}, d.runBatch)
-	d.window.size, d.window.max, d.window.set = cfg.InFlight, cfg.InFlight, d.batches.SetWindow
-	d.server.model, d.server.limit, d.server.log, d.server.ctx = cfg.Model, cfg.ServerWait, cfg.Logger, d.ctx
-	d.limits.Store(&limits{cfg.Batch, cfg.InFlight, cfg.MaxAge})
+	for _, e := range cfg.Endpoints {
+		d.fleet.add(e, asked.inFlight(e.Model.Input()))
+	}
+	d.limits.Store(&first)
 	if cfg.RefreshEvery > 0 {
 		d.workers.Go(d.watchModel)
 	}
@@ -117,7 +118,7 @@ func New(cfg Config) (*Detector, error) {
 // MemoryBound is the most that page buffers occupy, in bytes: one batch for
 // each request in flight and one that is being filled, and one page a worker.
 func (d *Detector) MemoryBound() int64 {
-	return d.slabs.Bytes() + int64(d.cfg.Workers)*int64(d.model.Input().PageBytes())
+	return d.slabs.Bytes() + int64(d.cfg.Workers)*int64(d.raster.PageBytes())
 }
 
 // Settings returns the configuration in force, defaults filled in. Batch,
@@ -225,7 +226,7 @@ func (d *Detector) Close() error {
 	d.callers.Wait()
 	d.workers.Wait()
 	d.batches.Close()
-	d.server.polls.Wait()
+	d.fleet.close()
 	d.slabs.Close()
 	close(d.ended)
 	return nil
@@ -263,7 +264,7 @@ func (p *page) end(r PageResult) bool {
 		r.Err.Ref = p.ref
 	}
 	if r.Status != StatusCancelled { // a worker may be setting it just now
-		in := p.d.model.Input()
+		in := p.d.raster
 		r.Geometry, r.ImageWidth, r.ImageHeight = p.geometry, in.Width, in.Height
 	}
 	p.d.counts.end(r.Status)
@@ -294,7 +295,7 @@ func (p *page) cancel() {
 // join puts the drawn pixels into the open batch, or ends the page. It uses up
 // the page's announcement in either case.
 func (p *page) join(ctx context.Context, fill func(dst []byte)) {
-	slot, err := p.d.batches.Reserve(ctx, int64(p.d.model.Input().PageBytes()))
+	slot, err := p.d.batches.Reserve(ctx, int64(p.d.raster.PageBytes()))
 	if err != nil {
 		p.d.batches.Withdraw()
 		p.cancel()

@@ -21,7 +21,9 @@
 // The page is the unit of failure. A page that cannot be drawn or answered is a
 // [*PageError] with a [Stage] and a stable [Category]; its neighbours are not
 // touched. A server that is busy or away costs time and no page, up to
-// Config.ServerWait; after that a run ends with a [*ServerError].
+// Config.ServerWait; after that a run ends with a [*ServerError]. Several servers
+// with the same model (Config.Endpoints; layout.OpenFleet finds them and has them
+// come and go) stand in for each other.
 //
 // # Memory
 //

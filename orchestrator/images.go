@@ -62,7 +62,7 @@ func (d *Detector) detectImage(ctx context.Context, ref PageRef, img image.Image
 			p.cancel()
 			return
 		}
-		in := d.model.Input()
+		in := d.raster
 		raster := image.NewRGBA(image.Rect(0, 0, in.Width, in.Height))
 		draw.Draw(raster, raster.Bounds(), image.White, image.Point{}, draw.Src)
 		if bounds.Dx() == in.Width && bounds.Dy() == in.Height {

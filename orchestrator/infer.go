@@ -25,7 +25,7 @@ func (d *Detector) runBatch(b *batch.Batch[*Slab, *page]) {
 	defer d.slabs.Put(b.Resource)
 	doing := d.doings.begin(asking, b.Items[0].ref, len(b.Items))
 	defer doing.end()
-	d.infer(b, doing, 0, b.Items, d.cfg.Attempts)
+	d.infer(b, doing, 0, b.Items, d.cfg.Attempts, false)
 	// Whatever happened, nobody waits for a batch that is over.
 	for _, p := range b.Items {
 		p.cancel()
@@ -33,34 +33,43 @@ func (d *Detector) runBatch(b *batch.Batch[*Slab, *page]) {
 }
 
 // infer gives each of the pages, which lie in the slab from place first on, its
-// result, with at most the given number of attempts that count.
-func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, pages []*page, attempts int) {
+// result, with at most the given number of attempts that count. agreed tells that
+// two endpoints have failed a batch with these pages in it.
+func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, pages []*page, attempts int, agreed bool) {
 	ctx := b.Context
 	halves := func(attempts int) {
 		mid := len(pages) / 2
-		d.infer(b, doing, first, pages[:mid], attempts)
-		d.infer(b, doing, first+mid, pages[mid:], attempts)
+		d.infer(b, doing, first, pages[:mid], attempts, agreed)
+		d.infer(b, doing, first+mid, pages[mid:], attempts, agreed)
 	}
 	waited := patience{limit: d.cfg.ServerWait}
-	died := 0 // times that the server did with these pages alone in flight
+	died := 0            // times that a server did with these pages alone in flight
+	var failed *endpoint // did so last: another one is asked next, if there is one
+	fault := ""          // what it said, unless it was busy or away
 	for attempt := 1; ; {
 		if ctx.Err() != nil {
 			return
 		}
-		if len(pages) > d.model.Input().MaxBatch { // a reload may have lowered it
+		if len(pages) > d.fleet.maxBatch() { // a reload may have lowered it
 			halves(attempts)
 			return
 		}
-		var err error
-		ask := func() { err = d.ask(ctx, b.Resource, first, pages) }
 		suspect := suspected(pages)
-		if suspect {
-			b.Alone(ask)
-		} else {
-			ask()
+		e, err := d.ask(ctx, b.Resource, first, pages, wanted{alone: suspect, avoid: failed})
+		if len(pages) == 1 && ctx.Err() == nil && bisects(err) {
+			// Triton merges requests: the culprit may be another request's page.
+			// It counts only when this page failed with nothing beside it, and
+			// when the model does not fail everything; of another endpoint, if
+			// there is one.
+			doing.meets(err.Error())
+			d.fleet.doubt(e, err.Error())
+			failed, fault = e, err.Error()
+			e, err = d.ask(ctx, b.Resource, first, pages, wanted{alone: true, avoid: failed, sure: true})
 		}
 		if err == nil {
-			d.window.grow()
+			if fault != "" && e != failed {
+				d.fleet.strike(failed, fault)
+			}
 			return
 		}
 		if ctx.Err() != nil {
@@ -72,27 +81,12 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 		}
 		me := asModelError(err)
 		doing.meets(me.Message)
-		d.log.Debug("a batch failed", "pages", len(pages), "action", me.Action.String(), "err", err)
-		if me.Action == ActionBisect && len(pages) == 1 {
-			// Triton merges requests: the culprit may be another request's page.
-			// It counts only when this page failed with nothing beside it, and
-			// when the model does not fail everything.
-			b.Alone(func() {
-				if ask(); err != nil && ctx.Err() == nil && asModelError(err).Action == ActionBisect && !d.well(ctx) {
-					err = &ModelError{Action: ActionWait, Message: "the server fails a blank page too: " + asModelError(err).Message, Err: err}
-				}
-			})
-			if err == nil || ctx.Err() != nil {
-				return
-			}
-			if me = asModelError(err); me.Action == ActionBisect {
-				pages[0].fail(StageInfer, CategoryServer, "the server failed this page: "+me.Message, err)
-				return
-			}
-		}
+		d.log.Debug("a batch failed", "server", e.Name, "pages", len(pages), "action", me.Action.String(), "err", err)
+		other := fault != "" && e != failed // than the one that failed before
+		failed, fault = e, ""
 		switch me.Action {
 		case ActionShrink:
-			d.window.shrink()
+			d.fleet.full(e)
 			if !waited.pause(ctx) {
 				d.giveUp(pages, CategoryUnavailable, &ServerError{Message: fmt.Sprintf("the server's queue was full for %v: %s", waited.limit, me.Message), Err: err})
 				return
@@ -111,7 +105,8 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 					return
 				}
 			}
-			if err := d.server.wait(ctx, me.Message); err != nil {
+			d.fleet.away(e, me.Message)
+			if err := d.fleet.await(ctx); err != nil {
 				d.giveUp(pages, CategoryUnavailable, err)
 				return
 			}
@@ -130,7 +125,7 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 				return
 			}
 		case ActionRefresh:
-			if err := d.refresh(ctx); err != nil {
+			if err := d.refresh(ctx, e); err != nil {
 				d.giveUp(pages, CategoryServer, err)
 				return
 			}
@@ -139,12 +134,25 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 				return
 			}
 		case ActionStop:
-			d.giveUp(pages, CategoryServer, &ServerError{Message: me.Message, Err: err})
-			return
+			if !d.fleet.refuse(e, me.Message) {
+				d.giveUp(pages, CategoryServer, &ServerError{Message: me.Message, Err: err})
+				return
+			}
 		case ActionBisect:
+			if len(pages) == 1 {
+				pages[0].fail(StageInfer, CategoryServer, "the server failed this page: "+me.Message, err)
+				return
+			}
+			if !agreed && !other && d.fleet.doubt(e, me.Message) {
+				fault = me.Message
+				continue // it may be the server: what does another say?
+			}
+			agreed = agreed || other
 			halves(attempts)
 			return
 		default: // ActionRetry
+			d.fleet.doubt(e, me.Message)
+			fault = me.Message
 			if attempt < attempts {
 				attempt++
 				if !waited.pause(ctx) {
@@ -164,6 +172,12 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 			return
 		}
 	}
+}
+
+// bisects tells whether err asks for a smaller batch.
+func bisects(err error) bool {
+	me, ok := errors.AsType[*ModelError](err)
+	return ok && me.Action == ActionBisect
 }
 
 // A page that kills the server takes every request with it that is there at the
@@ -194,11 +208,11 @@ func (d *Detector) scatter(ctx context.Context) {
 	}
 }
 
-// well reports whether the model answers at all.
-func (d *Detector) well(ctx context.Context) bool {
+// well reports whether the endpoint answers at all.
+func (d *Detector) well(ctx context.Context, e *endpoint) bool {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.InferTimeout)
 	defer cancel()
-	return d.model.WaitReady(ctx) == nil
+	return e.Model.WaitReady(ctx) == nil
 }
 
 // asModelError is err as a *ModelError; what is none is worth another try.
@@ -209,13 +223,35 @@ func asModelError(err error) *ModelError {
 	return &ModelError{Action: ActionRetry, Message: err.Error(), Err: err}
 }
 
-// ask makes one request and ends the pages if it is answered. While the server
-// is known to be away it waits first; that it is away too long is met by
-// whoever found out.
-func (d *Detector) ask(ctx context.Context, s *Slab, first int, pages []*page) error {
-	if err := d.server.pass(ctx); err != nil {
-		return err
+// ask makes one request and ends the pages if it is answered; it tells which
+// endpoint was asked. While none works it waits; that this takes too long is a
+// *ServerError.
+func (d *Detector) ask(ctx context.Context, s *Slab, first int, pages []*page, w wanted) (*endpoint, error) {
+	e, err := d.fleet.acquire(ctx, len(pages), w)
+	if err != nil {
+		return nil, err
 	}
+	verdicts, err := d.askAt(ctx, e, s, first, pages)
+	if w.sure && ctx.Err() == nil && bisects(err) && !d.well(ctx, e) {
+		err = &ModelError{Action: ActionWait, Message: "the server fails a blank page too: " + err.Error(), Err: err}
+	}
+	d.fleet.settle(e, len(pages), w, err == nil)
+	if err != nil {
+		return e, err
+	}
+	for i, v := range verdicts {
+		if v.Err != nil {
+			x := *v.Err
+			pages[i].end(PageResult{Status: StatusFailed, Err: &x})
+			continue
+		}
+		pages[i].end(PageResult{Status: StatusDone, Regions: v.Regions})
+	}
+	return e, nil
+}
+
+// askAt is the request itself.
+func (d *Detector) askAt(ctx context.Context, e *endpoint, s *Slab, first int, pages []*page) ([]Verdict, error) {
 	frames := make([]Frame, len(pages))
 	for i, p := range pages {
 		frames[i] = p.frame
@@ -223,26 +259,18 @@ func (d *Detector) ask(ctx context.Context, s *Slab, first int, pages []*page) e
 	limited, cancel := context.WithTimeout(ctx, d.cfg.InferTimeout)
 	defer cancel()
 	start := time.Now()
-	verdicts, err := d.model.Infer(limited, s, first, frames)
+	verdicts, err := e.Model.Infer(limited, s, first, frames)
 	if err != nil {
 		if a := asModelError(err).Action; ctx.Err() == nil && a >= 0 && int(a) < len(d.failed) {
 			d.failed[a].Add(1)
 		}
-		return err
+		return nil, err
 	}
 	d.took.Store(int64(time.Since(start)))
 	if len(verdicts) != len(pages) {
-		return &ModelError{Action: ActionStop, Message: fmt.Sprintf("the model gave %d answers for %d pages", len(verdicts), len(pages))}
+		return nil, &ModelError{Action: ActionStop, Message: fmt.Sprintf("the model gave %d answers for %d pages", len(verdicts), len(pages))}
 	}
-	for i, v := range verdicts {
-		if v.Err != nil {
-			e := *v.Err
-			pages[i].end(PageResult{Status: StatusFailed, Err: &e})
-			continue
-		}
-		pages[i].end(PageResult{Status: StatusDone, Regions: v.Regions})
-	}
-	return nil
+	return verdicts, nil
 }
 
 // giveUp ends pages that no server will answer: single calls get the error,

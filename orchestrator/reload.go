@@ -2,7 +2,7 @@ package orchestrator
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 )
 
@@ -23,48 +23,126 @@ func (d *Detector) watchModel() {
 		} else {
 			seen = ended
 		}
-		if err := d.refresh(d.ctx); err != nil {
-			d.runsMu.Lock()
-			for r := range d.runs {
-				r.abort(err)
+		for _, e := range d.fleet.working() {
+			if err := d.refresh(d.ctx, e); err != nil {
+				d.abortRuns(err)
 			}
-			d.runsMu.Unlock()
 		}
 	}
 }
 
-// refresh reads the served config and takes over what has changed. The error is
-// a *ServerError, when pages that are drawn do not fit the model any more; that
-// the server cannot be asked just now is none.
-func (d *Detector) refresh(ctx context.Context) error {
+func (d *Detector) abortRuns(err error) {
+	d.runsMu.Lock()
+	defer d.runsMu.Unlock()
+	for r := range d.runs {
+		r.abort(err)
+	}
+}
+
+// refresh reads the config that an endpoint serves and takes over what has
+// changed. If pages that are drawn do not fit its model any more, it is left out
+// when there is another one; else that is the error, a *ServerError. That it
+// cannot be asked just now is none.
+func (d *Detector) refresh(ctx context.Context, e *endpoint) error {
 	d.reloads.Lock()
 	defer d.reloads.Unlock()
-	if err := d.model.Refresh(ctx); err != nil {
-		var me *ModelError
-		if errors.As(err, &me) && me.Action == ActionStop {
-			return &ServerError{Message: me.Message, Err: err}
+	if err := e.Model.Refresh(ctx); err != nil {
+		stops, ok := asServerError(err)
+		switch {
+		case !ok:
+			d.log.Debug("the served config could not be read again", "server", e.Name, "err", err)
+		case !d.fleet.refuse(e, stops.Message):
+			return stops
 		}
-		d.log.Debug("the served config could not be read again", "err", err)
 		return nil
 	}
-	in := d.model.Input()
-	was, now := *d.limits.Load(), d.asked.limits(in)
-	if now == was {
-		return nil
+	if now, changed := d.adapt(); changed {
+		d.log.Warn("the served model was reloaded", "server", e.Name, "batch", now.batch, "in_flight", now.inFlight, "max_age", now.maxAge,
+			"page_buffer_bytes", d.MemoryBound())
+	}
+	return nil
+}
+
+// adapt makes batches and slabs what the endpoints want now, and tells whether
+// anything had to change. d.reloads is held.
+func (d *Detector) adapt(more ...Endpoint) (now limits, changed bool) {
+	all := more
+	for _, e := range d.fleet.members() {
+		all = append(all, e.Endpoint)
+	}
+	was := *d.limits.Load()
+	if len(all) == 0 {
+		return was, false // none is left; more may come
+	}
+	now = d.asked.limits(inputs(all)...)
+	// What was shared memory stays so: it is as good for everybody else.
+	now.shared = now.shared || was.shared
+	changed = now != was
+	defer func() {
+		for _, e := range d.fleet.members() {
+			d.fleet.resize(e, d.asked.inFlight(e.Model.Input()))
+		}
+	}()
+	if !changed {
+		return was, false
 	}
 	// Fewer first, then other slabs, then more: at no time are there more
 	// batches than slabs.
 	d.batches.SetLimits(min(was.batch, now.batch), min(was.inFlight, now.inFlight), now.maxAge)
-	if now.batch != was.batch || now.inFlight != was.inFlight {
-		if err := d.slabs.Resize(now.inFlight+1, now.batch); err != nil {
-			d.log.Warn("no memory for the batches that the reloaded model takes; going on with the old size", "err", err)
-			now.batch, now.inFlight = min(was.batch, now.batch), min(was.inFlight, now.inFlight)
+	if now.batch != was.batch || now.inFlight != was.inFlight || now.shared != was.shared {
+		if err := d.slabs.Resize(now.inFlight+1, now.batch, d.slabPrefix(now)); err != nil {
+			d.log.Warn("no memory for the batches that the servers take; going on with the old size", "err", err)
+			now.batch, now.inFlight, now.shared = min(was.batch, now.batch), min(was.inFlight, now.inFlight), was.shared
 		}
 	}
 	d.batches.SetLimits(now.batch, now.inFlight, now.maxAge)
-	d.window.reset(now.inFlight)
 	d.limits.Store(&now)
-	d.log.Warn("the served model was reloaded", "batch", now.batch, "was", was.batch, "in_flight", now.inFlight, "max_age", now.maxAge,
-		"page_buffer_bytes", d.MemoryBound())
+	return now, true
+}
+
+// slabPrefix is what the names of slabs begin with; empty for private memory.
+func (d *Detector) slabPrefix(l limits) string {
+	if !l.shared {
+		return ""
+	}
+	return d.cfg.SharedMemoryPrefix
+}
+
+// Join takes another endpoint in. It must have the model that the others have;
+// of that only the raster is checked here. After Leave of it, it is not to be
+// used before that has returned.
+func (d *Detector) Join(e Endpoint) error {
+	if err := d.enter(); err != nil {
+		return err
+	}
+	defer d.callers.Done()
+	d.reloads.Lock()
+	defer d.reloads.Unlock()
+	others := []Endpoint{}
+	for _, m := range d.fleet.members() {
+		others = append(others, m.Endpoint)
+	}
+	if err := d.asked.fits(e, others); err != nil {
+		return err
+	}
+	if in := e.Model.Input(); in.Width != d.raster.Width || in.Height != d.raster.Height {
+		return fmt.Errorf("the model at %s wants %d×%d pixels, pages are drawn %d×%d", e.Name, in.Width, in.Height, d.raster.Width, d.raster.Height)
+	}
+	d.adapt(e)
+	d.fleet.add(e, d.asked.inFlight(e.Model.Input()))
 	return nil
+}
+
+// Leave lets an endpoint go. What is at it is answered, or fails, first: when
+// Leave has returned, its model is not used any more. A name that there is not is
+// none.
+func (d *Detector) Leave(name string) {
+	if d.enter() != nil {
+		return // Close ends everything
+	}
+	defer d.callers.Done()
+	d.fleet.remove(d.ctx, name)
+	d.reloads.Lock()
+	defer d.reloads.Unlock()
+	d.adapt()
 }

@@ -85,6 +85,7 @@ func TestRun(t *testing.T) {
 		if mixed == 0 {
 			t.Error("no batch had pages of two documents")
 		}
+		synctest.Wait() // a batch ends after its pages
 		if s := d.Stats(); s.Stalled != 0 || s.InFlight != 0 || s.Filling != 0 {
 			t.Errorf("%+v", s)
 		}

@@ -55,7 +55,8 @@ type Stats struct {
 	// Filling is how many pages the open batch has, Stalled how many drawn
 	// pages wait for a place in one.
 	Filling, Stalled int
-	// InFlight is how many requests are at the server, Window how many may be.
+	// InFlight is how many batches are under way, Window how many may be, at all
+	// endpoints together.
 	InFlight, Window int
 	// Sealed counts batches by what sealed them: "size", "bytes", "age",
 	// "idle", "close". Sizes[n] counts those of n pages.
@@ -65,6 +66,8 @@ type Stats struct {
 	// it, the words of Action. Of "bisect", "refresh", "retry", "shrink" and
 	// "wait" each is a request that was sent again, or in parts.
 	Failed map[string]int64
+	// Endpoints are the servers, in the order in which they came.
+	Endpoints []EndpointStats
 	// Pages counts all pages that ended.
 	Pages Counts
 	// Waiting says why everything waits for the server, since when; empty when
@@ -76,6 +79,19 @@ type Stats struct {
 	// Config.StallAfter, since when; empty while pages end.
 	Stall      string
 	StallSince time.Time
+}
+
+// EndpointStats is a snapshot of one endpoint.
+type EndpointStats struct {
+	Name  string
+	State EndpointState
+	// Reason says why it is not up, since when; empty while it is.
+	Reason string
+	Since  time.Time
+	// InFlight is how many requests are at it, Window how many may be.
+	InFlight, Window int
+	// Pages is how many pages it has answered.
+	Pages int64
 }
 
 // Stats returns at once, whatever the server does.
@@ -92,7 +108,8 @@ func (d *Detector) Stats() Stats {
 	for a := ActionShrink; a <= ActionStop; a++ {
 		s.Failed[a.String()] = d.failed[a].Load()
 	}
-	s.Waiting, s.WaitingSince, s.Waited = d.server.waiting()
+	s.Waiting, s.WaitingSince, s.Waited = d.fleet.waits()
+	s.Endpoints = d.fleet.stats()
 	if stall := d.stalled.Load(); stall != nil {
 		s.Stall, s.StallSince = stall.reason, stall.since
 	}

@@ -1,50 +1,37 @@
 package orchestrator
 
-import (
-	"sync"
-	"time"
-)
+import "time"
 
-// window is the number of batches in flight: halved when the server's queue is
+// window is the number of requests at one endpoint: halved when its queue is
 // full, one more after every full window of answers (additive increase,
-// multiplicative decrease, as TCP has it).
+// multiplicative decrease, as TCP has it). Its methods tell whether the size has
+// changed.
 type window struct {
-	mu       sync.Mutex
-	size     int
-	max      int
-	answered int
-	halved   time.Time
-	set      func(int)
+	size, max int
+	answered  int
+	halved    time.Time
 }
 
-func (w *window) grow() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func newWindow(limit int) window { return window{size: limit, max: limit} }
+
+func (w *window) grow() bool {
 	if w.size == w.max {
-		return
+		return false
 	}
-	if w.answered++; w.answered >= w.size {
-		w.answered = 0
-		w.size++
-		w.set(w.size)
+	if w.answered++; w.answered < w.size {
+		return false
 	}
+	w.answered = 0
+	w.size++
+	return true
 }
 
-// reset begins anew with another limit.
-func (w *window) reset(limit int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.size, w.max, w.answered = limit, limit, 0
-}
-
-func (w *window) shrink() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (w *window) shrink() bool {
 	// All requests of a window meet the same full queue; that is one event.
 	if time.Since(w.halved) < 100*time.Millisecond {
-		return
+		return false
 	}
 	w.halved, w.answered = time.Now(), 0
 	w.size = max(1, w.size/2)
-	w.set(w.size)
+	return true
 }

@@ -47,7 +47,7 @@ func (w *worker) start(ctx context.Context) error {
 	if w.render != nil {
 		return nil
 	}
-	in := w.d.model.Input()
+	in := w.d.raster
 	r, err := w.d.cfg.Renderer.NewWorker(ctx, in.Width, in.Height)
 	if err != nil {
 		return fmt.Errorf("start a render worker: %w", err)

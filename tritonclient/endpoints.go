@@ -18,6 +18,17 @@ type Endpoint struct {
 	Host string
 }
 
+// Secure is how to connect to the endpoint: config, whose TLS, if it names no
+// server, expects a certificate for Host.
+func (e Endpoint) Secure(config Config) Config {
+	if t := config.TLS; t != nil && t.ServerName == "" && e.Host != "" {
+		named := *t
+		named.ServerName = e.Host
+		config.TLS = &named
+	}
+	return config
+}
+
 // Endpoints are servers as people name them: "a:8001,b:8001", or
 // "dns:///name:8001" for every address that the name has, or both.
 type Endpoints struct {

@@ -1,14 +1,13 @@
-"""A process pool that draws, and NVIDIA's tritonclient on an event loop.
+"""A process pool that draws, and NVIDIA's tritonclient on an event loop, as its
+examples lead one to write it (simple_grpc_aio_infer_client.py).
 
-Each process draws a batch of pages into its place in one region of shared
-memory, which the server has registered; a request carries only the place.
+Each process draws a batch of pages and returns them as an array; the loop puts
+it into the request with set_data_from_numpy.
 """
 
 import asyncio
-import contextlib
-import os
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, shared_memory
+from multiprocessing import get_context
 from importlib.metadata import version
 
 import numpy as np
@@ -17,81 +16,72 @@ import common
 
 BATCH = 4
 IN_FLIGHT = 2  # requests at the server
-PAGE = common.HEIGHT * common.WIDTH * 3
-
-region = renderer = None  # of a process of the pool
 
 
-def begin(name, chosen):
-    global region, renderer
-    region, renderer = shared_memory.SharedMemory(name), common.RENDERERS[chosen]
-    os.nice(10)  # the server has this niceness too, and the loop should come first
-
-
-def count(path):
-    """How many pages a document has; -1 when it does not open."""
+def count(renderer, path):
+    """How many pages a document has; none when it does not open."""
     try:
-        document = renderer(path)
+        document = common.RENDERERS[renderer](path)
     except Exception:
-        return -1
+        return 0
     pages = len(document)
     document.close()
     return pages
 
 
-def draw(place, pages):
-    """Draws pages, (path, index) each, and returns how many worked."""
-    done, path, document = 0, None, None
+def draw(renderer, pages):
+    """Pages, (path, index) each, as one array; those that fail are left out."""
+    drawn, path, document = [], None, None
     for at, index in pages:
         if at != path:
             if document:
                 document.close()
-            path, document = at, renderer(at)
-        out = np.frombuffer(region.buf, np.uint8, PAGE, (place * BATCH + done) * PAGE)
+            path, document = at, common.RENDERERS[renderer](at)
+        page = common.blank()
         try:
-            document.draw(index, out.reshape(common.HEIGHT, common.WIDTH, 3))
-            done += 1
+            document.draw(index, page)
         except Exception:
-            pass
+            continue
+        drawn.append(page)
     document.close()
-    return done
+    return np.stack(drawn) if drawn else None
 
 
-async def feed(options, client, pool, places, report):
-    from tritonclient.grpc import InferInput
+async def feed(options, client, pool, report):
+    from tritonclient.grpc.aio import InferInput, InferRequestedOutput
 
     loop, window = asyncio.get_running_loop(), asyncio.Semaphore(IN_FLIGHT)
     paths = common.documents(options.folder)
-    counts = await asyncio.gather(*(loop.run_in_executor(pool, count, path) for path in paths))
+    counts = await asyncio.gather(*(loop.run_in_executor(pool, count, options.renderer, path) for path in paths))
     pages = ((path, index) for path, counted in zip(paths, counts) for index in range(counted))
-    batches = common.batches(pages, BATCH)  # all places take from it
+    batches = common.batches(pages, BATCH)  # all takers take from it
+    outputs = [InferRequestedOutput(name) for name in ("boxes", "scores", "labels")]
 
-    async def fill(place):
+    async def take():
         for batch in batches:
-            done = await loop.run_in_executor(pool, draw, place, batch)
+            drawn = await loop.run_in_executor(pool, draw, options.renderer, batch)
+            done = 0 if drawn is None else len(drawn)
             report.failed += len(batch) - done
             if not done:
                 continue
-            tensor = InferInput("pages", [done, common.HEIGHT, common.WIDTH, 3], "UINT8")
-            tensor.set_shared_memory(options.region, done * PAGE, place * BATCH * PAGE)
+            tensor = InferInput("pages", list(drawn.shape), "UINT8")
+            tensor.set_data_from_numpy(drawn)
             async with window:
-                answer = await client.infer("layout", [tensor])
-            for page in zip(*(answer.as_numpy(name) for name in ("boxes", "scores", "labels"))):
+                answer = await client.infer("layout", [tensor], outputs=outputs)
+            for page in zip(*(answer.as_numpy(output.name()) for output in outputs)):
                 report.add(regions=len(common.suppress(*page)))
 
-    await asyncio.gather(*(fill(place) for place in range(places)))
+    # As many as keep the processes and the server busy, and memory small.
+    await asyncio.gather(*(take() for _ in range(common.cores() + IN_FLIGHT)))
 
 
-async def run(options, memory):
+async def run(options):
     from tritonclient.grpc.aio import InferenceServerClient
-    from tritonclient.utils import InferenceServerException
 
     workers = common.cores()
-    places = workers + IN_FLIGHT
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), begin, (options.region, options.renderer))
     async with InferenceServerClient(options.triton) as client:
-        await client.register_system_shared_memory(options.region, "/" + options.region, memory.size)
-        try:
+        # A fork would copy gRPC's threads, which it does not survive.
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             config = (await client.get_model_config("layout", as_json=True))["config"]
             report = common.Report(
                 engine=f"tritonclient {version('tritonclient')}",
@@ -99,33 +89,23 @@ async def run(options, memory):
             )
             loop = asyncio.get_running_loop()
             first = common.documents(options.folder)[0]
-            await asyncio.gather(*(loop.run_in_executor(pool, draw, i, [(first, 0)]) for i in range(workers)))
+            await asyncio.gather(*(loop.run_in_executor(pool, draw, options.renderer, [(first, 0)]) for _ in range(workers)))
             ticker = common.Ticker()
             ticking = asyncio.create_task(ticker.run())
             await asyncio.sleep(0.1)
             ticker.late.clear()
 
             report.start()
-            await feed(options, client, pool, places, report)
+            await feed(options, client, pool, report)
             ticking.cancel()
             report.finish(loop_ms=ticker.summary())
-        finally:
-            pool.shutdown()
-            with contextlib.suppress(InferenceServerException):  # the server may still have a hand on it
-                await client.unregister_system_shared_memory(options.region)
 
 
 def main():
     parser = common.arguments(__doc__)
     parser.add_argument("--triton", required=True, metavar="HOST:PORT")
-    parser.add_argument("--region", required=True, metavar="NAME", help="shared memory to make")
     options = parser.parse_args()
-    memory = shared_memory.SharedMemory(options.region, create=True, size=(common.cores() + IN_FLIGHT) * BATCH * PAGE)
-    try:
-        asyncio.run(run(options, memory))
-    finally:
-        memory.close()
-        memory.unlink()
+    asyncio.run(run(options))
 
 
 if __name__ == "__main__":

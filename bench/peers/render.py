@@ -14,10 +14,11 @@ def main():
     report.start()
     passes = 0
     while passes == 0 or report.seconds() < options.least:
-        for _ in common.drawn(options, report, reuse=True):
+        each = []  # what each page took in this pass, in milliseconds
+        for _ in common.drawn(options, report, reuse=True, each=each):
             report.add(regions=0)
         passes += 1
-    report.finish(passes=passes)
+    report.finish(passes=passes, each_ms=each)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ type message struct {
 	Failed  int     `json:"failed"`
 	Seconds float64 `json:"seconds"`
 	Engine  string  `json:"engine"`
+	// Each is what each page took in the last pass, in milliseconds; a page that
+	// failed is left out.
+	Each []float64 `json:"each_ms,omitempty"`
 }
 
 func main() {
@@ -76,6 +79,7 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	start := time.Now()
 	for m.Passes == 0 || m.Seconds < least {
+		m.Each = m.Each[:0]
 		for document := range documents.Documents(ctx) {
 			if err := m.draw(ctx, worker, document); err != nil {
 				return err
@@ -115,9 +119,11 @@ func (m *message) draw(ctx context.Context, worker orchestrator.RenderWorker, do
 		return err
 	}
 	for page := range pages {
+		start := time.Now()
 		switch _, _, err := worker.Draw(ctx, page+1); {
 		case err == nil:
 			m.Pages++
+			m.Each = append(m.Each, float64(time.Since(start).Nanoseconds())/1e6)
 		case errors.As(err, &bad):
 			m.Failed++
 		default:

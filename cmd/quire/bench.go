@@ -16,7 +16,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	samplefiles "quire/examples"
+	benchpages "quire/bench/pages"
 	"quire/orchestrator"
 	"quire/orchestrator/bench"
 	"quire/orchestrator/render"
@@ -107,6 +107,9 @@ func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	if cfg.server, err = serverChoiceOf(c); err != nil {
 		return cfg, err
 	}
+	if err := cfg.server.single("bench"); err != nil {
+		return cfg, err
+	}
 	switch cfg.kind {
 	case bench.KindLayout:
 	case bench.KindInstant, bench.KindGPULike:
@@ -153,7 +156,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		return usageError{err}
 	}
 	if slices.Contains(cfg.paths, own) {
-		if err := layOutSamples(own); err != nil {
+		if err := layOutSamples(own, benchpages.Files); err != nil {
 			return err
 		}
 	}
@@ -260,17 +263,17 @@ func connectBench(ctx context.Context, cfg benchConfig, g *guard.Guard, screen *
 	return connect(ctx, cfg.server, 0, g, screen, log)
 }
 
-// layOutSamples writes the sample documents that this program carries.
-func layOutSamples(dir string) error {
+// layOutSamples writes documents that this program carries.
+func layOutSamples(dir string, files fs.FS) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	names, err := fs.Glob(samplefiles.Files, "*.pdf")
+	names, err := fs.Glob(files, "*.pdf")
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		content, err := samplefiles.Files.ReadFile(name)
+		content, err := fs.ReadFile(files, name)
 		if err != nil {
 			return err
 		}

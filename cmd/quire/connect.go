@@ -18,11 +18,13 @@ import (
 	"quire/tritonclient/guard"
 )
 
-// served is a model that is ready, and what has to be closed for it.
+// served is a model that is ready, on one server or several, and what has to be
+// closed for it.
 type served struct {
-	model       *layout.Model
+	fleet       *layout.Fleet
+	model       *layout.Model        // of the first server
+	client      *tritonclient.Client // of the first server
 	where       string
-	client      *tritonclient.Client
 	server      *embedded.Server // nil with --triton
 	repository  string           // that the server of quire's own serves
 	unsupervise func()           // nil when nobody supervises the server
@@ -42,16 +44,28 @@ func (s *served) endServer() {
 // close lets go of everything. It is idempotent.
 func (s *served) close() {
 	s.endServer()
-	if s.model != nil {
-		s.model.Close()
-	}
-	if s.client != nil {
-		s.client.Close()
+	if s.fleet != nil {
+		s.fleet.Close()
 	}
 }
 
-// connect finds or starts a server and reads its model's contract; threshold is
-// as layout.Config has it.
+// follow has servers join the detector and leave it until the function that it
+// returns is called.
+func (s *served) follow(ctx context.Context, d *orchestrator.Detector) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.fleet.Follow(ctx, d)
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// connect finds servers or starts one and reads the model's contract; threshold
+// is as layout.Config has it.
 func connect(ctx context.Context, choice serverChoice, threshold float64, g *guard.Guard, screen *screen, log *slog.Logger) (_ *served, err error) {
 	s := &served{where: choice.triton}
 	defer func() {
@@ -64,17 +78,19 @@ func connect(ctx context.Context, choice serverChoice, threshold float64, g *gua
 			return nil, serverError{err}
 		}
 		s.where = s.server.Addr() + " (started by quire)"
-		choice.triton = s.server.Addr()
+		if choice.endpoints, err = tritonclient.ParseEndpoints(s.server.Addr()); err != nil {
+			return nil, err
+		}
 	}
-	if s.client, err = tritonclient.New(choice.triton, choice.connection); err != nil {
-		return nil, usageError{fmt.Errorf("--triton: %w", err)}
-	}
-	s.model, err = layout.Open(ctx, s.client, layout.Config{
-		ScoreThreshold: threshold, Transport: choice.transport, SharedMemoryPrefix: g.ShmPrefix(), Log: log,
+	s.fleet, err = layout.OpenFleet(ctx, layout.FleetConfig{
+		Config:    layout.Config{ScoreThreshold: threshold, Transport: choice.transport, SharedMemoryPrefix: g.ShmPrefix(), Log: log},
+		Endpoints: choice.endpoints, Connection: choice.connection,
 	})
 	if err != nil {
 		return nil, serverError{err}
 	}
+	first := s.fleet.Servers()[0]
+	s.model, s.client = first.Model, first.Client
 	return s, nil
 }
 

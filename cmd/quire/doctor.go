@@ -35,7 +35,7 @@ func doctorCommand(stop stops) *cli.Command {
 			"that mends it. The exit code is 0 when quire run would work, 4 when it would not\n" +
 			"because of a server or its model, 1 when it would not for another reason.",
 		Flags: slices.Concat([]cli.Flag{
-			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "look at the server at `HOST:PORT` (its gRPC port); several with commas", DefaultText: "quire's own"},
+			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "look at the server at `HOST:PORT` (its gRPC port); several with commas, or dns:///NAME:PORT for every address of a name", DefaultText: "quire's own"},
 			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "the models in `DIR` are what the server that quire starts would serve", DefaultText: "./model_repository if it is there, else quire's own copy"},
 		}, connectionFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "install", EnvVars: []string{"QUIRE_INSTALL"}, Usage: "install the server and build the model first, if that is still to do"},
@@ -79,6 +79,9 @@ type examination struct {
 	badServer bool
 	// pageBuffers is what a run will take of /dev/shm for pages.
 	pageBuffers int64
+	// first is the model of the first server that has one, and where that is.
+	first      *layout.Contract
+	firstWhere string
 }
 
 // What a run takes of memory in the usual case: this program, a worker on an
@@ -107,8 +110,8 @@ func examineAll(ctx context.Context, c *cli.Context, connection tritonclient.Con
 	workers := runtime.GOMAXPROCS(0)
 	memory, shared := ownBytes+int64(workers)*workerBytes, int64(0)
 	if servers := c.String("triton"); servers != "" {
-		for address := range strings.SplitSeq(servers, ",") {
-			e.server(strings.TrimSpace(address))
+		if err := e.servers(servers); err != nil {
+			return err
 		}
 	} else {
 		memory, shared, e.pageBuffers = memory+embeddedBytes, embeddedShared, usualPages
@@ -271,15 +274,46 @@ func (e *examination) startEmbedded(repository string, install bool, options emb
 		return
 	}
 	defer server.Kill() // what is left of it goes with the guard
-	e.examine(server.Addr(), "started by quire", current)
+	e.examine(tritonclient.Endpoint{Target: server.Addr()}, "started by quire", current)
 }
 
-// server looks at a server that runs already.
-func (e *examination) server(address string) { e.examine(address, address, true) }
+// servers looks at servers that run already.
+func (e *examination) servers(list string) error {
+	endpoints, err := tritonclient.ParseEndpoints(list)
+	if err != nil {
+		return usageError{fmt.Errorf("--triton: %w", err)}
+	}
+	found, err := endpoints.Resolve(e.ctx)
+	if err != nil {
+		if context.Cause(e.ctx) == nil {
+			e.badServer = true
+			e.add("server", doctor.Fail, "name servers that there are with --triton HOST:PORT", "%v", err)
+		}
+		return nil
+	}
+	for _, server := range found {
+		e.examine(server, server.Target, true)
+	}
+	return nil
+}
+
+// sameModel compares a server's model with that of the first one: one run has
+// one model.
+func (e *examination) sameModel(c *layout.Contract, where string) {
+	if e.first == nil {
+		e.first, e.firstWhere = c, where
+		return
+	}
+	if differs := e.first.Differs(c); differs != "" {
+		e.badServer = true
+		e.add("same_model", doctor.Fail, "serve one model_repository everywhere, or name servers that do",
+			"the model at %s is not the one at %s: %s", where, e.firstWhere, differs)
+	}
+}
 
 // examine asks a server, and its model if it is to have one.
-func (e *examination) examine(address, where string, model bool) {
-	client, err := tritonclient.New(address, e.connection)
+func (e *examination) examine(server tritonclient.Endpoint, where string, model bool) {
+	client, err := tritonclient.New(server.Target, server.Secure(e.connection))
 	if err != nil {
 		e.badServer = true
 		e.add("server", doctor.Fail, "quire doctor --triton HOST:8001, the server's gRPC port", "%v", err)
@@ -303,6 +337,7 @@ func (e *examination) examine(address, where string, model bool) {
 	if !ok {
 		return
 	}
+	e.sameModel(contract, where)
 	batch, inFlight := contract.Batch, contract.InFlight
 	if batch == 0 {
 		batch = contract.MaxBatch
@@ -311,7 +346,7 @@ func (e *examination) examine(address, where string, model bool) {
 		inFlight = contract.Instances + 1
 	}
 	if e.transport(client, where) {
-		e.pageBuffers = max(e.pageBuffers, int64(inFlight+1)*int64(batch)*int64(contract.PageBytes()))
+		e.pageBuffers += int64(inFlight+1) * int64(batch) * int64(contract.PageBytes())
 	}
 }
 

@@ -63,6 +63,30 @@ type startEvent struct {
 	MaxAgeMS        float64    `json:"max_age_ms"`
 	PageBufferBytes int64      `json:"page_buffer_bytes"`
 	SharedMemory    bool       `json:"shared_memory"`
+	// Servers are those that are used at the start.
+	Servers []serverEvent `json:"servers"`
+}
+
+// serverEvent is one server. What a key says is left out where it is not so.
+type serverEvent struct {
+	Server       string                     `json:"server"`
+	SharedMemory *bool                      `json:"shared_memory,omitempty"`
+	State        orchestrator.EndpointState `json:"state,omitempty"`
+	Reason       string                     `json:"reason,omitempty"`
+	InFlight     *int                       `json:"in_flight,omitempty"`
+	Window       *int                       `json:"window,omitempty"`
+	Pages        *int64                     `json:"pages,omitempty"`
+}
+
+// serversOf is what there is to tell of a detector's servers.
+func serversOf(s orchestrator.Stats) []serverEvent {
+	all := []serverEvent{}
+	for _, e := range s.Endpoints {
+		all = append(all, serverEvent{
+			Server: e.Name, State: e.State, Reason: oneLine(e.Reason), InFlight: &e.InFlight, Window: &e.Window, Pages: &e.Pages,
+		})
+	}
+	return all
 }
 
 type modelEvent struct {
@@ -71,18 +95,19 @@ type modelEvent struct {
 }
 
 type progressEvent struct {
-	MessageType     string      `json:"message_type"` // progress
-	Seconds         float64     `json:"seconds"`
-	DocumentsListed int64       `json:"documents_listed"`
-	PagesKnown      int64       `json:"pages_known"`
-	Documents       countsEvent `json:"documents"`
-	Pages           countsEvent `json:"pages"`
-	PagesResumed    int64       `json:"pages_resumed"`
-	PagesPerSecond  float64     `json:"pages_per_second"`
-	InFlight        int         `json:"in_flight"`
-	Window          int         `json:"window"`
-	Waiting         string      `json:"waiting,omitempty"`
-	Stall           string      `json:"stall,omitempty"`
+	MessageType     string        `json:"message_type"` // progress
+	Seconds         float64       `json:"seconds"`
+	DocumentsListed int64         `json:"documents_listed"`
+	PagesKnown      int64         `json:"pages_known"`
+	Documents       countsEvent   `json:"documents"`
+	Pages           countsEvent   `json:"pages"`
+	PagesResumed    int64         `json:"pages_resumed"`
+	PagesPerSecond  float64       `json:"pages_per_second"`
+	InFlight        int           `json:"in_flight"`
+	Window          int           `json:"window"`
+	Waiting         string        `json:"waiting,omitempty"`
+	Stall           string        `json:"stall,omitempty"`
+	Servers         []serverEvent `json:"servers"`
 }
 
 type countsEvent struct {
@@ -163,6 +188,7 @@ type summaryEvent struct {
 	Failed map[string]int64 `json:"requests_failed"`
 	// Waited is how long everything waited, by what for.
 	Waited   map[string]float64 `json:"waited_seconds"`
+	Servers  []serverEvent      `json:"servers"`
 	ExitCode int                `json:"exit_code"`
 	Error    string             `json:"error,omitempty"`
 }
@@ -170,11 +196,15 @@ type summaryEvent struct {
 func (e *events) begin(d *orchestrator.Detector, s *served, output string) error {
 	e.detector = d
 	cfg, info := d.Settings(), s.model.Info()
+	servers := []serverEvent{}
+	for _, server := range s.fleet.Servers() {
+		servers = append(servers, serverEvent{Server: server.Name, SharedMemory: new(server.Model.Input().SharedMemory)})
+	}
 	return e.write(startEvent{
-		MessageType: "start", Schema: "quire-events/1", Version: version,
+		Servers: servers, MessageType: "start", Schema: "quire-events/1", Version: version,
 		Model: modelEvent{info.Name, info.Version}, Server: s.where, Output: output,
 		Workers: cfg.Workers, Batch: cfg.Batch, InFlight: cfg.InFlight,
-		MaxAgeMS: max(0, float64(cfg.MaxAge)/1e6), PageBufferBytes: d.MemoryBound(), SharedMemory: s.model.Input().SharedMemory,
+		MaxAgeMS: max(0, float64(cfg.MaxAge)/1e6), PageBufferBytes: d.MemoryBound(), SharedMemory: sharedMemory(s) > 0,
 	})
 }
 
@@ -205,6 +235,7 @@ func (e *events) follow(ctx context.Context, w watched) (stop func()) {
 				Documents: countsEvent(now.Documents), Pages: countsEvent(now.Pages), PagesResumed: now.Resumed,
 				PagesPerSecond: float64(now.Pages.Done+now.Pages.Failed-now.Resumed) / took,
 				InFlight:       stats.InFlight, Window: stats.Window, Waiting: oneLine(waiting), Stall: oneLine(stats.Stall),
+				Servers: serversOf(stats),
 			})
 			e.mu.Unlock()
 		}
@@ -231,6 +262,7 @@ func (e *events) end(s orchestrator.Summary, v sink.Vanished, _ string, err erro
 		ev.Redone = map[orchestrator.Redone]int64{}
 	}
 	stats := e.detector.Stats()
+	ev.Servers = serversOf(stats)
 	for size, n := range stats.Sizes {
 		if n > 0 {
 			ev.Requests[size] = n

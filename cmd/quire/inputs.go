@@ -82,7 +82,7 @@ func (in inputs) nothingFound() error {
 // serverFlags are the flags of every command that asks a server.
 func serverFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "use the server at `HOST:PORT` (its gRPC port)", DefaultText: "start one on the CPU"},
+		&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "use the server at `HOST:PORT` (its gRPC port); where several can be used, with commas, or dns:///NAME:PORT for every address of a name", DefaultText: "start one on the CPU"},
 		&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "serve the models in `DIR` with the server that quire starts", DefaultText: "./model_repository if it is there, else quire's own copy"},
 	}
 }
@@ -95,6 +95,7 @@ func transportFlag() cli.Flag {
 // serverChoice is what serverFlags, transportFlag and connectionFlags said.
 type serverChoice struct {
 	triton, repository string
+	endpoints          tritonclient.Endpoints // of triton
 	transport          layout.Transport
 	connection         tritonclient.Config
 }
@@ -117,10 +118,24 @@ func serverFlagsOf(c *cli.Context) (serverChoice, error) {
 		}
 	}
 	var err error
+	if s.triton != "" {
+		if s.endpoints, err = tritonclient.ParseEndpoints(s.triton); err != nil {
+			return s, fmt.Errorf("--triton: %w", err)
+		}
+	}
 	if s.connection, err = connectionOf(c); err != nil {
 		return s, err
 	}
 	return s, s.check()
+}
+
+// single is an error where several servers were named for a command that is
+// about one.
+func (s serverChoice) single(command string) error {
+	if _, one := s.endpoints.Single(); s.triton != "" && !one {
+		return fmt.Errorf("--triton %s: quire %s is about one server: name one", s.triton, command)
+	}
+	return nil
 }
 
 func (s serverChoice) check() error {

@@ -119,7 +119,8 @@ func (v *view) rest() string {
 	}
 	var parts []string
 	p := v.now()
-	if s := v.stats(); s.Stall != "" {
+	stats := v.stats()
+	if s := stats; s.Stall != "" {
 		return fmt.Sprintf("no page for %s, waiting for %s", duration(time.Since(s.StallSince)), oneLine(s.Stall))
 	}
 	// What was skipped, cancelled or done before took no time.
@@ -140,7 +141,27 @@ func (v *view) rest() string {
 	case documents > 0:
 		parts = append(parts, "failed: "+plural(documents, "document"))
 	}
+	if out := serversOut(stats.Endpoints); out != "" {
+		parts = append(parts, out)
+	}
 	return strings.Join(parts, ", ")
+}
+
+// serversOut says which of several servers are not used just now.
+func serversOut(all []orchestrator.EndpointStats) string {
+	var out []string
+	for _, e := range all {
+		if e.State == orchestrator.EndpointAway || e.State == orchestrator.EndpointRefused {
+			out = append(out, fmt.Sprintf("%s %s", e.Name, e.State))
+		}
+	}
+	switch len(out) {
+	case 0:
+		return ""
+	case 1:
+		return oneLine(out[0])
+	}
+	return fmt.Sprintf("%d of %d servers out", len(out), len(all))
 }
 
 func plural(n int64, what string) string {

@@ -67,8 +67,12 @@ func (t *text) end(s orchestrator.Summary, v sink.Vanished, output string, _ err
 	if line := vanishedLine(v, t.gone); line != "" {
 		t.screen.say(line)
 	}
-	if line := requestsLine(t.detector.Stats()); line != "" {
+	stats := t.detector.Stats()
+	if line := requestsLine(stats); line != "" {
 		t.screen.say(line)
+	}
+	if len(stats.Endpoints) > 1 {
+		t.screen.say(serversLine(stats))
 	}
 	_, err := fmt.Fprintln(t.out, lastLine(s, output))
 	return err
@@ -121,11 +125,37 @@ func requestsLine(s orchestrator.Stats) string {
 		requests, float64(pages)/float64(requests), strings.Join(sizes, ", "), strings.Join(sealed, ", "))
 }
 
+// serversLine says which server answered how many pages.
+func serversLine(s orchestrator.Stats) string {
+	var parts []string
+	for _, e := range s.Endpoints {
+		part := fmt.Sprintf("%s %s", e.Name, plural(e.Pages, "page"))
+		if e.State != orchestrator.EndpointUp {
+			part += fmt.Sprintf(" (%s)", e.State)
+		}
+		parts = append(parts, part)
+	}
+	return "servers: " + strings.Join(parts, ", ")
+}
+
+// sharedMemory is how many of the servers take pages in shared memory.
+func sharedMemory(s *served) (n int) {
+	for _, server := range s.fleet.Servers() {
+		if server.Model.Input().SharedMemory {
+			n++
+		}
+	}
+	return n
+}
+
 // describe says what will happen with how much of everything.
 func describe(d *orchestrator.Detector, s *served) string {
 	cfg, how := d.Settings(), "in the requests"
-	if s.model.Input().SharedMemory {
+	switch n, all := sharedMemory(s), len(s.fleet.Servers()); {
+	case n == all:
 		how = "in shared memory"
+	case n > 0:
+		how = fmt.Sprintf("in shared memory for %d of %d servers", n, all)
 	}
 	age := cfg.MaxAge.String()
 	if cfg.MaxAge < 0 {

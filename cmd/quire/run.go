@@ -115,8 +115,8 @@ func run(c *cli.Context, stop stops) (err error) {
 		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
 	})
 	detector, err := orchestrator.New(orchestrator.Config{
-		Renderer: pool,
-		Model:    served.model, Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
+		Renderer:  pool,
+		Endpoints: served.fleet.Endpoints(), Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
 		ServerWait: cfg.serverWait, InferTimeout: min(cfg.serverWait, inferTimeout),
 		SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 	})
@@ -128,6 +128,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	// hangs would hold up.
 	defer served.endServer()
 	served.supervise(ctx, g, func() int64 { return detector.Stats().Pages.Done }, cancel, log)
+	defer served.follow(ctx, detector)()
 
 	var report reporter = &text{screen: screen, out: c.App.Writer}
 	if cfg.json {

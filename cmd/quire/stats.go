@@ -28,7 +28,7 @@ func statsCommand(stop stops) *cli.Command {
 			"time of a request goes and what waits, of one server or several, whoever sends\n" +
 			"the pages. Interrupt it to end; that is code 0.",
 		Flags: slices.Concat([]cli.Flag{
-			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "watch the servers at `HOST:PORT` (gRPC ports), separated by commas (required)"},
+			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "watch the servers at `HOST:PORT` (gRPC ports), separated by commas; dns:///NAME:PORT is every address that the name has at the start (required)"},
 			&cli.StringFlag{Name: "metrics", EnvVars: []string{"QUIRE_METRICS"}, Usage: "read queues, CPU and GPUs from the metrics at `URL`, one for each server in the same order, separated by commas; usually http://HOST:8002/metrics", DefaultText: "none"},
 		}, connectionFlags(), []cli.Flag{
 			&cli.DurationFlag{Name: "interval", EnvVars: []string{"QUIRE_INTERVAL"}, Usage: "read every `TIME`", Value: 2 * time.Second},
@@ -58,7 +58,14 @@ func endpointsOf(c *cli.Context) (endpoints []monitor.Endpoint, clients []*trito
 	if err != nil {
 		return nil, nil, err
 	}
-	addrs := strings.Split(c.String("triton"), ",")
+	list, err := tritonclient.ParseEndpoints(c.String("triton"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("--triton: %w", err)
+	}
+	addrs, err := list.Resolve(c.Context)
+	if err != nil {
+		return nil, nil, serverError{err}
+	}
 	var urls []string
 	if list := c.String("metrics"); list != "" {
 		if urls = strings.Split(list, ","); len(urls) != len(addrs) {
@@ -66,12 +73,12 @@ func endpointsOf(c *cli.Context) (endpoints []monitor.Endpoint, clients []*trito
 		}
 	}
 	for i, addr := range addrs {
-		client, err := tritonclient.New(strings.TrimSpace(addr), connection)
+		client, err := tritonclient.New(addr.Target, addr.Secure(connection))
 		if err != nil {
 			return nil, clients, fmt.Errorf("--triton: %w", err)
 		}
 		clients = append(clients, client)
-		e := monitor.Endpoint{Name: strings.TrimSpace(addr), Statistics: func(ctx context.Context) (tritonclient.ModelStatistics, error) {
+		e := monitor.Endpoint{Name: addr.Target, Statistics: func(ctx context.Context) (tritonclient.ModelStatistics, error) {
 			return client.Statistics(ctx, layout.DefaultModel, "")
 		}}
 		if urls != nil {
@@ -91,6 +98,9 @@ func statsRun(c *cli.Context, stop stops) error {
 			client.Close()
 		}
 	}()
+	if _, ok := errors.AsType[serverError](err); ok {
+		return err
+	}
 	if err != nil {
 		return usageError{err}
 	}

@@ -85,7 +85,7 @@ func TestStats(t *testing.T) {
 		t.Errorf("no pages in\n%s", stdout)
 	}
 	// A person sees the same.
-	code, stdout, _ = call(t, "stats", "--triton", server.Addr()+", "+server.Addr(), "--interval", "10ms", "--count", "1")
+	code, stdout, _ = call(t, "stats", "--triton", server.Addr()+", "+strings.Replace(server.Addr(), "127.0.0.1", "localhost", 1), "--interval", "10ms", "--count", "1")
 	if code != exitDone || strings.Count(stdout, "pages/s") != 3 || !strings.Contains(stdout, "all: ") {
 		t.Errorf("code %d: %s", code, stdout)
 	}

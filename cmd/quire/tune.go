@@ -14,11 +14,11 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	samplefiles "quire/examples"
 	"quire/orchestrator"
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
 	"quire/orchestrator/tune"
-	"quire/tritonclient"
 	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
 	"quire/tritonclient/metrics"
@@ -89,14 +89,8 @@ func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 	if cfg.server, err = serverFlagsOf(c); err != nil {
 		return cfg, err
 	}
-	if list := cfg.server.triton; list != "" {
-		endpoints, err := tritonclient.ParseEndpoints(list)
-		if err != nil {
-			return cfg, fmt.Errorf("--triton: %w", err)
-		}
-		if _, one := endpoints.Single(); !one {
-			return cfg, fmt.Errorf("--triton %s: tune one server, and give the others its config", list)
-		}
+	if cfg.server.single("tune") != nil {
+		return cfg, fmt.Errorf("--triton %s: tune one server, and give the others its config", cfg.server.triton)
 	}
 	s := &cfg.search
 	if s.Objective, err = tune.ParseObjective(c.String("objective")); err != nil {
@@ -152,7 +146,7 @@ func tuneRun(c *cli.Context, stop stops) (err error) {
 		return usageError{err}
 	}
 	if slices.Contains(cfg.paths, own) {
-		if err := layOutSamples(own); err != nil {
+		if err := layOutSamples(own, samplefiles.Files); err != nil {
 			return err
 		}
 	}

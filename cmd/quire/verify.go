@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,14 +35,14 @@ func verifyCommand(stop stops) *cli.Command {
 			"comes back for them in batches, among other pages, at the same time, and\n" +
 			"through shared memory. The pages are those of the inputs, else samples that\n" +
 			"quire carries; the samples are also compared with the answers of the pipeline\n" +
-			"that the model comes from. Code 3 means that answers differ by more than the\n" +
-			"tolerance.",
+			"that the model comes from. Of several servers each that is ready is verified.\n" +
+			"Code 3 means that answers differ by more than the tolerance.",
 		Flags: slices.Concat(serverFlags(), connectionFlags(), []cli.Flag{transportFlag()}, inputFlags(), []cli.Flag{
 			&cli.IntFlag{Name: "pages", EnvVars: []string{"QUIRE_PAGES"}, Usage: "verify with `N` pages, at most 4 of one of your documents", Value: 16},
 			&cli.IntFlag{Name: "batch", EnvVars: []string{"QUIRE_BATCH"}, Usage: "verify batches of `N` pages", DefaultText: "quire.batch, else max_batch_size of the served config"},
 			&cli.Float64Flag{Name: "tolerance", EnvVars: []string{"QUIRE_TOLERANCE"}, Usage: "let an edge of a box move by `PIXELS` of the model's input", Value: verify.DefaultTolerance.Pixels},
 			&cli.Float64Flag{Name: "score-tolerance", EnvVars: []string{"QUIRE_SCORE_TOLERANCE"}, Usage: "let a score, 0 to 1, change by `D`, and regions that score no farther from the threshold come and go", Value: verify.DefaultTolerance.Score},
-			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print one JSON object"},
+			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print a JSON object for each server"},
 			logLevelFlag(),
 		}),
 		Action: func(c *cli.Context) error { return verifyRun(c, stop) },
@@ -106,7 +107,7 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	}
 	defer func() { err = join(err, os.RemoveAll(scratch)) }()
 	own := filepath.Join(scratch, "samples")
-	if err := layOutSamples(own); err != nil {
+	if err := layOutSamples(own, samplefiles.Files); err != nil {
 		return err
 	}
 	samples, err := walk.New([]string{own}, walk.Config{Log: log})
@@ -134,22 +135,7 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(ctx, err)
 	}
 	defer served.close()
-	model, contract, in := served.model, served.model.Contract(), served.model.Input()
-	inBand, err := layout.Open(ctx, served.client, layout.Config{Transport: layout.TransportInBand, Log: log})
-	if err != nil {
-		return interruptedOr(ctx, serverError{err})
-	}
-	defer inBand.Close()
-	if cfg.batch > in.MaxBatch {
-		return usageError{fmt.Errorf("--batch %d: the served model takes batches of at most %d (max_batch_size)", cfg.batch, in.MaxBatch)}
-	}
-	if cfg.batch == 0 {
-		cfg.batch = in.MaxBatch
-		if in.Batch > 0 {
-			cfg.batch = min(in.Batch, in.MaxBatch)
-		}
-	}
-
+	in := served.model.Input()
 	screen.step(embedded.Progress{Text: "drawing pages"})
 	pool := render.New(render.Config{Guard: g, Passwords: cfg.passwords, Nice: workerNice, Logger: log, OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox})
 	ours, _, err := verify.Draw(ctx, pool, samples, in, cfg.pages, 0)
@@ -170,6 +156,57 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return err
 	}
+	servers, within := served.fleet.Servers(), true
+	for _, server := range servers {
+		where := served.where
+		if len(servers) > 1 {
+			where = server.Name
+		}
+		out, err := verifyServer(ctx, server, where, cfg, g, screen, log, pages, ours, reference)
+		screen.hide()
+		if _, ok := errors.AsType[*orchestrator.ModelError](err); ok {
+			err = serverError{err}
+		}
+		if err != nil {
+			return interruptedOr(ctx, err)
+		}
+		within = within && out.Within
+		if c.Bool("json") {
+			err = json.NewEncoder(c.App.Writer).Encode(out)
+		} else {
+			err = out.print(c.App.Writer)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !within {
+		return quietError{exitSomeFailed}
+	}
+	return nil
+}
+
+// verifyServer verifies one server's answers, for pages and for ours, which are
+// the samples.
+func verifyServer(
+	ctx context.Context, server layout.Server, where string, cfg verifyConfig, g *guard.Guard, screen *screen, log *slog.Logger,
+	pages, ours []verify.Page, reference *verify.Reference,
+) (*verified, error) {
+	model, contract, in := server.Model, server.Model.Contract(), server.Model.Input()
+	inBand, err := layout.Open(ctx, server.Client, layout.Config{Transport: layout.TransportInBand, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	defer inBand.Close()
+	if cfg.batch > in.MaxBatch {
+		return nil, usageError{fmt.Errorf("--batch %d: the served model takes batches of at most %d (max_batch_size)", cfg.batch, in.MaxBatch)}
+	}
+	if cfg.batch == 0 {
+		cfg.batch = in.MaxBatch
+		if in.Batch > 0 {
+			cfg.batch = min(in.Batch, in.MaxBatch)
+		}
+	}
 	unfit := reference.Unfit(contract.Source, in, contract.IoUThreshold)
 	if unfit != "" {
 		reference = nil
@@ -182,36 +219,24 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 		Model: model, InBand: inBand, NoSharedMemory: noSharedMemory, Batch: cfg.batch,
 		Threshold: contract.ScoreThreshold, Tolerance: cfg.tolerance, SharedMemoryPrefix: g.ShmPrefix() + "verify-",
 		Statistics: func(ctx context.Context) (tritonclient.ModelStatistics, error) {
-			return served.client.Statistics(ctx, contract.Model, contract.Version)
+			return server.Client.Statistics(ctx, contract.Model, contract.Version)
 		},
 		Reference: reference, Samples: ours,
 		Progress: func(done, total int) {
 			screen.step(embedded.Progress{Text: "asking about pages", Done: int64(done), Total: int64(total)})
 		},
 	})
-	screen.hide()
-	if _, ok := errors.AsType[*orchestrator.ModelError](err); ok {
-		err = serverError{err}
-	}
 	if err != nil {
-		return interruptedOr(ctx, err)
+		return nil, err
 	}
-	out := verified{
-		Schema: "quire-verify/1", Model: contract.Model, Version: contract.Version, Server: served.where,
+	out := &verified{
+		Schema: "quire-verify/1", Model: contract.Model, Version: contract.Version, Server: where,
 		SamplePages: len(cfg.paths) == 0, NoReference: unfit, Report: report,
 	}
 	if reference != nil {
 		out.Pipeline, out.Source = reference.Pipeline, reference.Source
 	}
-	if c.Bool("json") {
-		err = json.NewEncoder(c.App.Writer).Encode(out)
-	} else {
-		err = out.print(c.App.Writer)
-	}
-	if err == nil && !report.Within {
-		err = quietError{exitSomeFailed}
-	}
-	return err
+	return out, nil
 }
 
 // verified is what the command prints.

@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -320,13 +321,13 @@ func newestVersion(versions []string) string {
 	return newest
 }
 
-// differs tells in words what of the answers would change from c to now; empty
-// when only batching does.
-func (c *Contract) differs(now *Contract) string {
+// differs tells in words what of the answers would change from c, which is said
+// as was, to now; empty when only batching does.
+func (c *Contract) differs(now *Contract, was string) string {
 	var changed []string
 	note := func(what string, from, to any) {
 		if from != to {
-			changed = append(changed, fmt.Sprintf("%s (%v, was %v)", what, to, from))
+			changed = append(changed, fmt.Sprintf("%s (%v, %s %v)", what, to, was, from))
 		}
 	}
 	note("model version", c.Version, now.Version)
@@ -336,6 +337,7 @@ func (c *Contract) differs(now *Contract) string {
 	if c.Source != "" && now.Source != "" {
 		note("network", c.Source, now.Source)
 	}
+	note("precision", cmp.Or(c.Precision, "none"), cmp.Or(now.Precision, "none"))
 	note("labels", strings.Join(c.Labels, ","), strings.Join(now.Labels, ","))
 	note("score threshold", c.ScoreThreshold, now.ScoreThreshold)
 	note("overlap threshold", c.IoUThreshold, now.IoUThreshold)

@@ -207,7 +207,7 @@ func (m *Model) Refresh(ctx context.Context) error {
 	if err != nil {
 		return m.failed(ctx, err)
 	}
-	if changed := old.differs(now); changed != "" {
+	if changed := old.differs(now, "was"); changed != "" {
 		return stop(nil, "model %s at %s was changed while in use: %s: start again to use it as it is now", m.cfg.Model, m.client.Target(), changed)
 	}
 	m.contract.Store(now)
@@ -354,7 +354,7 @@ func (m *Model) unchanged(ctx context.Context, c *Contract) error {
 	if err != nil {
 		return err
 	}
-	if now.MaxBatch != c.MaxBatch || c.differs(now) != "" {
+	if now.MaxBatch != c.MaxBatch || c.differs(now, "was") != "" {
 		return m.reloaded()
 	}
 	return nil

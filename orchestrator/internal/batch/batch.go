@@ -64,14 +64,12 @@ type Batcher[R, T any] struct {
 	run func(*Batch[R, T])
 
 	mu       sync.Mutex
-	changed  sync.Cond // inFlight, parked or alone changed
+	changed  sync.Cond // inFlight changed, or the open batch is empty
 	open     *building[R, T]
 	waiters  []*waiter[R, T] // in arrival order
 	expected int             // announced upstream, not yet reserved
 	window   int             // batches allowed in flight now, ≤ cfg.InFlight
 	inFlight int
-	parked   int // running batches that wait in Alone
-	alone    bool
 	closed   bool
 	stats    Stats
 }
@@ -94,7 +92,6 @@ type Batch[R, T any] struct {
 	Context context.Context
 
 	cancel context.CancelFunc
-	owner  *Batcher[R, T]
 }
 
 type building[R, T any] struct {
@@ -373,7 +370,7 @@ func (b *Batcher[R, T]) seal() bool {
 	if o == nil || o.live == 0 || o.pending > 0 {
 		return false
 	}
-	if b.inFlight >= b.window || b.parked > 0 || b.alone {
+	if b.inFlight >= b.window {
 		return false
 	}
 	var reason Reason
@@ -398,7 +395,7 @@ func (b *Batcher[R, T]) seal() bool {
 	flight := &inFlight{live: o.live, cancel: cancel}
 	batch := &Batch[R, T]{
 		Resource: o.resource, Reason: reason, Items: make([]T, 0, o.live),
-		Context: ctx, cancel: cancel, owner: b,
+		Context: ctx, cancel: cancel,
 	}
 	// Gaps are closed from the end, so that each moves one item.
 	last := len(o.entries) - 1
@@ -437,31 +434,6 @@ func (b *Batcher[R, T]) finish(batch *Batch[R, T]) {
 	b.inFlight--
 	b.changed.Broadcast()
 	b.advance()
-}
-
-// Alone runs fn while no other batch is in flight: it waits for the others to
-// end and keeps new ones from starting. Batches that call it at the same time
-// take turns.
-func (batch *Batch[R, T]) Alone(fn func()) {
-	b := batch.owner
-	b.mu.Lock()
-	b.parked++
-	b.changed.Broadcast()
-	for b.alone || b.inFlight > b.parked {
-		b.changed.Wait()
-	}
-	b.alone = true
-	b.mu.Unlock()
-
-	defer func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.alone = false
-		b.parked--
-		b.changed.Broadcast()
-		b.advance()
-	}()
-	fn()
 }
 
 // SetWindow changes how many batches may be in flight, between 1 and

@@ -278,39 +278,6 @@ func TestRemoveClosesGapsAndCancelsEmptyBatches(t *testing.T) {
 	})
 }
 
-func TestAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newBench(t, Config[places]{MaxItems: 1, InFlight: 3})
-		var running, worst int
-		var mu sync.Mutex
-		enter := func(n int) { mu.Lock(); running += n; worst = max(worst, running); mu.Unlock() }
-		k.inside = func(b *Batch[places, int]) {
-			enter(1)
-			time.Sleep(time.Second)
-			enter(-1)
-			if b.Items[0] < 2 { // two of the four want to be alone, at the same time
-				b.Alone(func() {
-					mu.Lock()
-					if running != 0 {
-						t.Errorf("%d others while alone", running)
-					}
-					mu.Unlock()
-					enter(1)
-					time.Sleep(time.Second)
-					enter(-1)
-				})
-			}
-		}
-		for i := range 4 {
-			k.add(t, i)
-		}
-		k.Close()
-		if worst != 3 {
-			t.Errorf("at most %d ran at once, the window is 3", worst)
-		}
-	})
-}
-
 func TestCloseRefusesAndDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newBench(t, Config[places]{MaxItems: 2, MaxAge: time.Hour, InFlight: 1})
@@ -396,12 +363,8 @@ func TestNothingLostNothingDoubled(t *testing.T) {
 					t.Errorf("batch of %d, limit %d", len(b.Items), cfg.MaxItems)
 				}
 				nap := time.Duration(rs.IntN(10)) * time.Millisecond
-				alone := rs.IntN(10) == 0
 				mu.Unlock()
 				time.Sleep(nap)
-				if alone {
-					b.Alone(func() { time.Sleep(nap) })
-				}
 				mu.Lock()
 				flying--
 				mu.Unlock()

@@ -97,13 +97,14 @@ func allocate(cfg Config, first int) ([]*Slab, error) {
 
 // Resize replaces the slabs by others: those that are free now, those that are
 // lent when they are put back. Until then there are more slabs than asked for.
-// When there is no memory for the new ones, the old ones stay.
-func (p *Pool) Resize(slabs, pages int) error {
+// prefix is as in Config. When there is no memory for the new ones, the old ones
+// stay.
+func (p *Pool) Resize(slabs, pages int, prefix string) error {
 	p.resizing.Lock()
 	defer p.resizing.Unlock()
 	p.mu.Lock()
 	cfg, first := p.cfg, p.made
-	cfg.Slabs, cfg.Pages = max(slabs, 1), max(pages, 1)
+	cfg.Slabs, cfg.Pages, cfg.Prefix = max(slabs, 1), max(pages, 1), prefix
 	p.made += cfg.Slabs
 	p.mu.Unlock()
 	fresh, err := allocate(cfg, first)

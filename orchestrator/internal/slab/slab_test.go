@@ -99,7 +99,7 @@ func TestResize(t *testing.T) {
 		t.Fatal(err)
 	}
 	old, _ := p.Get(context.Background())
-	if err := p.Resize(3, 4); err != nil {
+	if err := p.Resize(3, 4, prefix); err != nil {
 		t.Fatal(err)
 	}
 	if got := len(shmNames(t, prefix)); got != 1+3 || p.Bytes() != 1200 || p.Held() != 1200+100 {
@@ -119,7 +119,7 @@ func TestResize(t *testing.T) {
 		t.Errorf("%d objects once the old one is back, want 3", got)
 	}
 	// No memory: everything stays as it is.
-	if err := p.Resize(1, 1<<40); err == nil || p.Bytes() != 1200 {
+	if err := p.Resize(1, 1<<40, prefix); err == nil || p.Bytes() != 1200 {
 		t.Errorf("an impossible Resize: %v, %d bytes", err, p.Bytes())
 	}
 	for _, s := range slabs {

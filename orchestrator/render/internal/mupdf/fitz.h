@@ -150,12 +150,33 @@ typedef struct {
 } opj_image_t;
 int opj_set_decoded_resolution_factor(void *codec, uint32_t factor);
 
+/* Streams. */
+struct fz_stream {
+	int refs, error, eof, progressive;
+	int64_t pos;
+	int avail, bits;
+	unsigned char *rp, *wp;
+	void *state, *next, *drop, *seek;
+};
+typedef int fz_stream_next_fn(fz_context *, fz_stream *, size_t max);
+typedef void fz_stream_drop_fn(fz_context *, void *state);
+fz_stream *fz_new_stream(fz_context *, void *state, fz_stream_next_fn *, fz_stream_drop_fn *);
+fz_stream *fz_keep_stream(fz_context *, fz_stream *);
+size_t fz_read(fz_context *, fz_stream *, unsigned char *data, size_t len);
+void *fz_calloc(fz_context *, size_t count, size_t size);
+void fz_free(fz_context *, void *);
+
+/* zlib. */
+int inflateValidate(void *z, int check);
+
 /* Functions that the linker has replaced with ours, under __wrap_ names, and
  * theirs (mupdf.go has the list). */
 fz_glyph *__real_fz_render_glyph(fz_context *, fz_font *, int gid, fz_matrix *, fz_colorspace *, const fz_irect *scissor, int alpha, int aa);
 void __real_pdf_load_to_unicode(fz_context *, pdf_document *, pdf_font_desc *, const char **strings, char *collection, pdf_obj *cmap);
 unsigned __real_FT_Get_Name_Index(FT_Face, const char *name);
 int __real_FT_Done_Face(FT_Face);
+fz_stream *__real_fz_open_predict(fz_context *, fz_stream *chain, int predictor, int columns, int colors, int bpc);
+int __real_inflateInit2_(void *z, int bits, const char *version, int size);
 int __real_opj_decode(void *codec, void *stream, opj_image_t *);
 
 /* PDF objects. */

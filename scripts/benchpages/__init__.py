@@ -1,0 +1,1 @@
+"""What scripts/make_bench_pages.py is made of."""
