@@ -298,9 +298,18 @@ func parallel[T any](each []T, do func(T)) {
 }
 
 // flusher flushes the segments of documents in work, on a goroutine of its own.
-type flusher struct{ stop, ended chan struct{} }
+// Some file systems say only now that they are full; that is waited for, too.
+type flusher struct {
+	ctx   context.Context
+	stop  context.CancelFunc
+	ended chan struct{}
+}
 
-func newFlusher() *flusher { return &flusher{make(chan struct{}), make(chan struct{})} }
+func newFlusher() *flusher {
+	f := &flusher{ended: make(chan struct{})}
+	f.ctx, f.stop = context.WithCancel(context.Background())
+	return f
+}
 
 func (f *flusher) run(t *Tree) {
 	defer close(f.ended)
@@ -309,26 +318,24 @@ func (f *flusher) run(t *Tree) {
 	for {
 		select {
 		case <-tick.C:
-		case <-f.stop:
+		case <-f.ctx.Done():
 			return
 		}
 		dirty := t.dirty()
 		if len(dirty) == 0 {
 			continue
 		}
-		errs := make(chan error, len(dirty)+1)
-		parallel(dirty, func(s *segment) { errs <- s.flush() })
-		errs <- t.work.sync(".")
-		close(errs)
-		for err := range errs {
-			if err != nil {
+		flush := func(op func() error) {
+			if err := t.space.try(f.ctx, op); err != nil && f.ctx.Err() == nil {
 				t.fail(t.explain("flush", workDirectory, err))
 			}
 		}
+		parallel(dirty, func(s *segment) { flush(s.flush) })
+		flush(func() error { return t.work.sync(".") })
 	}
 }
 
 func (f *flusher) close() {
-	close(f.stop)
+	f.stop()
 	<-f.ended
 }

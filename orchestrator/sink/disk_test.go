@@ -215,6 +215,38 @@ func TestFullDiskEndsTheRun(t *testing.T) {
 	}
 }
 
+// A disk that says only when it is flushed that it is full is waited for, too.
+func TestFullDiskAtTheFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := openWith(t, Config{Dir: t.TempDir()}, testModel, testOptions)
+		doc := document("a.pdf")
+		_, err := tree.Begin(t.Context(), doc)
+		check(t, err)
+		check(t, tree.Opened(t.Context(), doc, 2))
+		start := time.Now()
+		faults(tree, func(step, name string) error {
+			if step == "sync" && strings.HasPrefix(name, segmentPrefix) && time.Since(start) < time.Minute {
+				return &os.PathError{Op: step, Path: name, Err: syscall.ENOSPC}
+			}
+			return nil
+		})
+		check(t, tree.Page(t.Context(), donePage("a.pdf", 1)))
+		time.Sleep(30 * time.Second)
+		if reason, since := tree.Waiting(); reason == "" || since.Sub(start) > 2*syncEvery {
+			t.Errorf("it waits since %v: %q", since.Sub(start), reason)
+		}
+		time.Sleep(time.Minute)
+		if reason, _ := tree.Waiting(); reason != "" || tree.Waited() < 50*time.Second {
+			t.Errorf("with space again: %q, after %v", reason, tree.Waited())
+		}
+		if s := tree.inWork("a.pdf"); s.dirty.Load() {
+			t.Error("what could not be flushed never was")
+		}
+		check(t, tree.Page(t.Context(), donePage("a.pdf", 2)))
+		check(t, tree.Close())
+	})
+}
+
 // Documents that end together wait together: the patience with a full disk is not
 // spent for one after the other.
 func TestFullDiskIsWaitedForOnce(t *testing.T) {

@@ -213,10 +213,14 @@ func (s *segment) flush() error {
 	if !s.dirty.Swap(false) {
 		return nil
 	}
-	if err := s.file.Sync(); err != nil && !errors.Is(err, os.ErrClosed) { // the document has ended
-		return err
+	err := s.file.Sync()
+	if errors.Is(err, os.ErrClosed) { // the document has ended
+		return nil
 	}
-	return nil
+	if err != nil {
+		s.dirty.Store(true)
+	}
+	return err
 }
 
 // remove deletes the segment. What cannot be deleted is found again, and its
