@@ -101,6 +101,7 @@ func (f *fleet) giveUp(err error) {
 
 // end ends an outage; mu is held.
 func (f *fleet) end() {
+	f.waited += time.Since(f.outage.since)
 	if f.outage.timer != nil {
 		f.outage.timer.Stop()
 	}
@@ -311,14 +312,15 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// waits tells since when and why everything waits for a server.
-func (f *fleet) waits() (reason string, since time.Time) {
+// waits tells since when and why everything waits for a server, and how long it
+// has in all.
+func (f *fleet) waits() (reason string, since time.Time, inAll time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.outage == nil {
-		return "", time.Time{}
+		return "", time.Time{}, f.waited
 	}
-	return f.outage.reason, f.outage.since
+	return f.outage.reason, f.outage.since, f.waited + time.Since(f.outage.since)
 }
 
 // asServerError is err as a *ServerError, when a model's error says that nothing

@@ -42,6 +42,7 @@ type Detector struct {
 	scaling   chan struct{} // one token an image being scaled
 	work      *schedule
 	counts    counts
+	failed    [ActionStop + 1]atomic.Int64 // requests, by Action
 	doings    doings
 	stalled   atomic.Pointer[stall] // nil while pages end
 

@@ -41,6 +41,7 @@ type fleet struct {
 	turn    *endpoint     // was chosen last
 	sent    int           // pages that it was sent since
 	outage  *outage       // while none works and somebody has noticed
+	waited  time.Duration // in outages that are over
 }
 
 // endpoint is a member of a fleet. Everything but the first group is guarded by

@@ -256,11 +256,14 @@ func (d *Detector) askAt(ctx context.Context, e *endpoint, s *Slab, first int, p
 	for i, p := range pages {
 		frames[i] = p.frame
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.InferTimeout)
+	limited, cancel := context.WithTimeout(ctx, d.cfg.InferTimeout)
 	defer cancel()
 	start := time.Now()
-	verdicts, err := e.Model.Infer(ctx, s, first, frames)
+	verdicts, err := e.Model.Infer(limited, s, first, frames)
 	if err != nil {
+		if a := asModelError(err).Action; ctx.Err() == nil && a >= 0 && int(a) < len(d.failed) {
+			d.failed[a].Add(1)
+		}
 		return nil, err
 	}
 	d.took.Store(int64(time.Since(start)))

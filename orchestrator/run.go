@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +53,7 @@ type Summary struct {
 type Progress struct {
 	listed, opened, known, resumed atomic.Int64
 	documents, pages               counts
+	redone                         [len(reasons)]atomic.Int64
 }
 
 // ProgressNow is a snapshot of a Progress.
@@ -63,14 +65,20 @@ type ProgressNow struct {
 	// are done or failed come from an earlier run.
 	Documents, Pages Counts
 	Resumed          int64
+	// Redone counts documents that were done again, by the reason; each is there.
+	Redone map[Redone]int64
 }
 
 // Now is a snapshot.
 func (p *Progress) Now() ProgressNow {
-	return ProgressNow{
+	now := ProgressNow{
 		Listed: p.listed.Load(), Opened: p.opened.Load(), Known: p.known.Load(),
-		Documents: p.documents.now(), Pages: p.pages.now(), Resumed: p.resumed.Load(),
+		Documents: p.documents.now(), Pages: p.pages.now(), Resumed: p.resumed.Load(), Redone: map[Redone]int64{},
 	}
+	for i, why := range reasons {
+		now.Redone[why] = p.redone[i].Load()
+	}
+	return now
 }
 
 // Run moves every page of the source's documents to the sink, but for those
@@ -525,6 +533,9 @@ func (r *run) account(c DocumentResult, err error) {
 	}
 	r.accounts.Unlock()
 	r.progress.documents.end(c.Status)
+	if i := slices.Index(reasons[:], c.Redone); i >= 0 {
+		r.progress.redone[i].Add(1)
+	}
 	r.docs.Done()
 }
 

@@ -278,6 +278,38 @@ func TestWorkersThatCannotStartEndTheRun(t *testing.T) {
 	})
 }
 
+// A worker that turns out broken has the page drawn by another one. When that
+// breaks too, it is this machine: the run ends, and the page has not failed.
+func TestBrokenWorkerIsNoPagesFault(t *testing.T) {
+	for _, lasting := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			list, count := manyDocs(6, 40)
+			no := errors.New("the guard process ended")
+			broke := 0
+			r := &fakeRenderer{pages: count}
+			r.draw = func(_ context.Context, path string, page int) error {
+				if r.mu.Lock(); path == list[3] && page == 20 {
+					broke++
+				}
+				failing := path == list[3] && page >= 20 && (lasting || broke == 1)
+				r.mu.Unlock()
+				if failing {
+					return no
+				}
+				return nil
+			}
+			d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 2})
+			defer d.Close()
+			sink, progress := newFakeSink(t), &Progress{}
+			sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+			if lasting != errors.Is(err, no) || sum.Pages.Failed > 0 || lasting == (sum.Pages.Cancelled == 0) || broke < 2 {
+				t.Errorf("lasting %v: %v, %+v, broke %d times", lasting, err, sum, broke)
+			}
+			checkAccounts(t, sink, sum, progress.Now())
+		})
+	}
+}
+
 // TestRunAccountsHold throws random faults at every seam at once.
 func TestRunAccountsHold(t *testing.T) {
 	for seed := range uint64(40) {
@@ -308,13 +340,21 @@ func TestRunAccountsHold(t *testing.T) {
 				}
 				return slow(5*time.Millisecond)(ctx, pages)
 			}
+			broke := map[PageRef]bool{}
+			firstTime := func(p PageRef) bool {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				was := broke[p]
+				broke[p] = true
+				return !was
+			}
 			r := &fakeRenderer{pages: count}
 			r.draw = func(ctx context.Context, path string, page int) error {
 				time.Sleep(time.Millisecond)
 				switch {
 				case page%13 == 0 || chance(300):
 					return &PageError{Stage: StageRender, Category: CategoryCrash, Message: "crashed"}
-				case chance(200):
+				case chance(200) && firstTime(PageRef{path, page}): // twice ends the run
 					return errors.New("the worker is of no use any more")
 				}
 				return ctx.Err()

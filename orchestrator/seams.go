@@ -207,6 +207,9 @@ const (
 	RedoneFresh    Redone = "fresh"    // everything was asked for again
 )
 
+// reasons are all of them.
+var reasons = [...]Redone{RedoneInput, RedoneModel, RedoneOptions, RedoneMissing, RedoneFailed, RedonePassword, RedoneFresh}
+
 // PageSet is a set of page numbers, 1-based. The zero value is empty. It takes
 // a bit for each page up to the largest.
 type PageSet struct {

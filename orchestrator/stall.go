@@ -158,7 +158,7 @@ func (d *Detector) moved() (n int64, busy bool) {
 
 // holdup says what everything waits for.
 func (d *Detector) holdup(now time.Time) string {
-	if reason, since := d.fleet.waits(); reason != "" {
+	if reason, since, _ := d.fleet.waits(); reason != "" {
 		return fmt.Sprintf("the server to come back, for %v: %s", now.Sub(since).Round(time.Second), reason)
 	}
 	if reason := d.doings.furthest(now); reason != "" {

@@ -64,12 +64,17 @@ type Stats struct {
 	Sizes  []int64
 	// Endpoints are the servers, in the order in which they came.
 	Endpoints []EndpointStats
+	// Failed counts the requests that were not answered by what was done about
+	// it, the words of Action. Of "bisect", "refresh", "retry", "shrink" and
+	// "wait" each is a request that was sent again, or in parts.
+	Failed map[string]int64
 	// Pages counts all pages that ended.
 	Pages Counts
 	// Waiting says why everything waits for the server, since when; empty when
-	// nothing does.
+	// nothing does. Waited is how long it has in all, this time too.
 	Waiting      string
 	WaitingSince time.Time
+	Waited       time.Duration
 	// Stall says what everything waits for when no page has ended for
 	// Config.StallAfter, since when; empty while pages end.
 	Stall      string
@@ -95,13 +100,16 @@ func (d *Detector) Stats() Stats {
 	s := Stats{
 		Admitted: len(d.admission), QueueLimit: cap(d.admission), Queued: d.work.detectsWaiting(),
 		Filling: b.Open, Stalled: b.Waiting, InFlight: b.InFlight, Window: b.Window,
-		Sealed: map[string]int64{}, Sizes: b.Sizes, Pages: d.counts.now(),
+		Sealed: map[string]int64{}, Sizes: b.Sizes, Failed: map[string]int64{}, Pages: d.counts.now(),
 	}
 	for reason, n := range b.Sealed {
 		s.Sealed[batch.Reason(reason).String()] = n
 	}
-	s.Waiting, s.WaitingSince = d.fleet.waits()
 	s.Endpoints = d.fleet.stats()
+	for a := ActionShrink; a <= ActionStop; a++ {
+		s.Failed[a.String()] = d.failed[a].Load()
+	}
+	s.Waiting, s.WaitingSince, s.Waited = d.fleet.waits()
 	if stall := d.stalled.Load(); stall != nil {
 		s.Stall, s.StallSince = stall.reason, stall.since
 	}

@@ -107,21 +107,28 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 	}
 }
 
-// draw draws one page and puts it into a batch. The page has been announced to
-// the batcher; draw uses the announcement up. It reports a worker that broke.
-func (w *worker) draw(ctx context.Context, p *page, frame func(Geometry) Frame) error {
+// draw draws one page of doc, which is open, and puts it into a batch. The page
+// has been announced to the batcher; draw uses the announcement up. A worker that
+// dies or turns out broken has the page drawn once more, by another one.
+func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geometry) Frame) {
 	doing := w.d.doings.begin(drawing, p.ref, 0)
 	pixels, geometry, err := w.render.Draw(ctx, p.ref.Page)
 	if crashed(err) && ctx.Err() == nil {
 		w.d.log.Warn("a render worker died drawing a page; once more", "page", p.ref.String())
 		pixels, geometry, err = w.render.Draw(ctx, p.ref.Page)
 	}
+	if broken(err) && ctx.Err() == nil {
+		w.d.log.Warn("a render worker broke drawing a page; once more", "page", p.ref.String(), "err", err)
+		if err = w.reopen(ctx, doc); err == nil {
+			pixels, geometry, err = w.render.Draw(ctx, p.ref.Page)
+		}
+	}
 	doing.end()
 	p.geometry = geometry
 	if err == nil {
 		p.frame = frame(geometry)
 		p.join(ctx, func(dst []byte) { copy(dst, pixels) })
-		return nil
+		return
 	}
 	w.d.batches.Withdraw()
 	var pe *PageError
@@ -130,10 +137,34 @@ func (w *worker) draw(ctx context.Context, p *page, frame func(Geometry) Frame) 
 		p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
 	case ctx.Err() != nil:
 		p.cancel()
+	case p.run != nil:
+		// This machine's fault or ours, and none of the page's: it is for the
+		// next run.
+		w.drop()
+		p.run.abort(err)
+		p.cancel()
 	default:
+		w.drop()
 		p.fail(StageRender, CategoryInternal, "the render worker broke: "+err.Error(), err)
+	}
+}
+
+// broken tells an error that is about the worker and not about what it draws.
+func broken(err error) bool {
+	var pe *PageError
+	return err != nil && !errors.As(err, &pe)
+}
+
+// reopen opens doc, which is open, with another worker.
+func (w *worker) reopen(ctx context.Context, doc Document) error {
+	open := w.open
+	w.drop()
+	pages, err := w.openDoc(ctx, doc)
+	if err != nil {
 		return err
 	}
+	w.open = open
+	w.open.pages = pages
 	return nil
 }
 
@@ -176,9 +207,7 @@ func (w *worker) detect(t *detectTask) {
 		p.fail(StageOpen, CategoryNoSuchPage, fmt.Sprintf("there is no page %d: the document has %d", p.ref.Page, w.open.pages), nil)
 		return
 	}
-	if err := w.draw(ctx, p, displayed); err != nil {
-		w.drop()
-	}
+	w.draw(ctx, p, t.doc, displayed)
 }
 
 // openForRun opens a document of a run and makes its pages work for everybody.
@@ -236,9 +265,7 @@ func (w *worker) drawRange(t task) {
 		p.run = r
 		w.d.batches.Expect(1)
 		r.track(p)
-		if err := w.draw(ctx, p, displayed); err != nil {
-			w.drop()
-		}
+		w.draw(ctx, p, dt.doc, displayed)
 		r.pageDrawn(dt)
 	}
 }

@@ -10,15 +10,19 @@ happens, chosen by lot:
     worker   a render worker is killed (SIGKILL)
     server   the Triton server is killed; quire starts it again
     freeze   the server is stopped and goes on a little later (SIGSTOP, SIGCONT)
-    program  quire itself is killed, and the same command is started again
+    program  quire itself is killed, and the same command is started again; in
+             the first half of the documents only, so that there is a quire
+             whose memory can be watched for long
 
 What is checked: the run comes to its end with exit code 0, every page is done,
 no page was done twice over, the two result trees are the same bytes, nothing
-stays behind in /dev/shm, and memory and descriptors at the end are what they
-were at the start. What is printed: a table of the curve, in Markdown.
+stays behind in /dev/shm, each kind of fault has happened, and memory and
+descriptors of the last quire do not grow. What is printed: a table of the
+curve, in Markdown.
 
-The model is one that answers at once, so that it is quire that is tested and
-not the patience of whoever watches. Standard library only; Linux only.
+The model computes nothing. In the first run it answers at once, in the second
+it takes some milliseconds for a page, so that there is time for faults.
+Standard library only; Linux only.
 """
 
 import argparse
@@ -52,6 +56,16 @@ def make_input(directory, pages):
             folder.mkdir(exist_ok=True)
             os.link(first, folder / f"{sample.stem}-{copy:05}.pdf")
     return copies * 16, copies * len(samples)
+
+
+def make_repository(directory, page_ms):
+    """The model that computes nothing, and takes its time for each page."""
+    shutil.copytree(HERE / "bench_repository" / "instant", directory)
+    config = directory / "layout" / "configs" / "cpu.pbtxt"
+    was = '"bench.page_ms" value { string_value: "0" }'
+    text = config.read_text()
+    assert was in text, config
+    config.write_text(text.replace(was, was.replace('"0"', f'"{page_ms:g}"')))
 
 
 def tree(directory):
@@ -195,6 +209,7 @@ def main():
     parser.add_argument("--pages", type=int, default=20_000)
     parser.add_argument("--every", type=float, default=4, help="seconds between faults, on average")
     parser.add_argument("--faults", default=",".join(FAULTS), help="which, of " + ",".join(FAULTS))
+    parser.add_argument("--page-ms", type=float, default=15, help="milliseconds that the model takes for a page while there are faults")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=20, help="rows of the table")
     args = parser.parse_args()
@@ -206,16 +221,17 @@ def main():
         work = pathlib.Path(work)
         (work / "in").mkdir()
         pages, documents = make_input(work / "in", args.pages)
-        repository = str(HERE / "bench_repository" / "instant")
+        instant, slow = str(HERE / "bench_repository" / "instant"), str(work / "repository")
+        make_repository(work / "repository", args.page_ms)
         print(f"{documents} documents, {pages} pages; first a run in peace", file=sys.stderr)
-        quiet = Run(quire, str(work / "in"), str(work / "quiet"), repository)
+        quiet = Run(quire, str(work / "in"), str(work / "quiet"), instant)
         if quiet.wait() != 0:
             sys.exit(f"the run in peace ended with {quiet.process.returncode}: {quiet.last_words}")
         shared_before = set(os.listdir("/dev/shm"))
 
         begun, told, samples, happened, restarts = time.monotonic(), 0, [], dict.fromkeys(chosen, 0), 0
         next_fault = 0
-        run = Run(quire, str(work / "in"), str(work / "harmed"), repository)
+        run = Run(quire, str(work / "in"), str(work / "harmed"), slow)
         while True:
             if not run.began.wait(0.5) and run.process.poll() is None:
                 continue  # it has not come to its first document yet
@@ -223,7 +239,8 @@ def main():
                 next_fault = time.monotonic() + lot.uniform(0.5, 1.5) * args.every
             if run.process.poll() is None and time.monotonic() >= next_fault:
                 next_fault = time.monotonic() + lot.uniform(0.5, 1.5) * args.every
-                fault = lot.choice(chosen)
+                late = told + run.documents > documents / 2
+                fault = lot.choice([fault for fault in chosen if not (late and fault == "program")] or chosen)
                 if do_harm(fault, run, lot):
                     happened[fault] += 1
             if run.process.poll() is not None:
@@ -232,11 +249,11 @@ def main():
                 if code == -signal.SIGKILL:
                     restarts += 1
                     next_fault = 0
-                    run = Run(quire, str(work / "in"), str(work / "harmed"), repository)
+                    run = Run(quire, str(work / "in"), str(work / "harmed"), slow)
                     continue
                 break
             family = Family(run.process.pid)
-            samples.append((time.monotonic() - begun, told + run.documents, family.memory(), family.descriptors(), sum(happened.values())))
+            samples.append((time.monotonic() - begun, told + run.documents, family.memory(), family.descriptors(), sum(happened.values()), run.process.pid))
             time.sleep(0.25)
 
         if code != 0:
@@ -260,15 +277,21 @@ def main():
               + f"; {samples[-1][0]:.0f} s with faults, {quiet.summary['seconds']:.0f} s without\n")
         print("| seconds | documents | faults | memory of quire's processes, MB | descriptors of quire |\n|---|---|---|---|---|")
         for row in range(args.rows):
-            at, done, memory, descriptors, faults = calm[row * (len(calm) - 1) // max(1, args.rows - 1)]
+            at, done, memory, descriptors, faults, _ = calm[row * (len(calm) - 1) // max(1, args.rows - 1)]
             print(f"| {at:.0f} | {done} | {faults} | {memory / 1e6:.0f} | {descriptors} |")
-        third = max(1, len(calm) // 3)
-        for what, column in (("memory", 2), ("descriptors", 3)):
+        for fault, count in happened.items():
+            if count == 0:
+                wrong.append(f"there was no {fault} among the faults")
+        last = [sample for sample in calm if sample[5] == run.process.pid]
+        third = max(1, len(last) // 3)
+        print()
+        for what, column, unit in (("memory, MB", 2, 1e6), ("descriptors", 3, 1)):
             # The first third is for caches to fill.
-            early = statistics.median(sample[column] for sample in calm[third : 2 * third])
-            late = statistics.median(sample[column] for sample in calm[-third:])
+            early = statistics.median(sample[column] for sample in last[third : 2 * third]) / unit
+            late = statistics.median(sample[column] for sample in last[-third:]) / unit
+            print(f"The last quire's {what}, medians of its second third and its last: {early:.1f}, {late:.1f}.")
             if late > 1.25 * early:
-                wrong.append(f"{what} grew: {early} in the second third, {late} in the last")
+                wrong.append(f"{what} grew: {early:.1f} in the second third, {late:.1f} in the last")
     for what in wrong:
         print("WRONG: " + what, file=sys.stderr)
     sys.exit(1 if wrong else 0)

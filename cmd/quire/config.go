@@ -21,6 +21,7 @@ type runConfig struct {
 	fresh, retryFailed, checksum, prune bool
 	logLevel                            string
 	json, overlay                       bool
+	metrics                             string // address to serve metrics at; empty for none
 }
 
 func runConfigOf(c *cli.Context) (runConfig, error) {
@@ -29,7 +30,7 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"), overlay: c.Bool("overlay"),
 	}
 	cfg.diskWait, cfg.fresh, cfg.retryFailed = c.Duration("disk-wait"), c.Bool("fresh"), c.Bool("retry-failed")
-	cfg.checksum, cfg.prune = c.Bool("checksum"), c.Bool("prune")
+	cfg.checksum, cfg.prune, cfg.metrics = c.Bool("checksum"), c.Bool("prune"), c.String("metrics")
 	var err error
 	if cfg.inputs, err = inputsOf(c, "quire run DIR… -o OUT"); err != nil {
 		return cfg, err

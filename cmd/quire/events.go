@@ -24,10 +24,13 @@ type events struct {
 	start time.Time
 	err   error
 
+	tree     *sink.Tree
 	detector *orchestrator.Detector // from begin on
 }
 
-func newEvents(w io.Writer) *events { return &events{out: bufio.NewWriter(w), start: time.Now()} }
+func newEvents(w io.Writer, tree *sink.Tree) *events {
+	return &events{out: bufio.NewWriter(w), start: time.Now(), tree: tree}
+}
 
 func (e *events) write(event any) error {
 	e.mu.Lock()
@@ -181,9 +184,13 @@ type summaryEvent struct {
 	// Requests counts the requests that the server was sent by their number of
 	// pages.
 	Requests map[int]int64 `json:"requests"`
-	Servers  []serverEvent `json:"servers"`
-	ExitCode int           `json:"exit_code"`
-	Error    string        `json:"error,omitempty"`
+	// Failed counts those that were not answered, by what was done about it.
+	Failed map[string]int64 `json:"requests_failed"`
+	// Waited is how long everything waited, by what for.
+	Waited   map[string]float64 `json:"waited_seconds"`
+	Servers  []serverEvent      `json:"servers"`
+	ExitCode int                `json:"exit_code"`
+	Error    string             `json:"error,omitempty"`
 }
 
 func (e *events) begin(d *orchestrator.Detector, s *served, output string) error {
@@ -247,6 +254,7 @@ func (e *events) end(s orchestrator.Summary, v sink.Vanished, _ string, err erro
 	ev := summaryEvent{
 		MessageType: "summary", Seconds: s.Elapsed.Seconds(), Inputs: s.Documents.Ended(), Documents: countsEvent(s.Documents),
 		PagesTotal: s.Pages.Ended(), Pages: countsEvent(s.Pages), ExitCode: exitCode(err), Requests: map[int]int64{},
+		Failed: map[string]int64{}, Waited: map[string]float64{},
 		PagesResumed: s.Resumed, DocumentsBefore: countsEvent(s.DocumentsBefore), PagesBefore: countsEvent(s.PagesBefore),
 		Redone: s.Redone, Vanished: v.Found, Pruned: v.Pruned,
 	}
@@ -260,6 +268,12 @@ func (e *events) end(s orchestrator.Summary, v sink.Vanished, _ string, err erro
 			ev.Requests[size] = n
 		}
 	}
+	for action, n := range stats.Failed {
+		if n > 0 {
+			ev.Failed[action] = n
+		}
+	}
+	ev.Waited["server"], ev.Waited["disk"] = stats.Waited.Seconds(), e.tree.Waited().Seconds()
 	if ev.Seconds > 0 {
 		ev.PagesPerSecond = float64(s.Pages.Done+s.Pages.Failed-s.Resumed) / ev.Seconds
 	}

@@ -11,6 +11,7 @@ import (
 
 	"quire/orchestrator"
 	"quire/orchestrator/layout"
+	"quire/orchestrator/metrics"
 	"quire/orchestrator/render"
 	"quire/orchestrator/sink"
 	"quire/tritonclient/guard"
@@ -38,6 +39,7 @@ func runCommand(stop stops) *cli.Command {
 			&cli.DurationFlag{Name: "disk-wait", EnvVars: []string{"QUIRE_DISK_WAIT"}, Usage: "wait at most `TIME` for space when the disk is full", Value: 10 * time.Minute},
 			&cli.BoolFlag{Name: "overlay", EnvVars: []string{"QUIRE_OVERLAY"}, Usage: "also write a picture of each page with its regions drawn in, like OUT/a.pdf.pages/0001.png"},
 			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "write events for machines to standard output, one JSON object a line (docs/events.md)"},
+			&cli.StringFlag{Name: "metrics", EnvVars: []string{"QUIRE_RUN_METRICS"}, Usage: "serve metrics for Prometheus at `HOST:PORT`, path /metrics; :PORT is for this machine alone (docs/metrics.md)", DefaultText: "off"},
 			logLevelFlag(),
 		}),
 		Action: func(c *cli.Context) error { return run(c, stop) },
@@ -72,7 +74,15 @@ func run(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(setup, usageError{cfg.nothingFound()})
 	}
 
-	// Before anything that takes time: it may be that nothing can be written.
+	// Before anything that takes time: the address may be taken, and it may be that
+	// nothing can be written.
+	var scraped *metrics.Server
+	if cfg.metrics != "" {
+		if scraped, err = metrics.Listen(cfg.metrics); err != nil {
+			return usageError{fmt.Errorf("--metrics: %w", err)}
+		}
+		defer scraped.Close()
+	}
 	tree, err := sink.Open(sink.Config{
 		Dir: cfg.output, Tool: "quire", ToolVersion: version, Log: log, DiskWait: cfg.diskWait,
 		Fresh: cfg.fresh, RetryFailed: cfg.retryFailed, Prune: cfg.prune, Passwords: len(cfg.passwords) > 0,
@@ -122,7 +132,7 @@ func run(c *cli.Context, stop stops) (err error) {
 
 	var report reporter = &text{screen: screen, out: c.App.Writer}
 	if cfg.json {
-		report = newEvents(c.App.Writer)
+		report = newEvents(c.App.Writer, tree)
 	}
 	if err := report.begin(detector, served, cfg.output); err != nil {
 		return err
@@ -133,6 +143,13 @@ func run(c *cli.Context, stop stops) (err error) {
 		results, finishPictures = o, o.finish
 	}
 	var progress orchestrator.Progress
+	if scraped != nil {
+		screen.say("metrics at http://" + scraped.Addr() + "/metrics")
+		scraped.Serve(metrics.Source{Stats: detector.Stats, Progress: progress.Now, Disk: func() (time.Duration, bool) {
+			reason, _ := tree.Waiting()
+			return tree.Waited(), reason != ""
+		}}, metrics.Info{Version: version, Model: info.Name, ModelVersion: info.Version})
+	}
 	unfollow := report.follow(ctx, watched{detector, &progress, tree, walker.Count})
 	go onStop(ctx, stop.soft, func() { screen.say("stopping: finishing the pages that are drawn; interrupt again to end at once") })
 	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: report.sink(results), Stop: stop.soft, Progress: &progress})

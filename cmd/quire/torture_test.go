@@ -1,14 +1,12 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -90,9 +88,9 @@ func tortureDocuments(t *testing.T) string {
 }
 
 // Runs that are killed at random moments, once or twice, and resumed, leave what
-// an unbroken run leaves, in every byte; the accounts are the same, and no page
-// is done again but those that were on their way. So do runs of which a worker
-// is killed, or the server.
+// an unbroken run leaves, in every byte, the ledger too; the accounts are the same,
+// and no page is done again but those that were on their way. Killed are the
+// program, its guard, a worker and the server.
 func TestKilledRunsResume(t *testing.T) {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
@@ -124,7 +122,7 @@ func TestKilledRunsResume(t *testing.T) {
 	p := run(whole)
 	code := p.wait()
 	took := time.Since(begun)
-	account, want := p.accounts(), contents(t, whole)
+	account, want, wantLedger := p.accounts(), contents(t, whole), finished(t, whole)
 	pages := uint64(account.pagesDone)
 	if code != exitSomeFailed || account.documents < 80 || account.partial == 0 || answered() != pages {
 		t.Fatalf("the unbroken run: exit code %d, %+v, the server answered %d pages", code, account, answered())
@@ -142,21 +140,17 @@ func TestKilledRunsResume(t *testing.T) {
 			return true
 		}
 	}
-	kills := map[string]int{}
-	again := uint64(0)
+	// Whoever goes, the same command is to bring the run to its end: the program is
+	// started again, the server too, and a worker is the program's own business.
+	victims := []string{nameQuire, nameQuire, nameGuard, nameQuire, nameWorker, nameServer}
+	kills, again := map[string]int{}, uint64(0)
 	for round := range *rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			var p *program
 			var out string
 			var before uint64
-			victim, times := "quire", uint64(0)
-			switch {
-			case round%6 == 4:
-				victim = nameWorker
-			case round%6 == 5:
-				victim = nameServer
-			}
-			for p == nil || !alive(p) || victim == nameWorker && len(p.named(nameWorker)) == 0 { // too early or too late: once more
+			first := victims[round%len(victims)]
+			for p == nil || !alive(p) || !p.has(first) { // too early or too late: once more
 				if p != nil {
 					p.wait()
 				}
@@ -164,39 +158,50 @@ func TestKilledRunsResume(t *testing.T) {
 				before = answered()
 				p = run(out)
 			}
-			var restart sync.WaitGroup
-			switch victim {
-			case "quire":
-				for twice := rnd.IntN(2) == 1; times == 0 || times == 1 && twice && alive(p); times++ {
+			programs, servers := uint64(0), 0
+			kill := func(victim string) {
+				kills[victim]++
+				switch victim {
+				case nameServer:
+					servers++
+					if err := server.Restart(t.Context()); err != nil { // which kills it
+						t.Error(err)
+					}
+					return
+				case nameQuire:
 					p.signal(syscall.SIGKILL)
-					p.wait()
+				default:
+					for _, pid := range p.named(victim) {
+						_ = syscall.Kill(pid, syscall.SIGKILL) // it may just have ended
+						break
+					}
+				}
+				if victim == nameWorker {
+					return
+				}
+				p.wait()
+				programs++
+				if _, err := os.Stat(out); err == nil {
 					for name, content := range contents(t, out) {
 						if name != "run.json" && name != "failed.jsonl" && content != want[name] {
 							t.Errorf("after the kill %s is %q", name, content)
 						}
 					}
-					p = run(out)
 				}
-				kills[victim] += int(times)
-			case nameWorker:
-				if pids := p.named(nameWorker); len(pids) > 0 && syscall.Kill(pids[0], syscall.SIGKILL) == nil {
-					kills[victim]++
-				}
-			case nameServer:
-				kills[victim]++
-				restart.Go(func() {
-					if err := server.Restart(context.Background()); err != nil {
-						t.Error(err)
-					}
-				})
+				p = run(out)
 			}
-			code := p.wait()
-			restart.Wait()
-			if code != exitSomeFailed {
+			kill(first)
+			if second := victims[rnd.IntN(len(victims))]; rnd.IntN(2) == 1 && alive(p) && p.has(second) {
+				kill(second)
+			}
+			if code := p.wait(); code != exitSomeFailed {
 				t.Errorf("exit code %d", code)
 			}
 			if names := differ(contents(t, out), want); len(names) > 0 {
 				t.Errorf("other than after an unbroken run: %v", names)
+			}
+			if ledger := finished(t, out); ledger != wantLedger {
+				t.Errorf("the ledger is not that of an unbroken run:\n%s", ledger)
 			}
 			onlyResults(t, out)
 			if left, _ := filepath.Glob(out + "/.quire/left-*"); len(left) > 0 {
@@ -208,18 +213,39 @@ func TestKilledRunsResume(t *testing.T) {
 				a.pages != account.pages || pagesDone != account.pagesDone || a.pagesFailed+a.pagesFailedBefore != account.pagesFailed {
 				t.Errorf("the account is %+v, of an unbroken run %+v", a, account)
 			}
-			if victim == nameServer {
+			if servers > 0 {
 				return // its counters are gone with it
 			}
 			more := answered() - before - pages
 			again += more
-			if more > times*onTheWay {
-				t.Errorf("%d pages were done again after %d kills, more than %d on their way each time", more, times, onTheWay)
+			if more > programs*onTheWay {
+				t.Errorf("%d pages were done again after %d kills, more than %d on their way each time", more, programs, onTheWay)
 			}
 		})
 	}
 	t.Logf("kills: %v; %d pages were done again", kills, again)
-	if kills["quire"] == 0 {
-		t.Error("nothing was killed")
+	for _, victim := range victims[:min(*rounds, len(victims))] {
+		if kills[victim] == 0 {
+			t.Errorf("no %s was killed", victim)
+		}
 	}
+}
+
+// nameQuire stands for the program itself.
+const nameQuire = "quire"
+
+// has tells whether there is somebody of that name to kill.
+func (p *program) has(victim string) bool {
+	p.t.Helper()
+	return victim == nameQuire || victim == nameServer || len(p.named(victim)) > 0
+}
+
+// finished is the ledger of an output directory.
+func finished(t *testing.T, out string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(out, ".quire/finished.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }

@@ -134,6 +134,7 @@ type space struct {
 	waiting int
 	since   time.Time
 	reason  string
+	took    time.Duration // of waits that are over
 }
 
 // spaceEvery is how often a full disk is tried again.
@@ -205,6 +206,7 @@ func (s *space) leave(err error) {
 	s.waiting--
 	last, since := s.waiting == 0, s.since
 	if last {
+		s.took += time.Since(since)
 		s.reason, s.since = "", time.Time{}
 	}
 	s.mu.Unlock()
@@ -218,6 +220,16 @@ func (s *space) now() (reason string, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reason, s.since
+}
+
+// inAll is how long somebody has waited in all.
+func (s *space) inAll() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting > 0 {
+		return s.took + time.Since(s.since)
+	}
+	return s.took
 }
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -212,6 +213,46 @@ func TestFullDiskEndsTheRun(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Documents that end together wait together: the patience with a full disk is not
+// spent for one after the other.
+func TestFullDiskIsWaitedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const documents = 4 * syncAtOnce
+		tree := openWith(t, Config{Dir: t.TempDir(), DiskWait: time.Minute}, testModel, testOptions)
+		path := func(i int) string { return fmt.Sprintf("%02d.pdf", i) }
+		for i := range documents {
+			_, err := tree.Begin(t.Context(), document(path(i)))
+			check(t, err)
+			check(t, tree.Opened(t.Context(), document(path(i)), 1))
+			check(t, tree.Page(t.Context(), donePage(path(i), 1)))
+		}
+		var stand sync.WaitGroup
+		var full atomic.Int64
+		end := func(i int) {
+			stand.Add(1)
+			check(t, tree.End(t.Context(), orchestrator.DocumentResult{Path: path(i), Size: 1234, PageCount: 1, Status: orchestrator.StatusDone, Done: 1}, func(err error) {
+				if errors.Is(err, syscall.ENOSPC) {
+					full.Add(1)
+				}
+				stand.Done()
+			}))
+		}
+		end(0) // so that the others are taken together
+		stand.Wait()
+		start := time.Now()
+		faults(tree, fullFrom(0, start.Add(time.Hour)))
+		for i := range documents - 1 {
+			end(i + 1)
+		}
+		stand.Wait()
+		if took := time.Since(start); took > 90*time.Second || full.Load() != documents-1 {
+			t.Errorf("%d documents met a full disk, for %v", full.Load(), took)
+		}
+		faults(tree, nil)
+		check(t, tree.Close())
+	})
 }
 
 // Wherever a disk fails for good, what stands is whole, and the next run makes

@@ -25,14 +25,20 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// appendLine appends a line whose content is body, a JSON object on one line
-// with one key at least.
-func appendLine(b, body []byte) []byte {
-	rest := body[1:]
+// appendLine appends a line whose content is body, in pieces a JSON object on one
+// line with one key at least; the first piece is not empty.
+func appendLine(b []byte, body ...[]byte) []byte {
 	b = append(b, lineStart...)
-	b = appendSum(b, rest)
-	b = append(b, `",`...)
-	b = append(b, rest...)
+	at := len(b)
+	b = append(b, `00000000",`...)
+	rest := len(b)
+	for i, piece := range body {
+		if i == 0 {
+			piece = piece[1:]
+		}
+		b = append(b, piece...)
+	}
+	appendSum(b[:at], b[rest:])
 	return append(b, '\n')
 }
 

@@ -195,6 +195,7 @@ func FuzzSegment(f *testing.F) {
 	}
 	seed()
 	seed(eventBegun, `{"pages":3}`, `{"page":{"page_no":2,"status":"done"}}`, eventCrashed)
+	seed(`{"pages":`, `{"page":`)
 	seed(`{"pages":-1}`, `{"pages":9999999999999999999}`, `{"page":}`, `{"page":{"page_no":99,"status":"skipped"}}`, `{"event":"x"}`)
 	f.Add([]byte("{\"crc\":\"\n\n\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -132,12 +132,11 @@ func (s *segment) add(page int, status orchestrator.Status, record []byte) error
 	if which < 0 {
 		return fmt.Errorf("a page cannot end as %q", status)
 	}
-	body := append(append([]byte(pageKey), record...), '}')
-	if len(body)+lineSeam >= failedBit || page > math.MaxUint32 {
+	if len(pageKey)+len(record)+1+lineSeam >= failedBit || page > math.MaxUint32 {
 		return fmt.Errorf("the record of page %d has %d bytes", page, len(record))
 	}
 	at := s.end
-	if err := s.write(appendLine(s.buf[:0], body)); err != nil {
+	if err := s.write(appendLine(s.buf[:0], []byte(pageKey), record, []byte("}"))); err != nil {
 		return err
 	}
 	s.note(at, s.end-at-1, page, which)
@@ -297,8 +296,9 @@ func loadSegment(dir *disk, documentPath, name string) (_ *segment, lost int64, 
 				lately++
 			}
 		case bytes.HasPrefix(body, []byte(pagesKey)):
-			n, err := strconv.Atoi(string(body[len(pagesKey) : len(body)-1]))
-			if err == nil && n > 0 && s.pages < 0 {
+			number, ok := bytes.CutSuffix(body[len(pagesKey):], []byte("}"))
+			n, err := strconv.Atoi(string(number))
+			if ok && err == nil && n > 0 && s.pages < 0 {
 				s.pages = n
 			}
 		case string(body) == eventBegun:

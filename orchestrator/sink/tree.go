@@ -52,7 +52,7 @@ type Config struct {
 }
 
 // Tree is a result tree that is being written: an [orchestrator.Sink]. But for
-// Waiting and Written its methods are for one goroutine.
+// Waiting, Waited and Written its methods are for one goroutine.
 type Tree struct {
 	cfg  Config
 	root *disk    // the output directory
@@ -366,6 +366,10 @@ func (t *Tree) End(ctx context.Context, d orchestrator.DocumentResult, stands fu
 // Waiting tells why the tree waits for space on the disk, and since when; empty
 // when it does not. It may be called from any goroutine and returns at once.
 func (t *Tree) Waiting() (reason string, since time.Time) { return t.space.now() }
+
+// Waited is how long the tree has waited for space on the disk in all. It may be
+// called from any goroutine and returns at once.
+func (t *Tree) Waited() time.Duration { return t.space.inAll() }
 
 // Written is what has been written so far.
 func (t *Tree) Written() Written {

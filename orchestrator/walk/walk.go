@@ -310,12 +310,15 @@ func matches(patterns []string, name string) bool {
 }
 
 // document makes the document of what was found. Size and time are looked up
-// here; of something that has gone they are 0, and Open tells the rest.
+// here; of something that has gone they are 0, and Open tells the rest. A long
+// document is opened by several workers, and its result filed under that size and
+// time: Open gives no other file.
 func (f found) document(checksum bool) orchestrator.Document {
 	doc := orchestrator.Document{Path: f.path, Open: f.open}
 	if f.err == nil {
 		if info, err := f.root.dir.Stat(f.name); err == nil && info.Mode().IsRegular() {
 			doc.Size, doc.ModTime = info.Size(), info.ModTime()
+			doc.Open = func() (*os.File, error) { return f.openAs(info) }
 			if checksum {
 				doc.Sum = f.sum()
 			}
@@ -374,6 +377,23 @@ func (f found) open() (*os.File, error) {
 		return fail(orchestrator.CategoryNotRegular, nil, "not a regular file but %s", kind(info.Mode()))
 	}
 	return file, nil
+}
+
+// openAs opens the file if it is still the one that was listed.
+func (f found) openAs(listed fs.FileInfo) (*os.File, error) {
+	file, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && info.Size() == listed.Size() && info.ModTime().Equal(listed.ModTime()) {
+		return file, nil
+	}
+	_ = file.Close()
+	return nil, &orchestrator.PageError{
+		Ref: orchestrator.PageRef{Path: f.path}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryChanged,
+		Message: "the file changed after it was listed", Err: err,
+	}
 }
 
 func kind(mode fs.FileMode) string {

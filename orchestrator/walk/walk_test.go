@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"quire/orchestrator"
 )
@@ -278,9 +279,10 @@ func TestOutputIsNotWalked(t *testing.T) {
 	}
 }
 
-// A file that goes or turns into something else after it was listed.
+// A file that goes, turns into something else or becomes another one after it was
+// listed.
 func TestChangedAfterListing(t *testing.T) {
-	dir := plant(t, "a.pdf", "b.pdf", "c.pdf")
+	dir := plant(t, "a.pdf", "b.pdf", "c.pdf", "d.pdf", "e.pdf")
 	w := newWalker(t, Config{}, dir)
 	var docs []orchestrator.Document
 	for d := range w.Documents(t.Context()) {
@@ -290,7 +292,11 @@ func TestChangedAfterListing(t *testing.T) {
 	if err := errors.Join(os.Remove(a), os.Remove(b), syscall.Mkfifo(b, 0o666)); err != nil {
 		t.Fatal(err)
 	}
-	want := []orchestrator.Category{orchestrator.CategoryUnreadable, orchestrator.CategoryNotRegular, ""}
+	d, e, later := filepath.Join(dir, "d.pdf"), filepath.Join(dir, "e.pdf"), time.Now().Add(time.Hour)
+	if err := errors.Join(os.WriteFile(a, []byte("x.pdf"), 0o666), os.Chtimes(a, later, later), os.Rename(a, d), os.WriteFile(e, []byte("longer"), 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	want := []orchestrator.Category{orchestrator.CategoryUnreadable, orchestrator.CategoryNotRegular, "", orchestrator.CategoryChanged, orchestrator.CategoryChanged}
 	for i, d := range docs {
 		f, err := d.Open()
 		var p *orchestrator.PageError
