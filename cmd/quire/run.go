@@ -156,7 +156,10 @@ func run(c *cli.Context, stop stops) (err error) {
 	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: report.sink(results), Stop: stop.soft, Progress: &progress})
 	runErr = join(runErr, finishPictures())
 	vanished, err := tree.Finish(ctx, summary, runErr, report.vanished)
-	runErr = join(runErr, err)
+	var disk *sink.WriteError
+	if !errors.As(runErr, &disk) { // else it is the same disk again
+		runErr = join(runErr, err)
+	}
 	unfollow()
 	// A run with pictures is not as fast as one without.
 	if !cfg.overlay && summary.Resumed == 0 && (runErr == nil || errors.Is(runErr, orchestrator.ErrInterrupted)) {

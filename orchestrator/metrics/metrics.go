@@ -44,8 +44,8 @@ var (
 	redone    = desc("documents_redone_total", "Documents that were done before and done again, by why.", "reason")
 	listed    = desc("documents_listed", "Documents that have been found.")
 
-	inFlight = desc("requests_in_flight", "Requests at the server.")
-	window   = desc("requests_window", "Requests that may be at the server at once; fewer after its queue was full.")
+	inFlight = desc("requests_in_flight", "Requests at the servers.")
+	window   = desc("requests_window", "Requests that may be at the servers at once; fewer after a queue was full.")
 	failed   = desc("requests_failed_total", "Requests that were not answered, by what was done about it.", "action")
 	batches  = desc("batches_total", "Batches that were sealed, by what sealed them.", "sealed_by")
 	sizes    = desc("batch_pages", "Pages of the batches that were sealed.")
@@ -56,6 +56,11 @@ var (
 	limit    = desc("queue_limit_pages", "Places that the queue has.")
 	queued   = desc("queue_pages_untaken", "Pages of single calls that nobody has begun to draw.")
 
+	endpointUp       = desc("endpoint_up", "1 while pages are sent to the server.", "server")
+	endpointInFlight = desc("endpoint_requests_in_flight", "Requests at the server.", "server")
+	endpointWindow   = desc("endpoint_requests_window", "Requests that may be at the server at once.", "server")
+	endpointPages    = desc("endpoint_pages_total", "Pages that the server has answered.", "server")
+
 	waited  = desc("waiting_seconds_total", "Seconds that everything has waited, by what for.", "for")
 	waiting = desc("waiting", "1 while everything waits, by what for.", "for")
 	stalled = desc("stalled", "1 when no page has ended for a minute though there is work.")
@@ -65,6 +70,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		pages, resumed, known, documents, redone, listed,
 		inFlight, window, failed, batches, sizes, filling, blocked,
+		endpointUp, endpointInFlight, endpointWindow, endpointPages,
 		admitted, limit, queued, waited, waiting, stalled,
 	} {
 		ch <- d
@@ -105,6 +111,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		count(batches, float64(n), reason)
 	}
 	ch <- batchSizes(s.Sizes)
+	for _, e := range s.Endpoints {
+		gauge(endpointUp, one(e.State == orchestrator.EndpointUp), e.Name)
+		gauge(endpointInFlight, float64(e.InFlight), e.Name)
+		gauge(endpointWindow, float64(e.Window), e.Name)
+		count(endpointPages, float64(e.Pages), e.Name)
+	}
 	gauge(filling, float64(s.Filling))
 	gauge(blocked, float64(s.Stalled))
 	gauge(admitted, float64(s.Admitted))

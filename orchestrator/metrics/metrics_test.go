@@ -25,7 +25,12 @@ func source() Source {
 			return orchestrator.Stats{
 				Admitted: 1, QueueLimit: 2, Queued: 3, Filling: 4, Stalled: 5, InFlight: 6, Window: 7,
 				Sealed: map[string]int64{"size": 8, "age": 9}, Sizes: []int64{0, 2, 0, 3, 4},
-				Failed: map[string]int64{"wait": 10, "retry": 11}, Waiting: "draining", Waited: 12500 * time.Millisecond,
+				Failed: map[string]int64{"wait": 10, "retry": 11},
+				Endpoints: []orchestrator.EndpointStats{
+					{Name: "a:1", State: orchestrator.EndpointUp, InFlight: 30, Window: 31, Pages: 32},
+					{Name: "b:1", State: orchestrator.EndpointAway, Window: 33, Pages: 34},
+				},
+				Waiting: "draining", Waited: 12500 * time.Millisecond,
 			}
 		},
 		Progress: func() orchestrator.ProgressNow {
@@ -73,6 +78,22 @@ quire_documents_total{status="done"} 16
 quire_documents_total{status="failed"} 18
 quire_documents_total{status="partial"} 17
 quire_documents_total{status="skipped"} 19
+# HELP quire_endpoint_pages_total Pages that the server has answered.
+# TYPE quire_endpoint_pages_total counter
+quire_endpoint_pages_total{server="a:1"} 32
+quire_endpoint_pages_total{server="b:1"} 34
+# HELP quire_endpoint_requests_in_flight Requests at the server.
+# TYPE quire_endpoint_requests_in_flight gauge
+quire_endpoint_requests_in_flight{server="a:1"} 30
+quire_endpoint_requests_in_flight{server="b:1"} 0
+# HELP quire_endpoint_requests_window Requests that may be at the server at once.
+# TYPE quire_endpoint_requests_window gauge
+quire_endpoint_requests_window{server="a:1"} 31
+quire_endpoint_requests_window{server="b:1"} 33
+# HELP quire_endpoint_up 1 while pages are sent to the server.
+# TYPE quire_endpoint_up gauge
+quire_endpoint_up{server="a:1"} 1
+quire_endpoint_up{server="b:1"} 0
 # HELP quire_pages_known Pages of the documents that have been opened.
 # TYPE quire_pages_known gauge
 quire_pages_known 14
@@ -101,10 +122,10 @@ quire_queue_pages_untaken 3
 # TYPE quire_requests_failed_total counter
 quire_requests_failed_total{action="retry"} 11
 quire_requests_failed_total{action="wait"} 10
-# HELP quire_requests_in_flight Requests at the server.
+# HELP quire_requests_in_flight Requests at the servers.
 # TYPE quire_requests_in_flight gauge
 quire_requests_in_flight 6
-# HELP quire_requests_window Requests that may be at the server at once; fewer after its queue was full.
+# HELP quire_requests_window Requests that may be at the servers at once; fewer after a queue was full.
 # TYPE quire_requests_window gauge
 quire_requests_window 7
 # HELP quire_stalled 1 when no page has ended for a minute though there is work.

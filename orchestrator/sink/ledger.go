@@ -352,13 +352,13 @@ func (l *ledger) add(records []record, flush bool) error {
 		}
 		l.recent, l.end = f, 0
 	}
-	if _, err := l.recent.WriteAt(lines, l.end); err != nil {
-		return err
+	_, err := l.recent.WriteAt(lines, l.end)
+	if err == nil && flush {
+		err = l.recent.Sync()
 	}
-	if flush {
-		if err := l.recent.Sync(); err != nil {
-			return err
-		}
+	if err != nil {
+		_ = l.recent.Truncate(l.end) // half a line would look like damage
+		return err
 	}
 	l.end += int64(len(lines))
 	return nil

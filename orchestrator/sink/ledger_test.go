@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"quire/orchestrator"
@@ -67,6 +68,29 @@ func manyPaths(rnd *rand.Rand, n int) []string {
 		}
 	}
 	return paths
+}
+
+// What could not be noted leaves nothing that looks like damage.
+func TestFailedNoteLeavesNothing(t *testing.T) {
+	for _, step := range []string{"write", "sync"} {
+		dir, lost := t.TempDir(), int64(0)
+		l := openTestLedger(t, dir, &lost)
+		check(t, l.add([]record{testRecord("a.pdf", 1)}, true))
+		l.disk.fault = func(at, name string) error {
+			if at == step && name == recentName {
+				return &os.PathError{Op: at, Path: name, Err: syscall.ENOSPC}
+			}
+			return nil
+		}
+		if err := l.add([]record{testRecord("b.pdf", 1), testRecord("c.pdf", 1)}, true); !isFull(err) {
+			t.Errorf("%s: %v", step, err)
+		}
+		l.close()
+		openTestLedger(t, dir, &lost)
+		if got := inOrder(t, dir); lost > 0 || !slices.Equal(got, []string{"a.pdf"}) {
+			t.Errorf("%s: %d bytes lost, %q", step, lost, got)
+		}
+	}
 }
 
 // The ledger's order is that of a walk: name by name.
