@@ -209,6 +209,7 @@ func TestTuneUsage(t *testing.T) {
 		{[]string{"--largest-batch", "0"}, "at least 1"},
 		{[]string{"--max-p99", "0s"}, "above 0"},
 		{[]string{"--max-gpu-mem", "0"}, "above 0"},
+		{[]string{"--max-gpu-mem", "8"}, "metrics"},
 		{[]string{"--triton", "h:1,i:1"}, "one server"},
 		{[]string{"--triton", "h:1", "--write"}, "--model-repository"},
 		{[]string{filepath.Join(t.TempDir(), "none")}, "none"},

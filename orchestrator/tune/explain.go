@@ -104,11 +104,10 @@ func (r *Report) Explain() []string {
 	case VerdictNone:
 		say("The settings in use are over a limit (%s), and nothing that was tried is within it.", res.Start.Infeasible)
 	case VerdictKeep:
-		bar := max(res.Spread, worth)
 		if len(res.Finalists) == 0 {
 			say("Keep the settings in use: nothing that was tried did better.")
 		} else {
-			say("Keep the settings in use: nothing that was tried is better by more than noise. The windows of the settings in use differ by %s among themselves, and a change has to gain more than %.1f %%.", spread, 100*bar)
+			say("Keep the settings in use: nothing that was tried is better by more than noise. The windows of the settings in use differ by %s among themselves, and a change has to gain more than %.1f %%.", spread, 100*res.Needed)
 		}
 	case VerdictChange:
 		if r.Objective == Latency {
@@ -133,7 +132,7 @@ func (r *Report) Explain() []string {
 		}
 	}
 	if !res.Stable && r.Verdict() != VerdictNone {
-		say("The measurements did not become stable (three windows in a row within %.0f %%): something else was going on. Take the numbers with care, or run tune again on a quiet machine.", 100*stableWithin)
+		say("The measurements did not become stable (their last three windows within %.0f %%): something else was going on. Take the numbers with care, or run tune again on a quiet machine.", 100*stableWithin)
 	}
 	if res.Unfinished != "" {
 		say("There was no time for everything: the stage %q was cut short. A larger --budget looks further.", res.Unfinished)

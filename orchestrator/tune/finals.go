@@ -6,6 +6,8 @@ import (
 	"errors"
 	"math"
 	"slices"
+
+	"quire/orchestrator/internal/measure"
 )
 
 // finals measures the start and the best trials in turns (A B C, C B A, …), so
@@ -56,7 +58,7 @@ func (s *search) finalists() []*Trial {
 		}
 	}
 	list = slices.DeleteFunc(list, func(t *Trial) bool {
-		// What did worse than the start by more than noise has no chance.
+		// What did worse than the start has little chance to do better now.
 		return s.result.Start.Infeasible == "" && s.score(s.first(t)) < s.score(s.first(s.result.Start))
 	})
 	score := func(t *Trial) float64 { return s.score(s.first(t)) }
@@ -108,8 +110,9 @@ func (s *search) contender(groups map[*Trial][]float64) (best *Trial) {
 // choose makes the choice.
 func (s *search) choose(groups map[*Trial][]float64) {
 	start := s.result.Start
-	s.result.Spread = spread(groups[start])
-	gain, bar := func(t *Trial) float64 { return mean(groups[t])/mean(groups[start]) - 1 }, bar(groups)
+	bar := bar(groups)
+	s.result.Spread, s.result.Needed = spread(groups[start]), bar
+	gain := func(t *Trial) float64 { return mean(groups[t])/mean(groups[start]) - 1 }
 	var winners []*Trial
 	for _, t := range s.result.Finalists {
 		if t.Infeasible == "" && len(groups[t]) >= minRounds && (start.Infeasible != "" || gain(t) > bar) {
@@ -179,14 +182,10 @@ func spread(values []float64) float64 {
 	return slices.Max(values)/slices.Min(values) - 1
 }
 
-// stable tells whether three values in a row are within stableWithin.
+// stable tells whether the last three values are within stableWithin.
 func stable(values []float64) bool {
-	for i := 3; i <= len(values); i++ {
-		if spread(values[i-3:i]) <= stableWithin && slices.Min(values[i-3:i]) > 0 {
-			return true
-		}
-	}
-	return false
+	_, ok := measure.Stable(values)
+	return ok
 }
 
 func mean(values []float64) float64 {

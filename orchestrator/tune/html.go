@@ -13,11 +13,7 @@ import (
 // pictures of the curve, of the candidates and of the batches that the server
 // executed, and the table.
 func (r *Report) HTML(w io.Writer) error {
-	res := r.Result
-	rows := make([][]string, len(res.Trials))
-	for i, t := range res.Trials {
-		rows[i] = r.cells(t)
-	}
+	columns, rows := r.table()
 	return page.Execute(w, map[string]any{
 		"Report": r, "Explain": r.Explain(), "Columns": columns, "Rows": rows,
 		"Curve": r.curvePicture(), "Candidates": r.candidatesPicture(), "Executed": r.executedPicture(),
@@ -192,10 +188,7 @@ func (r *Report) candidatesPicture() template.HTML {
 func (r *Report) executedPicture() template.HTML {
 	res := r.Result
 	shares := func(t *Trial) map[int]float64 {
-		w, ok := meanWindow(t.Alone)
-		if !ok {
-			w, _ = meanWindow(t.Open)
-		}
+		w := shownWindow(t)
 		var all int64
 		for _, e := range w.Executed {
 			all += e.Count

@@ -3,6 +3,7 @@ package tune
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,35 @@ func TestReport(t *testing.T) {
 				t.Errorf("%v, verdict %s, limit %s, %d trials, text %q", err, j.Verdict, j.Limit.By, len(j.Trials), j.Text)
 			}
 		})
+	}
+}
+
+// TestGPUs: use and memory of the GPUs stand in table, page and JSON where the
+// server tells them, and are left out where it does not.
+func TestGPUs(t *testing.T) {
+	for _, tells := range []bool{false, true} {
+		w := Window{PagesPerSecond: 100, P50: time.Millisecond, P95: time.Millisecond, P99: time.Millisecond, Executed: []Executed{{4, 10}}, GPUUtilization: -1, GPUMemory: -1}
+		blind := w
+		if tells {
+			w.GPUUtilization, w.GPUMemory = 0.77, 2_000_000_000
+		}
+		start := &Trial{Settings: delivered, Alone: []Window{w, blind}}
+		r := &Report{Model: "layout", Result: &Result{Trials: []*Trial{start}, Start: start, Chosen: start}}
+		for name, write := range map[string]func(io.Writer) error{"text": r.Text, "page": r.HTML, "JSON": r.JSON} {
+			var out bytes.Buffer
+			if err := write(&out); err != nil {
+				t.Fatal(err)
+			}
+			want := []string{"77 %", "2000 MB"}
+			if name == "JSON" {
+				want = []string{"0.77", "2000000000"}
+			}
+			for _, text := range want {
+				if strings.Contains(out.String(), text) != tells {
+					t.Errorf("%s, tells %t:\n%s", name, tells, out.String())
+				}
+			}
+		}
 	}
 }
 

@@ -180,6 +180,20 @@ func TestLimits(t *testing.T) {
 		t.Errorf("from %q to %v", r.Start.Infeasible, r.Chosen.Settings)
 	}
 
+	// So it is with memory.
+	s = servers(0)["gpu"]
+	s.tells = true
+	r = searchOn(t, s, Config{Start: delivered, MaxGPUMemory: 20})
+	_, best = s.best(grid(20*time.Millisecond), func(x Settings) float64 {
+		if x.MaxBatch*x.Instances > 20 {
+			return 0
+		}
+		return s.exact(x, Load{Kind: Saturated}).PagesPerSecond
+	})
+	if got := s.exact(r.Chosen.Settings, Load{Kind: Saturated}).PagesPerSecond; r.Chosen.Settings.MaxBatch*r.Chosen.Settings.Instances > 20 || got < 0.95*best {
+		t.Errorf("%v: %.1f pages/s within the limit of memory; best %.1f", r.Chosen.Settings, got, best)
+	}
+
 	r = searchOn(t, servers(0)["out of memory"], Config{Start: delivered})
 	var infeasible []Settings
 	for _, trial := range r.Trials {
@@ -204,6 +218,28 @@ func TestFieldsStay(t *testing.T) {
 		}
 		if r.Chosen == r.Start {
 			t.Errorf("without %s nothing was found", f)
+		}
+	}
+}
+
+// TestInstancesStay: where the config does not say the instances in one place,
+// they stay, also when nothing else may change.
+func TestInstancesStay(t *testing.T) {
+	for _, fields := range [][]Field{nil, {FieldInstances}} {
+		for _, exhaustive := range []bool{false, true} {
+			s := servers(0)["copies"]
+			r, err := Search(t.Context(), Config{Start: delivered, Fields: fields, Devices: -1, MaxBatch: 8, Exhaustive: exhaustive, Now: func() time.Time { return s.now }}, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, trial := range r.Trials {
+				if trial.Settings.Instances != delivered.Instances {
+					t.Errorf("%v", trial.Settings)
+				}
+			}
+			if (len(r.Trials) > 1) != (fields == nil) {
+				t.Errorf("fields %v: %d trials", fields, len(r.Trials))
+			}
 		}
 	}
 }
@@ -279,7 +315,7 @@ func TestExhaustive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := 6*len(sizes(testLargest)) + 1; len(r.Trials) != want || r.Unfinished != "" {
+	if want := 7*3*3 + 1; len(r.Trials) != want || r.Unfinished != "" {
 		t.Errorf("%d trials, want %d, unfinished %q", len(r.Trials), want, r.Unfinished)
 	}
 	rate := func(x Settings) float64 { return s.exact(x, Load{Kind: Saturated}).PagesPerSecond }

@@ -88,15 +88,17 @@ func (s *search) batchSizes(ctx context.Context) error {
 			return err
 		}
 	}
-	// Where all of them keep a page for too long, smaller ones, as small as the
-	// curve says.
+	// Where all of them are over a limit, smaller ones: as small as the curve
+	// says when they keep a page for too long.
 	for range 3 {
 		last := s.result.Trials[len(s.result.Trials)-1]
-		w := s.first(last)
-		if s.cfg.MaxP99 == 0 || w.P99 <= s.cfg.MaxP99 {
+		if last.Infeasible == "" {
 			break
 		}
-		n := curve.within(time.Duration(float64(curve.compute(last.Settings.MaxBatch)) * 0.9 * float64(s.cfg.MaxP99) / float64(w.P99)))
+		n := last.Settings.MaxBatch / 2
+		if w := s.first(last); s.cfg.MaxP99 > 0 && w.P99 > s.cfg.MaxP99 {
+			n = curve.within(time.Duration(float64(curve.compute(last.Settings.MaxBatch)) * 0.9 * float64(s.cfg.MaxP99) / float64(w.P99)))
+		}
 		if n == 0 {
 			break
 		}
@@ -151,6 +153,9 @@ func (c Curve) smallest(share float64) int {
 }
 
 func (s *search) instances(ctx context.Context) error {
+	if !s.may(FieldInstances) {
+		return nil
+	}
 	try := func(n int) error {
 		return s.try(ctx, func(t *Settings) {
 			t.Instances, t.InFlight = n, max(t.InFlight, n+1)
@@ -275,9 +280,8 @@ func (s *search) ages(ctx context.Context) error {
 			return err
 		}
 		if keepsUp := w.PagesPerSecond > 0.95*load.Rate; p99 == 0 || keepsUp && float64(w.P99) < 0.9*float64(p99) {
-			// The rate at the peak does not depend on the age.
-			if trial != was {
-				trial.Alone = was.Alone
+			if trial != was && len(trial.Alone) == 0 {
+				trial.like = was
 			}
 			s.best, p99 = trial, w.P99
 		}
@@ -289,8 +293,8 @@ func (s *search) ages(ctx context.Context) error {
 func (s *search) sweep(ctx context.Context) error {
 	s.stage = "sweep"
 	var grid []Settings
-	for _, n := range sizes(s.cfg.MaxBatch) {
-		for _, instances := range []int{s.cfg.Devices, 2 * s.cfg.Devices} {
+	for n := 1; n <= s.cfg.MaxBatch; n *= 2 {
+		for instances := max(1, s.cfg.Devices); instances <= s.cfg.MaxInstances; instances *= 2 {
 			for _, inFlight := range []int{instances, instances + 1, 2 * (instances + 1)} {
 				grid = append(grid, Settings{MaxBatch: n, Instances: instances, Batch: n, MaxAge: s.cfg.Start.MaxAge, InFlight: inFlight})
 			}
