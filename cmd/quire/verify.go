@@ -135,6 +135,10 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	}
 	defer served.close()
 	model, contract, in := served.model, served.model.Contract(), served.model.Input()
+	meta, err := served.client.ServerMetadata(ctx)
+	if err != nil {
+		return interruptedOr(ctx, serverError{err})
+	}
 	inBand, err := layout.Open(ctx, served.client, layout.Config{Transport: layout.TransportInBand, Log: log})
 	if err != nil {
 		return interruptedOr(ctx, serverError{err})
@@ -197,7 +201,7 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(ctx, err)
 	}
 	out := verified{
-		Schema: "quire-verify/1", Model: contract.Model, Version: contract.Version, Server: served.where,
+		Schema: "quire-verify/1", Model: contract.Model, Version: contract.Version, Server: served.where, ServerVersion: meta.GetVersion(),
 		SamplePages: len(cfg.paths) == 0, NoReference: unfit, Report: report,
 	}
 	if reference != nil {
@@ -220,6 +224,8 @@ type verified struct {
 	Model   string `json:"model"`
 	Version string `json:"version"`
 	Server  string `json:"server"`
+	// ServerVersion is Triton's.
+	ServerVersion string `json:"server_version"`
 	// SamplePages tells that the pages are those of the samples.
 	SamplePages bool `json:"sample_pages"`
 	// Pipeline gave the reference answers, with the network that has the SHA-256
@@ -236,7 +242,7 @@ func (v verified) print(w io.Writer) error {
 	if v.SamplePages {
 		what = "pages of the samples"
 	}
-	fmt.Fprintf(&b, "model %s version %s at %s; %d %s, %d documents\n", v.Model, v.Version, v.Server, v.Pages, what, v.Documents)
+	fmt.Fprintf(&b, "model %s version %s, Triton %s at %s; %d %s, %d documents\n", v.Model, v.Version, v.ServerVersion, v.Server, v.Pages, what, v.Documents)
 	if len(v.Batches) == 0 {
 		b.WriteString("batches were not compared: the batch is 1\n")
 	} else {
