@@ -134,8 +134,11 @@ func (r *Report) Explain() []string {
 	if !res.Stable && r.Verdict() != VerdictNone {
 		say("The measurements did not become stable (their last three windows within %.0f %%): something else was going on. Take the numbers with care, or run tune again on a quiet machine.", 100*stableWithin)
 	}
-	if res.Unfinished != "" {
+	switch {
+	case res.Unfinished != "" && res.OutOfTime:
 		say("There was no time for everything: the stage %q was cut short. A larger --budget looks further.", res.Unfinished)
+	case res.Unfinished != "":
+		say("The %d measurements were used up in the stage %q. To look further, run tune again with the settings written.", res.Measurements, res.Unfinished)
 	}
 	if r.Objective == Throughput {
 		say("%s", r.Limit().Text)

@@ -12,7 +12,7 @@ import (
 
 // finals measures the start and the best trials in turns (A B C, C B A, …), so
 // that what changes on the machine meanwhile meets all of them alike, and
-// chooses one that beats the start by more than the start differs from itself.
+// chooses one that beats the start by more than any of them differs from itself.
 // Where that is in doubt, the start and the best one have more turns.
 func (s *search) finals(ctx context.Context) error {
 	s.stage = "finals"
@@ -21,16 +21,16 @@ func (s *search) finals(ctx context.Context) error {
 	order := append([]*Trial{start}, s.result.Finalists...)
 	var taken []entry
 	for round := range rounds + moreRounds {
-		if round >= minRounds && (s.result.Measurements+len(order) > s.cfg.Measurements || s.inTime(len(order)) != nil) {
-			s.result.Unfinished = cmp.Or(s.result.Unfinished, s.stage)
-			break
-		}
 		if round >= rounds {
 			contender := s.contender(detrend(taken))
 			if contender == nil {
 				break
 			}
 			order = slices.DeleteFunc(order, func(t *Trial) bool { return t != start && t != contender })
+		}
+		if err := s.room(len(order)); round >= minRounds && err != nil {
+			s.cutShort(err)
+			break
 		}
 		for _, t := range order {
 			w, err := s.measure(ctx, t, s.deciding())
@@ -147,7 +147,7 @@ func (s *search) show(ctx context.Context) error {
 			if len(t.Alone) > 0 {
 				load = Load{Open, peakShare * t.Alone[0].PagesPerSecond}
 			}
-			if s.result.Measurements >= s.cfg.Measurements || s.inTime(1) != nil {
+			if s.room(1) != nil {
 				return nil
 			}
 			_, err := s.measure(ctx, t, load)

@@ -77,8 +77,10 @@ type svg struct {
 	most float64
 }
 
+// newSVG draws the scale, in round steps up to the least that most is within.
 func newSVG(most float64, format func(float64) string) *svg {
-	s := &svg{most: most}
+	s := &svg{most: scaleSteps * roundUp(most/scaleSteps)}
+	most = s.most
 	fmt.Fprintf(s, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" width="%g" height="%g" role="img">`, pictureWidth, pictureHeight, pictureWidth, pictureHeight)
 	for i := range scaleSteps + 1 {
 		value := most * float64(i) / scaleSteps
@@ -87,6 +89,17 @@ func newSVG(most float64, format func(float64) string) *svg {
 			scaleLeft, y, pictureWidth-10, y, scaleLeft-6, y+4, template.HTMLEscapeString(format(value)))
 	}
 	return s
+}
+
+// roundUp is the next number with one digit that matters, or a half behind it.
+func roundUp(x float64) float64 {
+	power := math.Pow(10, math.Floor(math.Log10(x)))
+	for _, round := range []float64{1, 1.5, 2, 2.5, 3, 4, 5, 6, 8} {
+		if x <= round*power*(1+1e-9) {
+			return round * power
+		}
+	}
+	return 10 * power
 }
 
 func (s *svg) y(value float64) float64 { return 10 + plotHeight*(1-value/s.most) }

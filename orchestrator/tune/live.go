@@ -178,10 +178,14 @@ func (c *curveTaker) take(ctx context.Context, sizes []int, want func(int) bool)
 	return nil
 }
 
+// pointReadings is how often a batch size is measured. The fastest counts: what
+// makes an execution slower now and then says nothing about the size.
+const pointReadings = 3
+
 // point measures one batch size: each request is one execution.
 func (l *Live) point(ctx context.Context, n int) (Point, error) {
 	var p Point
-	window := max(l.cfg.Window/20, 50*time.Millisecond)
+	window := max(l.cfg.Window/20, 50*time.Millisecond) / pointReadings
 	err := l.usable(ctx, func() error {
 		p = Point{}
 		serving, err := measure.NewServing(ctx, measure.ServerConfig{
@@ -195,21 +199,24 @@ func (l *Live) point(ctx context.Context, n int) (Point, error) {
 		if first, err := serving.Ask(ctx, n, 1, 0); err != nil || first.Failed > 0 {
 			return l.failed(ctx, first.Err, err)
 		}
-		before, err := l.counters(ctx)
-		if err != nil {
-			return err
-		}
-		a, err := serving.Ask(ctx, n, 1, window)
-		if err != nil || a.Failed > 0 {
-			return l.failed(ctx, a.Err, err)
-		}
-		delta, err := l.counted(ctx, before, a.Requests)
-		if err != nil {
-			return err
-		}
-		for _, b := range delta.Batches {
-			if int(b.Size) == n {
-				p = Point{Size: n, Compute: b.ComputeInput.Mean() + b.ComputeInfer.Mean() + b.ComputeOutput.Mean()}
+		for range pointReadings {
+			before, err := l.counters(ctx)
+			if err != nil {
+				return err
+			}
+			a, err := serving.Ask(ctx, n, 1, window)
+			if err != nil || a.Failed > 0 {
+				return l.failed(ctx, a.Err, err)
+			}
+			delta, err := l.counted(ctx, before, a.Requests)
+			if err != nil {
+				return err
+			}
+			for _, b := range delta.Batches {
+				took := b.ComputeInput.Mean() + b.ComputeInfer.Mean() + b.ComputeOutput.Mean()
+				if int(b.Size) == n && took > 0 && (p.Compute == 0 || took < p.Compute) {
+					p = Point{Size: n, Compute: took}
+				}
 			}
 		}
 		if p.Compute <= 0 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,11 @@ func TestNumber(t *testing.T) {
 	for x, want := range map[float64]string{0: "0", 0.123: "0.12", 9.994: "9.99", 9.996: "10.0", 99.94: "99.9", 99.96: "100", 1234.5: "1234"} {
 		if got := number(x); got != want {
 			t.Errorf("%v: %s, want %s", x, got, want)
+		}
+	}
+	for x, want := range map[float64]float64{0.25: 0.25, 192.5: 200, 278: 300, 1: 1, 0.0011: 0.0015, 81: 100} {
+		if got := roundUp(x); math.Abs(got-want) > 1e-9*want {
+			t.Errorf("%v up: %v, want %v", x, got, want)
 		}
 	}
 	if got := bars([]float64{0, 1, 4, 8}); got != "▁▂▅█" {

@@ -191,8 +191,11 @@ type Result struct {
 	Curve Curve
 	// Measurements is how many were made.
 	Measurements int
-	// Unfinished says what was left out for want of time; empty: nothing.
+	// Unfinished is the stage that was cut short for want of measurements, or
+	// of time; empty: none was.
 	Unfinished string
+	// OutOfTime tells that it was for want of time.
+	OutOfTime bool
 }
 
 // Search looks for better settings than the start. It ends with what it has when
@@ -217,8 +220,11 @@ type search struct {
 	measuring time.Duration // what they took
 }
 
-// errTime ends a stage for want of time or of measurements.
-var errTime = errors.New("no time left")
+// These end a stage.
+var (
+	errTime  = errors.New("no time left")
+	errSpent = errors.New("no measurements left")
+)
 
 func (s *search) run(ctx context.Context) error {
 	s.stage = "start"
@@ -231,13 +237,22 @@ func (s *search) run(ctx context.Context) error {
 	if s.cfg.Exhaustive {
 		explore = s.sweep
 	}
-	err := explore(ctx)
-	if errors.Is(err, errTime) {
-		s.result.Unfinished = s.stage
-	} else if err != nil {
+	if err := explore(ctx); err != nil && !s.cutShort(err) {
 		return err
 	}
 	return s.finals(ctx)
+}
+
+// cutShort notes that the stage ends for want of something, if that is what err
+// says.
+func (s *search) cutShort(err error) bool {
+	if !errors.Is(err, errTime) && !errors.Is(err, errSpent) {
+		return false
+	}
+	if s.result.Unfinished == "" {
+		s.result.Unfinished, s.result.OutOfTime = s.stage, errors.Is(err, errTime)
+	}
+	return true
 }
 
 // begin measures the start.
@@ -392,14 +407,6 @@ func (s *search) trial(t Settings) *Trial {
 	return s.known[t]
 }
 
-// more is measure, if there is time.
-func (s *search) more(ctx context.Context, t *Trial, load Load) (Window, error) {
-	if err := s.another(1); err != nil {
-		return Window{}, err
-	}
-	return s.measure(ctx, t, load)
-}
-
 // measure takes one window and keeps it.
 func (s *search) measure(ctx context.Context, t *Trial, load Load) (Window, error) {
 	s.result.Measurements++
@@ -433,14 +440,22 @@ func (s *search) over(w Window) string {
 	return ""
 }
 
-// another is errTime when n more measurements would leave too little for the
+// another is an error when n more measurements would leave too little for the
 // finals.
 func (s *search) another(n int) error {
 	reserve := (finalists+1)*rounds + 2*moreRounds + 2
 	if s.result.Measurements+n+reserve > s.cfg.Measurements {
-		return errTime
+		return errSpent
 	}
 	return s.inTime(n + (finalists+1)*minRounds + 1)
+}
+
+// room is an error when there is none for n more measurements.
+func (s *search) room(n int) error {
+	if s.result.Measurements+n > s.cfg.Measurements {
+		return errSpent
+	}
+	return s.inTime(n)
 }
 
 // inTime is errTime when n more measurements would go beyond the deadline, if

@@ -269,11 +269,14 @@ func (s *search) ages(ctx context.Context) error {
 	for _, age := range []time.Duration{was.Settings.MaxAge, 0} {
 		t := was.Settings
 		t.MaxAge = age
-		trial := s.trial(t)
-		if len(trial.Open) > 0 || trial.Infeasible != "" {
+		if known := s.known[t]; known != nil && (len(known.Open) > 0 || known.Infeasible != "") {
 			continue
 		}
-		w, err := s.more(ctx, trial, load)
+		if err := s.another(1); err != nil {
+			return err
+		}
+		trial := s.trial(t)
+		w, err := s.measure(ctx, trial, load)
 		if _, no := errors.AsType[*Infeasible](err); no {
 			continue
 		} else if err != nil {
