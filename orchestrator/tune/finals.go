@@ -48,8 +48,8 @@ func (s *search) finals(ctx context.Context) error {
 	return s.show(ctx)
 }
 
-// finalists are the best trial, and the simplest of those that came close to it,
-// or else the second best.
+// finalists are the best trial, and the simplest of those that came close to it
+// or are no limit to a run, or else the second best.
 func (s *search) finalists() []*Trial {
 	var list []*Trial
 	for _, t := range s.result.Trials {
@@ -71,9 +71,9 @@ func (s *search) finalists() []*Trial {
 	if len(list) <= finalists {
 		return list
 	}
-	rest := list[1:]
-	close := slices.DeleteFunc(slices.Clone(rest), func(t *Trial) bool {
-		return score(t) < score(list[0])*(1-worth) || simpler(t.Settings, list[0].Settings) >= 0
+	least := min(score(list[0])*(1-worth), s.enough())
+	close := slices.DeleteFunc(slices.Clone(list[1:]), func(t *Trial) bool {
+		return score(t) < least || simpler(t.Settings, list[0].Settings) >= 0
 	})
 	if len(close) > 0 {
 		return []*Trial{list[0], slices.MinFunc(close, func(a, b *Trial) int { return simpler(a.Settings, b.Settings) })}
@@ -124,13 +124,15 @@ func (s *search) choose(groups map[*Trial][]float64) {
 		chosen := winners[0]
 		for _, t := range winners[1:] {
 			// Of two that do equally well with rendering, the one that the
-			// server does better with; of two that do equally well in all, the
-			// simpler.
-			if mean(groups[chosen])/mean(groups[t])-1 > bar {
+			// server does better with, as far as a run can have it; of two that
+			// do equally well in all, the simpler.
+			behind := mean(groups[chosen])/mean(groups[t]) - 1
+			if behind > bar {
 				continue
 			}
-			a, b := s.score(s.first(t)), s.score(s.first(chosen))
-			if a > b*(1+worth) || a > b*(1-worth) && simpler(t.Settings, chosen.Settings) < 0 {
+			enough := s.enough()
+			a, b := min(s.score(s.first(t)), enough), min(s.score(s.first(chosen)), enough)
+			if a > b*(1+worth) || a > b*(1-worth) && behind <= stableWithin && simpler(t.Settings, chosen.Settings) < 0 {
 				chosen = t
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -103,6 +104,9 @@ const (
 	// renderingShare is the part of the rate of drawing alone from which on
 	// drawing is the limit.
 	renderingShare = 0.95
+	// ahead is how many times the rate of drawing alone the server does alone
+	// when it is no limit: what it could do beyond that no run would have.
+	ahead = 1.5
 	// rounds are how often each finalist is measured, minRounds how often at
 	// least when there is no time, and moreRounds how often the start and the
 	// best finalist are measured once more when three windows leave a doubt.
@@ -320,6 +324,14 @@ func (s *search) deciding() Load {
 		return Load{Kind: Pipeline}
 	}
 	return Load{Kind: Saturated}
+}
+
+// enough is the rate of the server alone from which on it is no limit to a run.
+func (s *search) enough() float64 {
+	if s.deciding().Kind != Pipeline || s.cfg.Exhaustive || s.result.Rendering <= 0 {
+		return math.Inf(1)
+	}
+	return ahead * s.result.Rendering
 }
 
 func (s *search) may(f Field) bool {

@@ -133,6 +133,19 @@ func TestNothingToGain(t *testing.T) {
 	}
 }
 
+// TestEnough: where drawing is the limit, the choice is the smallest that keeps
+// up with it, and not what the server would do best with.
+func TestEnough(t *testing.T) {
+	for seed := range uint64(10) {
+		s := servers(seed)["drawing is the limit later"]
+		r := searchOn(t, s, Config{Start: badByHand})
+		chosen := r.Chosen.Settings
+		if alone := s.exact(chosen, Load{Kind: Saturated}).PagesPerSecond; chosen.MaxBatch*chosen.Instances > 12 || alone < 1.2*s.drawing {
+			t.Errorf("seed %d: %v, the server alone %.0f pages/s, drawing %.0f", seed, chosen, alone, s.drawing)
+		}
+	}
+}
+
 // TestLatency: the 99th percentile comes down to within 15 % of the lowest.
 func TestLatency(t *testing.T) {
 	// At this rate larger batches than some never fill.

@@ -69,7 +69,7 @@ func (s *search) batchSizes(ctx context.Context) error {
 	}
 	if s.cfg.Objective == Latency {
 		// Larger batches would not fill: the load is below the peak.
-		n := curve.smallest(kneeShares[len(kneeShares)-1])
+		n := curve.smallest(kneeShares[len(kneeShares)-1] * curve.best())
 		for _, age := range []time.Duration{0, shortAge} {
 			if err := s.tryBatch(ctx, n, func(t *Settings) { t.MaxAge = age }); err != nil {
 				return err
@@ -78,11 +78,15 @@ func (s *search) batchSizes(ctx context.Context) error {
 		return nil
 	}
 	var try []int
-	for _, share := range kneeShares {
-		if n := curve.smallest(share); n > 0 && !slices.Contains(try, n) {
+	add := func(n int) {
+		if n > 0 && !slices.Contains(try, n) {
 			try = append(try, n)
 		}
 	}
+	for _, share := range kneeShares {
+		add(curve.smallest(share * curve.best()))
+	}
+	add(curve.smallest(s.enough()))
 	for _, n := range try {
 		if err := s.tryBatch(ctx, n, func(*Settings) {}); err != nil {
 			return err
@@ -137,15 +141,18 @@ func (c Curve) within(most time.Duration) int {
 	return 0
 }
 
-// smallest is the smallest batch that computes at least a share of the best
-// rate; 0 when nothing was measured.
-func (c Curve) smallest(share float64) int {
-	best := 0.0
+// best is the best rate; 0 when nothing was measured.
+func (c Curve) best() (best float64) {
 	for _, p := range c.Points {
 		best = max(best, p.rate())
 	}
+	return best
+}
+
+// smallest is the smallest batch that computes at a rate; 0 when there is none.
+func (c Curve) smallest(rate float64) int {
 	for _, p := range c.Points {
-		if p.rate() >= share*best {
+		if p.rate() >= rate {
 			return p.Size
 		}
 	}
