@@ -25,7 +25,7 @@ func TestReport(t *testing.T) {
 		{"gpu", Config{Start: badByHand}, false, VerdictChange, LimitServer, []string{"Change the settings: ", " times as many", "max_batch_size 1 → 64: a page computes in 0.89 ms in a batch of 64, and in 6.80 ms in one of 1.", "max_queue_delay_microseconds 200000 → 0", "The server is the limit"}},
 		{"drawing is the limit later", Config{Start: badByHand}, false, VerdictChange, LimitRendering, []string{"with rendering", "The server alone does", "Rendering is the limit", "No batch setting will help further"}},
 		{"drawing is slow", Config{Start: delivered}, false, VerdictRendering, LimitRendering, []string{"Rendering is the limit, so no batch setting will help, and none was tried.", "--server-only"}},
-		{"cpu", Config{Start: small}, true, VerdictKeep, LimitServer, []string{"Keep the settings in use"}},
+		{"cpu", Config{Start: small}, true, VerdictKeep, LimitServer, []string{"Keep the settings in use", "No batch setting that was tried does more."}},
 		{"gpu", Config{Start: delivered, MaxP99: time.Millisecond}, false, VerdictNone, LimitServer, []string{"over a limit", "nothing that was tried is within it"}},
 		{"gpu", Config{Start: badByHand, Objective: Latency}, false, VerdictChange, LimitServer, []string{"the 99th percentile falls from"}},
 	} {
