@@ -17,7 +17,7 @@ import (
 const (
 	// syncEvery is the least time between two flushes: what comes in between
 	// is flushed together. A power cut takes the pages of that time, at most.
-	syncEvery = 200 * time.Millisecond
+	syncEvery = time.Second
 	// syncDocuments is how many documents that have ended are flushed together
 	// at most, and without waiting for the time.
 	syncDocuments = 64

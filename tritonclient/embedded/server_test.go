@@ -346,3 +346,15 @@ func TestStartReason(t *testing.T) {
 		}
 	}
 }
+
+func TestTunables(t *testing.T) {
+	for user, want := range map[string]string{
+		"":                        "glibc.malloc.hugetlb=1",
+		"glibc.malloc.hugetlb=0":  "glibc.malloc.hugetlb=1:glibc.malloc.hugetlb=0",
+		"glibc.malloc.tcache_max": "glibc.malloc.hugetlb=1:glibc.malloc.tcache_max",
+	} {
+		if got := tunables(user); got != want {
+			t.Errorf("tunables(%q) = %q, want %q", user, got, want)
+		}
+	}
+}

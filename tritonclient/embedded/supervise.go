@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,6 +103,7 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, done func() in
 // on, a model's process: then it answers true.
 func (s *Server) waitEnd(ctx context.Context) (lost bool) {
 	run := s.current()
+	watch := stubs{server: run.process.Pid()}
 	poll := time.NewTicker(stubPoll)
 	defer poll.Stop()
 	for had, missed := false, false; ; {
@@ -115,7 +117,7 @@ func (s *Server) waitEnd(ctx context.Context) (lost bool) {
 		// Triton waits for the processes that it ends itself, as when a model
 		// is reloaded; one that died remains as a zombie. Twice, since a server
 		// that was killed takes its own with it.
-		alive, dead := stubs(run.process.Pid())
+		alive, dead := watch.count()
 		had = had || alive > 0
 		amiss := dead > 0 || had && alive == 0
 		if amiss && missed {
@@ -129,27 +131,63 @@ func (s *Server) waitEnd(ctx context.Context) (lost bool) {
 // bytes of triton_python_backend_stub.
 const stubName = "(triton_python_b)"
 
-// stubs counts the Python models' processes of a server, those that live and
-// those that have died without the server noticing.
-func stubs(server int) (alive, dead int) {
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", server))
+// stubs are the Python models' processes of a server.
+type stubs struct {
+	server int
+	known  []string // process IDs of those that lived when they were looked for
+	looks  int
+}
+
+// stubSearch is how often stubs are looked for while all that are known live:
+// once in so many counts. A search goes through all of the server's threads,
+// which would cost more processor time than all else that waits.
+const stubSearch = 10
+
+// count counts the stubs that live and those that have died without the server
+// noticing.
+func (s *stubs) count() (alive, dead int) {
+	s.looks++
+	if len(s.known) > 0 && s.looks%stubSearch != 0 &&
+		!slices.ContainsFunc(s.known, func(pid string) bool { return lookAt(pid) != stubLives }) {
+		return len(s.known), 0
+	}
+	s.known = s.known[:0]
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.server))
 	for _, list := range lists {
 		children, err := os.ReadFile(list)
 		if err != nil {
 			continue // a thread that has ended
 		}
 		for pid := range strings.FieldsSeq(string(children)) {
-			// PID (NAME) STATE … (proc(5))
-			stat, err := os.ReadFile("/proc/" + pid + "/stat")
-			_, state, is := strings.Cut(string(stat), stubName+" ")
-			switch {
-			case err != nil || !is:
-			case strings.HasPrefix(state, "Z"):
+			switch lookAt(pid) {
+			case stubLives:
+				s.known = append(s.known, pid)
+			case stubDied:
 				dead++
-			default:
-				alive++
 			}
 		}
 	}
-	return alive, dead
+	return len(s.known), dead
+}
+
+// stubState is what has become of a stub.
+type stubState int
+
+const (
+	stubGone stubState = iota // or the process is no stub
+	stubLives
+	stubDied // and the server has not noticed
+)
+
+func lookAt(pid string) stubState {
+	// PID (NAME) STATE … (proc(5))
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	_, rest, is := strings.Cut(string(stat), stubName+" ")
+	switch {
+	case err != nil || !is:
+		return stubGone
+	case strings.HasPrefix(rest, "Z"):
+		return stubDied
+	}
+	return stubLives
 }
