@@ -58,8 +58,8 @@ func (s *search) finalists() []*Trial {
 		}
 	}
 	list = slices.DeleteFunc(list, func(t *Trial) bool {
-		// What did worse than the start has little chance to do better now.
-		return s.result.Start.Infeasible == "" && s.score(s.first(t)) < s.score(s.first(s.result.Start))
+		// One window tells little on a machine whose speed changes, but that.
+		return s.result.Start.Infeasible == "" && s.score(s.first(t)) < chance*s.score(s.first(s.result.Start))
 	})
 	score := func(t *Trial) float64 { return s.score(s.first(t)) }
 	slices.SortStableFunc(list, func(a, b *Trial) int {

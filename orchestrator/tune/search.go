@@ -107,6 +107,9 @@ const (
 	// ahead is how many times the rate of drawing alone the server does alone
 	// when it is no limit: what it could do beyond that no run would have.
 	ahead = 1.5
+	// chance is the part of the start's rate below which, in a single window, a
+	// trial is not worth being measured again.
+	chance = 0.8
 	// rounds are how often each finalist is measured, minRounds how often at
 	// least when there is no time, and moreRounds how often the start and the
 	// best finalist are measured once more when three windows leave a doubt.
