@@ -105,7 +105,6 @@ func (f *fleet) end() {
 	if f.outage.timer != nil {
 		f.outage.timer.Stop()
 	}
-	f.waited += time.Since(f.outage.since)
 	f.outage = nil
 }
 
