@@ -101,10 +101,10 @@ func (f *fleet) giveUp(err error) {
 
 // end ends an outage; mu is held.
 func (f *fleet) end() {
+	f.waited += time.Since(f.outage.since)
 	if f.outage.timer != nil {
 		f.outage.timer.Stop()
 	}
-	f.waited += time.Since(f.outage.since)
 	f.outage = nil
 }
 

@@ -62,12 +62,12 @@ type Stats struct {
 	// "idle", "close". Sizes[n] counts those of n pages.
 	Sealed map[string]int64
 	Sizes  []int64
+	// Endpoints are the servers, in the order in which they came.
+	Endpoints []EndpointStats
 	// Failed counts the requests that were not answered by what was done about
 	// it, the words of Action. Of "bisect", "refresh", "retry", "shrink" and
 	// "wait" each is a request that was sent again, or in parts.
 	Failed map[string]int64
-	// Endpoints are the servers, in the order in which they came.
-	Endpoints []EndpointStats
 	// Pages counts all pages that ended.
 	Pages Counts
 	// Waiting says why everything waits for the server, since when; empty when
@@ -105,11 +105,11 @@ func (d *Detector) Stats() Stats {
 	for reason, n := range b.Sealed {
 		s.Sealed[batch.Reason(reason).String()] = n
 	}
+	s.Endpoints = d.fleet.stats()
 	for a := ActionShrink; a <= ActionStop; a++ {
 		s.Failed[a.String()] = d.failed[a].Load()
 	}
 	s.Waiting, s.WaitingSince, s.Waited = d.fleet.waits()
-	s.Endpoints = d.fleet.stats()
 	if stall := d.stalled.Load(); stall != nil {
 		s.Stall, s.StallSince = stall.reason, stall.since
 	}

@@ -25,11 +25,12 @@ type events struct {
 	err   error
 
 	tree     *sink.Tree
+	begun    time.Time              // when the program did
 	detector *orchestrator.Detector // from begin on
 }
 
-func newEvents(w io.Writer, tree *sink.Tree) *events {
-	return &events{out: bufio.NewWriter(w), start: time.Now(), tree: tree}
+func newEvents(w io.Writer, tree *sink.Tree, begun time.Time) *events {
+	return &events{out: bufio.NewWriter(w), start: time.Now(), tree: tree, begun: begun}
 }
 
 func (e *events) write(event any) error {
@@ -181,6 +182,9 @@ type summaryEvent struct {
 	Redone          map[orchestrator.Redone]int64 `json:"documents_redone"`
 	Vanished        int64                         `json:"vanished"`
 	Pruned          int64                         `json:"pruned"`
+	// FirstResult is how long it took from the program's start until the first
+	// result was on the disk; absent when this run wrote none.
+	FirstResult float64 `json:"first_result_seconds,omitempty"`
 	// Requests counts the requests that the server was sent by their number of
 	// pages.
 	Requests map[int]int64 `json:"requests"`
@@ -263,6 +267,9 @@ func (e *events) end(s orchestrator.Summary, v sink.Vanished, _ string, err erro
 	}
 	stats := e.detector.Stats()
 	ev.Servers = serversOf(stats)
+	if first := e.tree.Written().First; !first.IsZero() {
+		ev.FirstResult = first.Sub(e.begun).Seconds()
+	}
 	for size, n := range stats.Sizes {
 		if n > 0 {
 			ev.Requests[size] = n

@@ -84,6 +84,9 @@ func TestEventsAddUp(t *testing.T) {
 	if kinds[0] != "start" || kinds[len(kinds)-1] != "summary" {
 		t.Errorf("the stream is %v", kinds)
 	}
+	if summary.FirstResult <= 0 || summary.FirstResult > 600 {
+		t.Errorf("the first result after %v s", summary.FirstResult)
+	}
 	if documents != summary.Documents || pages != summary.Pages || summary.Inputs != int64(len(odd)) || summary.PagesTotal != pages.Done+pages.Failed || summary.ExitCode != code {
 		t.Errorf("events: %+v documents, %+v pages; summary: %+v", documents, pages, summary)
 	}

@@ -37,6 +37,8 @@ type watched struct {
 type text struct {
 	screen   *screen
 	out      io.Writer
+	tree     *sink.Tree
+	begun    time.Time              // when the program did
 	detector *orchestrator.Detector // from begin on
 	gone     []string               // the first of them
 }
@@ -69,6 +71,9 @@ func (t *text) end(s orchestrator.Summary, v sink.Vanished, output string, _ err
 	}
 	stats := t.detector.Stats()
 	if line := requestsLine(stats); line != "" {
+		if first := t.tree.Written().First; !first.IsZero() {
+			line += fmt.Sprintf("; the first result stood after %v", first.Sub(t.begun).Round(100*time.Millisecond))
+		}
 		t.screen.say(line)
 	}
 	if len(stats.Endpoints) > 1 {

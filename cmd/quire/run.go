@@ -52,6 +52,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
+	begun := time.Now()
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
 	log := newLogger(cfg.logLevel, screen)
@@ -130,9 +131,9 @@ func run(c *cli.Context, stop stops) (err error) {
 	served.supervise(ctx, g, func() int64 { return detector.Stats().Pages.Done }, cancel, log)
 	defer served.follow(ctx, detector)()
 
-	var report reporter = &text{screen: screen, out: c.App.Writer}
+	var report reporter = &text{screen: screen, out: c.App.Writer, tree: tree, begun: begun}
 	if cfg.json {
-		report = newEvents(c.App.Writer, tree)
+		report = newEvents(c.App.Writer, tree, begun)
 	}
 	if err := report.begin(detector, served, cfg.output); err != nil {
 		return err

@@ -24,9 +24,9 @@ func statsCommand(stop stops) *cli.Command {
 	return &cli.Command{
 		Name:  "stats",
 		Usage: "watch what servers do with the model",
-		Description: "Shows the pages a second, the sizes of the batches that were executed, where the\n" +
-			"time of a request goes and what waits, of one server or several, whoever sends\n" +
-			"the pages. Interrupt it to end; that is code 0.",
+		Description: "Shows the pages a second, how many requests were under way, the sizes of the\n" +
+			"batches that were executed, where the time of a request goes and what waits, of\n" +
+			"one server or several, whoever sends the pages. Interrupt it to end; that is code 0.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "watch the servers at `HOST:PORT` (gRPC ports), separated by commas; dns:///NAME:PORT is every address that the name has at the start (required)"},
 			&cli.StringFlag{Name: "metrics", EnvVars: []string{"QUIRE_METRICS"}, Usage: "read queues, CPU and GPUs from the metrics at `URL`, one for each server in the same order, separated by commas; usually http://HOST:8002/metrics", DefaultText: "none"},
@@ -207,7 +207,7 @@ func readingText(r monitor.Reading) string {
 		if r.Failed > 0 {
 			fmt.Fprintf(&b, ", %d failed", r.Failed)
 		}
-		fmt.Fprintf(&b, ", %.2f executing", r.Executing)
+		fmt.Fprintf(&b, ", %.1f under way, %.2f executing", r.UnderWay, r.Executing)
 	}
 	if r.Pending != nil {
 		fmt.Fprintf(&b, ", %d pending", *r.Pending)

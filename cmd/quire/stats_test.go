@@ -166,12 +166,12 @@ func TestStatsOnATerminal(t *testing.T) {
 func TestReadingText(t *testing.T) {
 	pending, cpu := 2, 0.93
 	r := monitor.Reading{
-		Endpoint: "a:8001", Since: monitor.SinceReading, Seconds: 2, Pages: 11, PagesPerSecond: 5.5, Requests: 3, Failed: 1, Executing: 0.987,
+		Endpoint: "a:8001", Since: monitor.SinceReading, Seconds: 2, Pages: 11, PagesPerSecond: 5.5, Requests: 3, Failed: 1, UnderWay: 1.96, Executing: 0.987,
 		Batches: []monitor.Executions{{Batch: 1, Count: 1}, {Batch: 4, Count: 2}}, MeanBatch: 11.0 / 3, Latency: 0.3104,
 		Shares:  monitor.Shares{Queue: 0.03, Input: 0.01, Infer: 0.95, Other: 0.01},
 		Pending: &pending, CPU: &cpu, GPUs: []monitor.GPU{{Utilization: 0.8, MemoryUsed: 2_500_000_000, MemoryTotal: 80_000_000_000, Power: 301.4}},
 	}
-	want := `a:8001: 5.5 pages/s, 1.5 requests/s, 1 failed, 0.99 executing, 2 pending
+	want := `a:8001: 5.5 pages/s, 1.5 requests/s, 1 failed, 2.0 under way, 0.99 executing, 2 pending
   batches of 3.7 pages on average: 1 of 1, 2 of 4
   a request takes 310.4ms: 3 % in the queue, 1 % input, 95 % model, 0 % output, 1 % other
   CPU 93 %; GPU 80 %, 2.5 GB of 80.0 GB, 301 W`

@@ -114,6 +114,8 @@ func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 		return cfg, fmt.Errorf("--max-p99 %v: it must be above 0", s.MaxP99)
 	case c.IsSet("max-gpu-mem") && s.MaxGPUMemory <= 0:
 		return cfg, fmt.Errorf("--max-gpu-mem %v: it must be above 0", c.Float64("max-gpu-mem"))
+	case s.MaxGPUMemory > 0 && cfg.server.triton == "" && cfg.metrics == "":
+		return cfg, errors.New("--max-gpu-mem needs the server's metrics, and the one that quire starts, on the CPU, has none: add --triton, or --metrics")
 	case cfg.write && cfg.server.triton != "" && cfg.server.repository == "":
 		return cfg, errors.New("--write needs --model-repository: the directory, as this machine sees it, that the server at --triton serves")
 	case !validLogLevel(cfg.logLevel):
@@ -178,6 +180,12 @@ func tuneRun(c *cli.Context, stop stops) (err error) {
 		cfg.server.repository, cfg.configName = s.repository, cmp.Or(cfg.configName, "cpu")
 	}
 	defer s.close()
+	if cfg.server.repository != "" {
+		// Better said now than after ten minutes.
+		if _, err := modelconfig.Open(cfg.server.repository, layout.DefaultModel, cfg.configName); err != nil {
+			return usageError{fmt.Errorf("the config to change: %w", err)}
+		}
+	}
 	s.supervise(ctx, g, nil, cancel, log)
 	defer s.endServer()
 
@@ -226,17 +234,14 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 	search.Rendering = !cfg.serverOnly
 	search.Deadline = began.Add(cfg.budget)
 	search.Progress = t.step
-	if search.Devices == 0 {
-		if len(search.Fields) == 0 {
-			search.Fields = tune.Fields()
-		}
-		search.Fields = slices.DeleteFunc(slices.Clone(search.Fields), func(f tune.Field) bool { return f == tune.FieldInstances })
-		search.Devices = 1
+	gpus, err := t.metrics(ctx)
+	if err != nil {
+		return nil, err
 	}
 	window := min(max(time.Duration(windowShare*float64(cfg.budget)/measurements), shortestWindow), longestWindow)
 	live := tune.NewLive(tune.LiveConfig{
 		Client: s.client, Server: t.server, Model: s.model, Sample: sample, Renderer: pool, Workers: cfg.workers,
-		Window: window, SharedMemoryPrefix: t.guard.ShmPrefix() + "tune-", Metrics: t.metrics(ctx), Log: t.log,
+		Window: window, SharedMemoryPrefix: t.guard.ShmPrefix() + "tune-", Metrics: gpus, Log: t.log,
 	})
 	defer func() { err = join(err, t.restore()) }()
 	result, err := tune.Search(ctx, search, live)
@@ -289,46 +294,45 @@ func (t *tuning) step(s tune.Step) {
 	t.screen.step(embedded.Progress{Text: text})
 }
 
-// metrics is how to look at the server's GPUs; nil when it tells of none.
-func (t *tuning) metrics(ctx context.Context) func(context.Context) (metrics.Metrics, error) {
-	url := t.cfg.metrics
+// metrics is how to look at the server's GPUs; nil when it tells of none, which
+// is an error when a limit depends on it.
+func (t *tuning) metrics(ctx context.Context) (func(context.Context) (metrics.Metrics, error), error) {
+	url, limited := t.cfg.metrics, t.cfg.search.MaxGPUMemory > 0
 	if url == "" && t.cfg.server.triton != "" {
 		if host, _, err := net.SplitHostPort(t.cfg.server.triton); err == nil {
 			url = "http://" + net.JoinHostPort(host, "8002") + "/metrics"
 		}
 	}
 	if url == "" {
-		return nil
+		return nil, nil // there is no limit then
 	}
 	m, err := metrics.Read(ctx, url)
 	if err == nil && len(m.GPUs) == 0 {
 		err = fmt.Errorf("%s: there is no GPU in it", url)
 	}
-	if err != nil {
-		if t.cfg.metrics != "" || t.cfg.search.MaxGPUMemory > 0 {
-			t.log.Warn("the use of the GPU is not known", "err", err)
-		}
-		return nil
+	switch {
+	case err == nil:
+		return func(ctx context.Context) (metrics.Metrics, error) { return metrics.Read(ctx, url) }, nil
+	case limited:
+		return nil, usageError{fmt.Errorf("--max-gpu-mem: nobody tells how much GPU memory is in use: %w; see --metrics", err)}
+	case t.cfg.metrics != "":
+		t.log.Warn("the use of the GPU is not known", "err", err)
 	}
-	return func(ctx context.Context) (metrics.Metrics, error) { return metrics.Read(ctx, url) }
+	return nil, nil
 }
 
-// tell prints the report, and writes or prints the change.
-func (t *tuning) tell(ctx context.Context, c *cli.Context, r *tune.Report) error {
+// tell prints the report, and writes or prints the change. A page that cannot be
+// written is no reason to keep the rest.
+func (t *tuning) tell(ctx context.Context, c *cli.Context, r *tune.Report) (err error) {
 	if t.cfg.html != "" {
-		f, err := os.Create(t.cfg.html)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(r.HTML(f), f.Close()); err != nil {
-			return err
-		}
+		defer func(failed error) { err = join(err, failed) }(writePage(t.cfg.html, r))
 	}
 	if t.cfg.json {
-		if err := r.JSON(c.App.Writer); err != nil {
-			return err
-		}
-	} else if err := r.Text(c.App.Writer); err != nil {
+		err = r.JSON(c.App.Writer)
+	} else {
+		err = r.Text(c.App.Writer)
+	}
+	if err != nil {
 		return err
 	}
 	if r.Verdict() != tune.VerdictChange {
@@ -364,11 +368,21 @@ func (t *tuning) tell(ctx context.Context, c *cli.Context, r *tune.Report) error
 		return nil
 	}
 	backup, err := file.Replace(edited)
-	if err != nil {
+	if errors.Is(err, modelconfig.ErrReadOnly) {
+		return fmt.Errorf("%w, and load the model then", err)
+	} else if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "\nwritten: %s; the old one is %s\n", file.Path(), backup)
 	return t.load(ctx, r.Result.Chosen.Settings)
+}
+
+func writePage(name string, r *tune.Report) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.HTML(f), f.Close())
 }
 
 // load has a server that goes on running take the file that was written.

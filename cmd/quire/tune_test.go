@@ -62,8 +62,8 @@ func servedConfig(t *testing.T, c *tritonclient.Client) *inferencepb.ModelConfig
 }
 
 // TestTune runs the program on a server that is not its own: interrupted and
-// killed, it leaves no trace, with the help of doctor; at its end the server
-// serves the file that it wrote.
+// killed, it leaves no trace, with the help of doctor or of the next one; at its
+// end the server serves what it did before, or the file that was written.
 func TestTune(t *testing.T) {
 	g, err := guard.Start(t.Context(), guard.Config{})
 	if err != nil {
@@ -134,6 +134,34 @@ func TestTune(t *testing.T) {
 		}
 		if code, stdout, _ := call(t, "doctor", "--triton", server.Addr()); code != exitDone || !strings.Contains(stdout, "had left the model on trial settings") {
 			t.Errorf("doctor: code %d,\n%s", code, stdout)
+		}
+		unchanged()
+	})
+	t.Run("killed, and another one where nothing can be written", func(t *testing.T) {
+		p := start(t, nil, args...)
+		p.until("measuring 3 ")
+		p.signal(syscall.SIGKILL)
+		p.wait()
+		if onTrial().Alive {
+			t.Error("it is dead, and the note does not say so")
+		}
+		if err := os.Chmod(config, 0o444); err != nil {
+			t.Fatal(err)
+		}
+		code, stdout, stderr := call(t, append(args, "--write")...)
+		if err := os.Chmod(config, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if code != exitFailed || !strings.Contains(stderr, "had left model layout on trial settings") || !strings.Contains(stderr, "make the change where the repository is kept") ||
+			!strings.Contains(stdout, "-max_batch_size: 1  # by hand") {
+			t.Errorf("code %d\n%s\n%s", code, stdout, stderr)
+		}
+		unchanged()
+	})
+	t.Run("another repository", func(t *testing.T) {
+		code, _, stderr := call(t, append(args, "--model-repository", t.TempDir())...)
+		if code != exitUsage || !strings.Contains(stderr, "the config to change") {
+			t.Errorf("code %d, %s", code, stderr)
 		}
 		unchanged()
 	})
@@ -209,6 +237,7 @@ func TestTuneUsage(t *testing.T) {
 		{[]string{"--largest-batch", "0"}, "at least 1"},
 		{[]string{"--max-p99", "0s"}, "above 0"},
 		{[]string{"--max-gpu-mem", "0"}, "above 0"},
+		{[]string{"--max-gpu-mem", "8"}, "metrics"},
 		{[]string{"--triton", "h:1,i:1"}, "one server"},
 		{[]string{"--triton", "h:1", "--write"}, "--model-repository"},
 		{[]string{filepath.Join(t.TempDir(), "none")}, "none"},

@@ -193,6 +193,10 @@ func verifyServer(
 	pages, ours []verify.Page, reference *verify.Reference,
 ) (*verified, error) {
 	model, contract, in := server.Model, server.Model.Contract(), server.Model.Input()
+	meta, err := server.Client.ServerMetadata(ctx)
+	if err != nil {
+		return nil, serverError{err}
+	}
 	inBand, err := layout.Open(ctx, server.Client, layout.Config{Transport: layout.TransportInBand, Log: log})
 	if err != nil {
 		return nil, err
@@ -230,7 +234,7 @@ func verifyServer(
 		return nil, err
 	}
 	out := &verified{
-		Schema: "quire-verify/1", Model: contract.Model, Version: contract.Version, Server: where,
+		Schema: "quire-verify/1", Model: contract.Model, Version: contract.Version, Server: where, ServerVersion: meta.GetVersion(),
 		SamplePages: len(cfg.paths) == 0, NoReference: unfit, Report: report,
 	}
 	if reference != nil {
@@ -245,6 +249,8 @@ type verified struct {
 	Model   string `json:"model"`
 	Version string `json:"version"`
 	Server  string `json:"server"`
+	// ServerVersion is Triton's.
+	ServerVersion string `json:"server_version"`
 	// SamplePages tells that the pages are those of the samples.
 	SamplePages bool `json:"sample_pages"`
 	// Pipeline gave the reference answers, with the network that has the SHA-256
@@ -261,7 +267,7 @@ func (v verified) print(w io.Writer) error {
 	if v.SamplePages {
 		what = "pages of the samples"
 	}
-	fmt.Fprintf(&b, "model %s version %s at %s; %d %s, %d documents\n", v.Model, v.Version, v.Server, v.Pages, what, v.Documents)
+	fmt.Fprintf(&b, "model %s version %s, Triton %s at %s; %d %s, %d documents\n", v.Model, v.Version, v.ServerVersion, v.Server, v.Pages, what, v.Documents)
 	if len(v.Batches) == 0 {
 		b.WriteString("batches were not compared: the batch is 1\n")
 	} else {

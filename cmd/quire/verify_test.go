@@ -27,7 +27,7 @@ func verifyJSON(t *testing.T, wantCode int, args ...string) (v verified) {
 // nothing, and are the reference pipeline's.
 func TestVerify(t *testing.T) {
 	v := verifyJSON(t, exitDone, "--model-repository", repository, "--pages", "6", "--batch", "3")
-	if !v.Within || !v.SamplePages || v.Pages != 6 || v.Documents < 2 || v.Batch != 3 || v.Model != "layout" || v.Version != "1" || v.Server == "" {
+	if !v.Within || !v.SamplePages || v.Pages != 6 || v.Documents < 2 || v.Batch != 3 || v.Model != "layout" || v.Version != "1" || v.Server == "" || v.ServerVersion == "" {
 		t.Errorf("%+v", v)
 	}
 	if len(v.Batches) != 4 {
@@ -79,7 +79,7 @@ func TestVerifyTellsWhatIsWrong(t *testing.T) {
 	}
 	code, stdout, _ := call(t, append([]string{"verify"}, args...)...)
 	for _, want := range []string{
-		"model layout version 1 at " + server.Addr(), "7 pages, 2 documents", "batches of 4, mixed", "BEYOND; worst is ", "identical",
+		"model layout version 1, Triton 2.51.0 at " + server.Addr(), "7 pages, 2 documents", "batches of 4, mixed", "BEYOND; worst is ", "identical",
 		"no reference for this model", "the same bytes", "answers differ by more than the tolerance: 0.5 pixels",
 	} {
 		if code != exitSomeFailed || !strings.Contains(stdout, want) {

@@ -47,6 +47,9 @@ type Reading struct {
 	// Shares what became of them.
 	Latency float64 `json:"latency_seconds"`
 	Shares  Shares  `json:"shares"`
+	// UnderWay is how many requests were at the server on average, all clients'
+	// together: as much of their windows as they use.
+	UnderWay float64 `json:"requests_under_way"`
 	// Executing is how many executions were under way on average; as many as
 	// the model has instances is all it can do.
 	Executing float64 `json:"executing"`
@@ -176,6 +179,7 @@ func (r *Reading) count(d tritonclient.ModelStatistics, interval time.Duration) 
 	if interval > 0 {
 		r.PagesPerSecond = float64(r.Pages) / r.Seconds
 		r.Executing = executing.Seconds() / r.Seconds
+		r.UnderWay = d.Success.Time.Seconds() / r.Seconds // Little's law
 	}
 	if executions > 0 {
 		r.MeanBatch = float64(r.Pages) / float64(executions)

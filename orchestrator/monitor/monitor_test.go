@@ -62,7 +62,7 @@ func TestReadings(t *testing.T) {
 		if r.Since != SinceReading || r.Seconds != 2 || r.Pages != 25 || r.PagesPerSecond != 12.5 || r.Requests != 10 || r.Failed != 2 {
 			t.Errorf("%+v", r)
 		}
-		if !slices.Equal(r.Batches, []Executions{{1, 1}, {4, 6}}) || !near(r.MeanBatch, 25.0/7) || !near(r.Executing, 1.5) || !near(r.Latency, 0.4) {
+		if !slices.Equal(r.Batches, []Executions{{1, 1}, {4, 6}}) || !near(r.MeanBatch, 25.0/7) || !near(r.Executing, 1.5) || !near(r.UnderWay, 2) || !near(r.Latency, 0.4) {
 			t.Errorf("%+v", r)
 		}
 		if h := r.Shares; !near(h.Queue, 0.25) || !near(h.Input, 0.05) || !near(h.Infer, 0.5) || !near(h.Output, 0.1) || !near(h.Other, 0.1) {

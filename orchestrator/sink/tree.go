@@ -83,6 +83,8 @@ type Tree struct {
 type Written struct {
 	// Documents is how many result files, Bytes their size.
 	Documents, Bytes int64
+	// First is when the first of them stood; zero when there is none.
+	First time.Time
 }
 
 var _ orchestrator.Sink = (*Tree)(nil)
@@ -381,7 +383,9 @@ func (t *Tree) Written() Written {
 func (t *Tree) wrote(bytes int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.written.Documents++
+	if t.written.Documents++; t.written.Documents == 1 {
+		t.written.First = time.Now()
+	}
 	t.written.Bytes += bytes
 }
 

@@ -4,12 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"quire/orchestrator"
 )
 
 func TestWritten(t *testing.T) {
-	dir := t.TempDir()
+	start, dir := time.Now(), t.TempDir()
 	tree := openTree(t, dir)
 	if w := tree.Written(); w != (Written{}) {
 		t.Errorf("%+v before anything was written", w)
@@ -24,7 +25,7 @@ func TestWritten(t *testing.T) {
 		check(t, err)
 		want += info.Size()
 	}
-	if w := tree.Written(); w.Documents != 2 || w.Bytes != want {
+	if w := tree.Written(); w.Documents != 2 || w.Bytes != want || w.First.Before(start) || w.First.After(time.Now()) {
 		t.Errorf("%+v; two results have %d bytes", w, want)
 	}
 }

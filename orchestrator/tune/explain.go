@@ -25,7 +25,8 @@ const (
 type Limit struct {
 	Kind LimitKind
 	// AtMost is how many times as many pages a second more tuning of batches
-	// could bring, if the server cost nothing; 0 when that is not known.
+	// could bring: up to what this machine draws, or the server alone was seen
+	// to do at best; 0 when that is not known.
 	AtMost float64
 	// Text says it in a sentence.
 	Text string
@@ -60,33 +61,54 @@ func (r *Report) Limit() Limit {
 		}
 		return LimitServer, text + "."
 	}
+	// What the server was seen to do at best, in whatever way.
+	seen := res.Curve.best()
+	for _, t := range res.Trials {
+		if t.Infeasible == "" {
+			seen = max(seen, rate(t.Alone))
+		}
+	}
 	switch {
 	case alone.PagesPerSecond <= 0:
 		return Limit{Kind: LimitUnknown, Text: "What limits was not measured."}
 	case !measured || drawing <= 0:
 		kind, text := server()
-		return Limit{Kind: kind, Text: text}
+		most, more := upTo(alone.PagesPerSecond, seen, math.Inf(1))
+		return Limit{kind, most, text + more}
 	case whole.PagesPerSecond >= limitedShare*drawing:
 		return Limit{LimitRendering, max(1, drawing/whole.PagesPerSecond), fmt.Sprintf(
 			"Rendering is the limit: this machine draws %s pages/s by itself and does %s with the server. No batch setting will help further; more processors for drawing (--workers, another machine) will.",
 			number(drawing), number(whole.PagesPerSecond))}
 	}
-	most := drawing / whole.PagesPerSecond
-	upTo := fmt.Sprintf(" More tuning can bring %s times as much at most, the %s pages/s that this machine draws by itself.", number(most), number(drawing))
+	most, more := upTo(whole.PagesPerSecond, seen, drawing)
 	// Two that take turns on the same processors.
 	both := 1 / (1/drawing + 1/alone.PagesPerSecond)
 	switch {
 	case whole.PagesPerSecond >= limitedShare*alone.PagesPerSecond:
 		kind, text := server()
-		return Limit{kind, most, text + upTo}
+		return Limit{kind, most, text + more}
 	case r.Local:
 		return Limit{LimitProcessors, most, fmt.Sprintf(
 			"Drawing (%s pages/s by itself) and the server (%s) share the processors of this machine, which would make %s if they took turns; together they do %s.%s",
-			number(drawing), number(alone.PagesPerSecond), number(both), number(whole.PagesPerSecond), upTo)}
+			number(drawing), number(alone.PagesPerSecond), number(both), number(whole.PagesPerSecond), more)}
 	}
 	return Limit{LimitUnknown, most, fmt.Sprintf(
 		"Neither drawing (%s pages/s by itself) nor the server (%s) is the limit of the %s that they do together.%s",
-		number(drawing), number(alone.PagesPerSecond), number(whole.PagesPerSecond), upTo)}
+		number(drawing), number(alone.PagesPerSecond), number(whole.PagesPerSecond), more)}
+}
+
+// upTo is how many times as much as now more tuning can bring, when the server
+// alone was seen to do so much at best and this machine draws so much, and a
+// sentence that says so.
+func upTo(now, seen, drawing float64) (times float64, text string) {
+	times = max(1, min(seen, drawing)/now)
+	switch {
+	case times <= 1+worth:
+		return times, " No batch setting that was tried does more."
+	case drawing <= seen:
+		return times, fmt.Sprintf(" More tuning of batches can bring %s times as much at most, the %s pages/s that this machine draws by itself.", number(times), number(drawing))
+	}
+	return times, fmt.Sprintf(" More tuning of batches can bring %s times as much at most, the %s pages/s that the server alone was seen to do at best.", number(times), number(seen))
 }
 
 // Explain says what came of it, a sentence or two in each string.
@@ -104,11 +126,10 @@ func (r *Report) Explain() []string {
 	case VerdictNone:
 		say("The settings in use are over a limit (%s), and nothing that was tried is within it.", res.Start.Infeasible)
 	case VerdictKeep:
-		bar := max(res.Spread, worth)
 		if len(res.Finalists) == 0 {
 			say("Keep the settings in use: nothing that was tried did better.")
 		} else {
-			say("Keep the settings in use: nothing that was tried is better by more than noise. The windows of the settings in use differ by %s among themselves, and a change has to gain more than %.1f %%.", spread, 100*bar)
+			say("Keep the settings in use: nothing that was tried is better by more than noise. The windows of the settings in use differ by %s among themselves, and a change has to gain more than %.1f %%.", spread, 100*res.Needed)
 		}
 	case VerdictChange:
 		if r.Objective == Latency {
@@ -133,10 +154,13 @@ func (r *Report) Explain() []string {
 		}
 	}
 	if !res.Stable && r.Verdict() != VerdictNone {
-		say("The measurements did not become stable (three windows in a row within %.0f %%): something else was going on. Take the numbers with care, or run tune again on a quiet machine.", 100*stableWithin)
+		say("The measurements did not become stable (their last three windows within %.0f %%): something else was going on. Take the numbers with care, or run tune again on a quiet machine.", 100*stableWithin)
 	}
-	if res.Unfinished != "" {
+	switch {
+	case res.Unfinished != "" && res.OutOfTime:
 		say("There was no time for everything: the stage %q was cut short. A larger --budget looks further.", res.Unfinished)
+	case res.Unfinished != "":
+		say("The %d measurements were used up in the stage %q. To look further, run tune again with the settings written.", res.Measurements, res.Unfinished)
 	}
 	if r.Objective == Throughput {
 		say("%s", r.Limit().Text)

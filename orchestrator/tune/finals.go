@@ -6,11 +6,13 @@ import (
 	"errors"
 	"math"
 	"slices"
+
+	"quire/orchestrator/internal/measure"
 )
 
 // finals measures the start and the best trials in turns (A B C, C B A, …), so
 // that what changes on the machine meanwhile meets all of them alike, and
-// chooses one that beats the start by more than the start differs from itself.
+// chooses one that beats the start by more than any of them differs from itself.
 // Where that is in doubt, the start and the best one have more turns.
 func (s *search) finals(ctx context.Context) error {
 	s.stage = "finals"
@@ -19,16 +21,16 @@ func (s *search) finals(ctx context.Context) error {
 	order := append([]*Trial{start}, s.result.Finalists...)
 	var taken []entry
 	for round := range rounds + moreRounds {
-		if round >= minRounds && (s.result.Measurements+len(order) > s.cfg.Measurements || s.inTime(len(order)) != nil) {
-			s.result.Unfinished = cmp.Or(s.result.Unfinished, s.stage)
-			break
-		}
 		if round >= rounds {
 			contender := s.contender(detrend(taken))
 			if contender == nil {
 				break
 			}
 			order = slices.DeleteFunc(order, func(t *Trial) bool { return t != start && t != contender })
+		}
+		if err := s.room(len(order)); round >= minRounds && err != nil {
+			s.cutShort(err)
+			break
 		}
 		for _, t := range order {
 			w, err := s.measure(ctx, t, s.deciding())
@@ -46,8 +48,8 @@ func (s *search) finals(ctx context.Context) error {
 	return s.show(ctx)
 }
 
-// finalists are the best trial, and the simplest of those that came close to it,
-// or else the second best.
+// finalists are the best trial, and the simplest of those that came close to it
+// or are no limit to a run, or else the second best.
 func (s *search) finalists() []*Trial {
 	var list []*Trial
 	for _, t := range s.result.Trials {
@@ -56,8 +58,8 @@ func (s *search) finalists() []*Trial {
 		}
 	}
 	list = slices.DeleteFunc(list, func(t *Trial) bool {
-		// What did worse than the start by more than noise has no chance.
-		return s.result.Start.Infeasible == "" && s.score(s.first(t)) < s.score(s.first(s.result.Start))
+		// One window tells little on a machine whose speed changes, but that.
+		return s.result.Start.Infeasible == "" && s.score(s.first(t)) < chance*s.score(s.first(s.result.Start))
 	})
 	score := func(t *Trial) float64 { return s.score(s.first(t)) }
 	slices.SortStableFunc(list, func(a, b *Trial) int {
@@ -69,9 +71,9 @@ func (s *search) finalists() []*Trial {
 	if len(list) <= finalists {
 		return list
 	}
-	rest := list[1:]
-	close := slices.DeleteFunc(slices.Clone(rest), func(t *Trial) bool {
-		return score(t) < score(list[0])*(1-worth) || simpler(t.Settings, list[0].Settings) >= 0
+	least := min(score(list[0])*(1-worth), s.enough())
+	close := slices.DeleteFunc(slices.Clone(list[1:]), func(t *Trial) bool {
+		return score(t) < least || simpler(t.Settings, list[0].Settings) >= 0
 	})
 	if len(close) > 0 {
 		return []*Trial{list[0], slices.MinFunc(close, func(a, b *Trial) int { return simpler(a.Settings, b.Settings) })}
@@ -108,8 +110,9 @@ func (s *search) contender(groups map[*Trial][]float64) (best *Trial) {
 // choose makes the choice.
 func (s *search) choose(groups map[*Trial][]float64) {
 	start := s.result.Start
-	s.result.Spread = spread(groups[start])
-	gain, bar := func(t *Trial) float64 { return mean(groups[t])/mean(groups[start]) - 1 }, bar(groups)
+	bar := bar(groups)
+	s.result.Spread, s.result.Needed = spread(groups[start]), bar
+	gain := func(t *Trial) float64 { return mean(groups[t])/mean(groups[start]) - 1 }
 	var winners []*Trial
 	for _, t := range s.result.Finalists {
 		if t.Infeasible == "" && len(groups[t]) >= minRounds && (start.Infeasible != "" || gain(t) > bar) {
@@ -121,13 +124,15 @@ func (s *search) choose(groups map[*Trial][]float64) {
 		chosen := winners[0]
 		for _, t := range winners[1:] {
 			// Of two that do equally well with rendering, the one that the
-			// server does better with; of two that do equally well in all, the
-			// simpler.
-			if mean(groups[chosen])/mean(groups[t])-1 > bar {
+			// server does better with, as far as a run can have it; of two that
+			// do equally well in all, the simpler.
+			behind := mean(groups[chosen])/mean(groups[t]) - 1
+			if behind > bar {
 				continue
 			}
-			a, b := s.score(s.first(t)), s.score(s.first(chosen))
-			if a > b*(1+worth) || a > b*(1-worth) && simpler(t.Settings, chosen.Settings) < 0 {
+			enough := s.enough()
+			a, b := min(s.score(s.first(t)), enough), min(s.score(s.first(chosen)), enough)
+			if a > b*(1+worth) || a > b*(1-worth) && behind <= stableWithin && simpler(t.Settings, chosen.Settings) < 0 {
 				chosen = t
 			}
 		}
@@ -144,7 +149,7 @@ func (s *search) show(ctx context.Context) error {
 			if len(t.Alone) > 0 {
 				load = Load{Open, peakShare * t.Alone[0].PagesPerSecond}
 			}
-			if s.result.Measurements >= s.cfg.Measurements || s.inTime(1) != nil {
+			if s.room(1) != nil {
 				return nil
 			}
 			_, err := s.measure(ctx, t, load)
@@ -179,14 +184,10 @@ func spread(values []float64) float64 {
 	return slices.Max(values)/slices.Min(values) - 1
 }
 
-// stable tells whether three values in a row are within stableWithin.
+// stable tells whether the last three values are within stableWithin.
 func stable(values []float64) bool {
-	for i := 3; i <= len(values); i++ {
-		if spread(values[i-3:i]) <= stableWithin && slices.Min(values[i-3:i]) > 0 {
-			return true
-		}
-	}
-	return false
+	_, ok := measure.Stable(values)
+	return ok
 }
 
 func mean(values []float64) float64 {

@@ -6,21 +6,19 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"quire/orchestrator/internal/measure"
 )
 
 // heat is what slows a machine down without anybody's doing.
 type heat struct {
-	at        time.Time
 	throttled int64 // how often cores were slowed down to cool
 	machine   measure.Machine
 }
 
 // readHeat reads it for this machine. What cannot be read stays 0.
 func readHeat() heat {
-	h := heat{at: time.Now()}
+	var h heat
 	h.machine, _ = measure.ReadMachine()
 	files, _ := filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count")
 	for _, name := range files {

@@ -13,11 +13,7 @@ import (
 // pictures of the curve, of the candidates and of the batches that the server
 // executed, and the table.
 func (r *Report) HTML(w io.Writer) error {
-	res := r.Result
-	rows := make([][]string, len(res.Trials))
-	for i, t := range res.Trials {
-		rows[i] = r.cells(t)
-	}
+	columns, rows := r.table()
 	return page.Execute(w, map[string]any{
 		"Report": r, "Explain": r.Explain(), "Columns": columns, "Rows": rows,
 		"Curve": r.curvePicture(), "Candidates": r.candidatesPicture(), "Executed": r.executedPicture(),
@@ -81,8 +77,10 @@ type svg struct {
 	most float64
 }
 
+// newSVG draws the scale, in round steps up to the least that most is within.
 func newSVG(most float64, format func(float64) string) *svg {
-	s := &svg{most: most}
+	s := &svg{most: scaleSteps * roundUp(most/scaleSteps)}
+	most = s.most
 	fmt.Fprintf(s, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" width="%g" height="%g" role="img">`, pictureWidth, pictureHeight, pictureWidth, pictureHeight)
 	for i := range scaleSteps + 1 {
 		value := most * float64(i) / scaleSteps
@@ -91,6 +89,17 @@ func newSVG(most float64, format func(float64) string) *svg {
 			scaleLeft, y, pictureWidth-10, y, scaleLeft-6, y+4, template.HTMLEscapeString(format(value)))
 	}
 	return s
+}
+
+// roundUp is the next number with one digit that matters, or a half behind it.
+func roundUp(x float64) float64 {
+	power := math.Pow(10, math.Floor(math.Log10(x)))
+	for _, round := range []float64{1, 1.5, 2, 2.5, 3, 4, 5, 6, 8} {
+		if x <= round*power*(1+1e-9) {
+			return round * power
+		}
+	}
+	return 10 * power
 }
 
 func (s *svg) y(value float64) float64 { return 10 + plotHeight*(1-value/s.most) }
@@ -192,10 +201,7 @@ func (r *Report) candidatesPicture() template.HTML {
 func (r *Report) executedPicture() template.HTML {
 	res := r.Result
 	shares := func(t *Trial) map[int]float64 {
-		w, ok := meanWindow(t.Alone)
-		if !ok {
-			w, _ = meanWindow(t.Open)
-		}
+		w := shownWindow(t)
 		var all int64
 		for _, e := range w.Executed {
 			all += e.Count

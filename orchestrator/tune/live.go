@@ -71,12 +71,24 @@ const (
 	warmShare = 0.2
 	// tries is how often a window is taken until one can be used.
 	tries = 4
-	// away is how long a server may be away.
-	away = time.Minute
+	// away is how long a server may be away, unready how long it may be there
+	// without the model, which is then loaded anew.
+	away, unready = time.Minute, 10 * time.Second
+	// crashes is how often the server, or the model, has to go away under the
+	// same settings until these are why.
+	crashes = 2
+	// countEvery is how often counters are read while they are not settled,
+	// countLate when it is too late for that.
+	countEvery, countLate = 5 * time.Millisecond, 2 * time.Second
 )
 
 // errUnusable is a window that says nothing about the settings.
-type errUnusable struct{ reason string }
+type errUnusable struct {
+	reason string
+	// away tells that the server, or the model, was not there. If it is so
+	// again, it is the settings.
+	away bool
+}
 
 func (e errUnusable) Error() string { return e.reason }
 
@@ -87,7 +99,7 @@ func (l *Live) Curve(ctx context.Context, sizes []int) (Curve, error) {
 	t.Batch, t.InFlight, t.Delay = 1, 1, 0
 	var curve Curve
 	for t.MaxBatch = largest; ; t.MaxBatch /= 2 {
-		err := l.serve(ctx, t)
+		err := l.usable(ctx, func() error { return l.serve(ctx, t) })
 		if err == nil {
 			break
 		}
@@ -166,10 +178,14 @@ func (c *curveTaker) take(ctx context.Context, sizes []int, want func(int) bool)
 	return nil
 }
 
+// pointReadings is how often a batch size is measured. The fastest counts: what
+// makes an execution slower now and then says nothing about the size.
+const pointReadings = 3
+
 // point measures one batch size: each request is one execution.
 func (l *Live) point(ctx context.Context, n int) (Point, error) {
 	var p Point
-	window := max(l.cfg.Window/20, 50*time.Millisecond)
+	window := max(l.cfg.Window/20, 50*time.Millisecond) / pointReadings
 	err := l.usable(ctx, func() error {
 		p = Point{}
 		serving, err := measure.NewServing(ctx, measure.ServerConfig{
@@ -183,25 +199,28 @@ func (l *Live) point(ctx context.Context, n int) (Point, error) {
 		if first, err := serving.Ask(ctx, n, 1, 0); err != nil || first.Failed > 0 {
 			return l.failed(ctx, first.Err, err)
 		}
-		before, err := l.settledStatistics(ctx, nil, 0)
-		if err != nil {
-			return err
-		}
-		a, err := serving.Ask(ctx, n, 1, window)
-		if err != nil || a.Failed > 0 {
-			return l.failed(ctx, a.Err, err)
-		}
-		delta, err := l.settledStatistics(ctx, &before, a.Requests)
-		if err != nil {
-			return err
-		}
-		for _, b := range delta.Batches {
-			if int(b.Size) == n {
-				p = Point{Size: n, Compute: b.ComputeInput.Mean() + b.ComputeInfer.Mean() + b.ComputeOutput.Mean()}
+		for range pointReadings {
+			before, err := l.counters(ctx)
+			if err != nil {
+				return err
+			}
+			a, err := serving.Ask(ctx, n, 1, window)
+			if err != nil || a.Failed > 0 {
+				return l.failed(ctx, a.Err, err)
+			}
+			delta, err := l.counted(ctx, before, a.Requests)
+			if err != nil {
+				return err
+			}
+			for _, b := range delta.Batches {
+				took := b.ComputeInput.Mean() + b.ComputeInfer.Mean() + b.ComputeOutput.Mean()
+				if int(b.Size) == n && took > 0 && (p.Compute == 0 || took < p.Compute) {
+					p = Point{Size: n, Compute: took}
+				}
 			}
 		}
 		if p.Compute <= 0 {
-			return errUnusable{fmt.Sprintf("the server counted no batch of %d", n)}
+			return errUnusable{reason: fmt.Sprintf("the server counted no batch of %d", n)}
 		}
 		return nil
 	})
@@ -258,6 +277,7 @@ func (l *Live) Rendering(ctx context.Context) (float64, error) {
 
 // usable takes a window again, as long as it says nothing about the settings.
 func (l *Live) usable(ctx context.Context, take func() error) error {
+	wentAway := 0
 	for try := 1; ; try++ {
 		err := take()
 		if ctx.Err() != nil {
@@ -271,7 +291,13 @@ func (l *Live) usable(ctx context.Context, take func() error) error {
 		// The server may have started anew.
 		l.cfg.Server.Forget()
 		l.warmed = nil
-		if try == tries {
+		if unusable.away {
+			wentAway++
+		}
+		switch {
+		case wentAway == crashes:
+			return &Infeasible{Reason: unusable.reason}
+		case try == tries:
 			return fmt.Errorf("%d windows in a row cannot be used, the last because %s: run tune when the server has nothing else to do", tries, unusable.reason)
 		}
 	}
@@ -289,23 +315,24 @@ func (l *Live) serve(ctx context.Context, t Settings) error {
 	return l.gone(ctx, err)
 }
 
-// gone tells what an error of a server that may have gone means: if it comes
-// back, it went because of what it was asked to do.
+// gone waits for a server, or a model, that may have gone, as err says. The
+// error is errUnusable if it is to be tried once more.
 func (l *Live) gone(ctx context.Context, err error) error {
 	kind := tritonclient.KindOf(err)
-	var me *orchestrator.ModelError
-	if kind != tritonclient.Unavailable && !(errors.As(err, &me) && me.Action == orchestrator.ActionWait) {
+	what, most := "the server went away", away
+	switch me := (*orchestrator.ModelError)(nil); {
+	case kind == tritonclient.ModelNotReady:
+		what, most = "the model was not ready", unready
+	case kind != tritonclient.Unavailable && !(errors.As(err, &me) && me.Action == orchestrator.ActionWait):
 		return err
 	}
-	l.log.Warn("the server is away", "err", err)
-	l.cfg.Server.Forget()
-	l.warmed = nil
-	wait, cancel := context.WithTimeout(ctx, away)
+	l.log.Warn(what, "err", err)
+	wait, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	if l.cfg.Model.WaitReady(wait) != nil {
+	if l.cfg.Model.WaitReady(wait) != nil && kind != tritonclient.ModelNotReady {
 		return err
 	}
-	return &Infeasible{Reason: "the server went away: " + messageOf(err)}
+	return errUnusable{reason: what + ": " + messageOf(err), away: true}
 }
 
 // failed says what a request that failed means.
@@ -319,7 +346,7 @@ func (l *Live) failed(ctx context.Context, said, err error) error {
 		case orchestrator.ActionWait:
 			return l.gone(ctx, said)
 		case orchestrator.ActionRefresh:
-			return errUnusable{"the model was not ready: " + messageOf(said)}
+			return errUnusable{reason: "the model was loaded otherwise: " + messageOf(said)}
 		}
 	}
 	return &Infeasible{Reason: messageOf(said)}
@@ -356,15 +383,15 @@ func (l *Live) warm(ctx context.Context, t Settings) error {
 
 // window takes one window and makes sure that it is about us alone.
 func (l *Live) window(ctx context.Context, t Settings, load Load) (Window, error) {
-	before, err := l.settledStatistics(ctx, nil, 0)
+	before, err := l.counters(ctx)
 	if err != nil {
-		return Window{}, l.gone(ctx, err)
+		return Window{}, err
 	}
 	heat := readHeat()
 	// What is thrown away shall be long enough for batches to have formed.
 	warm := time.Duration(warmShare * float64(l.cfg.Window))
 	var r *record
-	device := l.watchGPU(ctx, warm, func() {
+	device := watchGPU(ctx, l.cfg.Metrics, warm, func() {
 		switch load.Kind {
 		case Pipeline:
 			r, err = l.loader.runPipeline(ctx, t, l.cfg.Renderer, l.cfg.Sample.documents, l.cfg.Workers, warm, l.cfg.Window)
@@ -380,7 +407,7 @@ func (l *Live) window(ctx context.Context, t Settings, load Load) (Window, error
 	if r.failed > 0 {
 		return Window{}, l.failed(ctx, r.err, nil)
 	}
-	delta, err := l.settledStatistics(ctx, &before, r.requests)
+	delta, err := l.counted(ctx, before, r.requests)
 	if err != nil {
 		return Window{}, err
 	}
@@ -388,7 +415,7 @@ func (l *Live) window(ctx context.Context, t Settings, load Load) (Window, error
 		return Window{}, l.gone(ctx, err)
 	}
 	if reason := readHeat().since(heat); reason != "" {
-		return Window{}, errUnusable{reason}
+		return Window{}, errUnusable{reason: reason}
 	}
 	if r.rate() == 0 {
 		return Window{}, &Infeasible{Reason: fmt.Sprintf("not two batches were answered in %v", longer*l.cfg.Window)}
@@ -408,85 +435,49 @@ func (l *Live) window(ctx context.Context, t Settings, load Load) (Window, error
 	return w, nil
 }
 
-// settledStatistics reads the model's counters; with an earlier reading, what
-// was counted since, once all our requests are: a server counts a moment after
-// it has answered. A request more is somebody else's.
-func (l *Live) settledStatistics(ctx context.Context, before *tritonclient.ModelStatistics, ours int) (tritonclient.ModelStatistics, error) {
-	model := l.cfg.Model.Info().Name
-	poll := time.NewTicker(5 * time.Millisecond)
-	defer poll.Stop()
-	for late := time.Now().Add(2 * time.Second); ; {
-		now, err := l.cfg.Client.Statistics(ctx, model, "")
-		if err != nil || before == nil {
-			return now, err
+// counters reads the model's counters once they stand still: a server counts a
+// moment after it has answered. Where others use the model they may never do,
+// which the window will tell.
+func (l *Live) counters(ctx context.Context) (tritonclient.ModelStatistics, error) {
+	var last tritonclient.ModelStatistics
+	for look := range 20 {
+		now, err := l.cfg.Client.Statistics(ctx, l.cfg.Model.Info().Name, "")
+		if err != nil {
+			return now, l.gone(ctx, err)
 		}
-		delta, ok := now.Since(*before)
+		if look > 0 && now.Success.Count == last.Success.Count && now.Fail.Count == last.Fail.Count {
+			return now, nil
+		}
+		last = now
+		if !pause(ctx, countEvery) {
+			return now, context.Cause(ctx)
+		}
+	}
+	return last, nil
+}
+
+// counted is what the server has counted since before, once all our requests
+// are. One more is somebody else's.
+func (l *Live) counted(ctx context.Context, before tritonclient.ModelStatistics, ours int) (tritonclient.ModelStatistics, error) {
+	for late := time.Now().Add(countLate); ; {
+		now, err := l.cfg.Client.Statistics(ctx, l.cfg.Model.Info().Name, "")
+		if err != nil {
+			return now, l.gone(ctx, err)
+		}
+		delta, ok := now.Since(before)
 		counted := int(delta.Success.Count + delta.Fail.Count)
 		switch {
 		case !ok:
-			return delta, errUnusable{"the server's counters began anew: the model was loaded, or the server started"}
+			return delta, errUnusable{reason: "the server's counters began anew: the model was loaded, or the server started"}
 		case counted > ours:
-			return delta, errUnusable{fmt.Sprintf("%d requests of other clients came in between", counted-ours)}
+			return delta, errUnusable{reason: fmt.Sprintf("%d requests of other clients came in between", counted-ours)}
 		case counted == ours:
 			return delta, nil
 		case time.Now().After(late):
-			return delta, errUnusable{fmt.Sprintf("the server counted %d of our %d requests", counted, ours)}
+			return delta, errUnusable{reason: fmt.Sprintf("the server counted %d of our %d requests", counted, ours)}
 		}
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
+		if !pause(ctx, countEvery) {
 			return delta, context.Cause(ctx)
 		}
 	}
-}
-
-// gpu is the use of a server's GPUs over a window: the mean utilization of the
-// busiest, 0 to 1, and the most memory on all, in bytes; negative when nobody
-// tells.
-type gpu struct {
-	utilization float64
-	memory      int64
-}
-
-// watchGPU looks at the GPUs now and then while do runs, the warm-up left out.
-func (l *Live) watchGPU(ctx context.Context, warm time.Duration, do func()) gpu {
-	none := gpu{-1, -1}
-	if l.cfg.Metrics == nil {
-		do()
-		return none
-	}
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	looks, seen := 0, gpu{memory: -1}
-	go func() {
-		defer close(stopped)
-		// Servers update these about twice a second.
-		t := time.NewTicker(500 * time.Millisecond)
-		defer t.Stop()
-		from := time.Now().Add(warm)
-		for {
-			select {
-			case <-stop:
-				return
-			case <-t.C:
-			}
-			m, err := l.cfg.Metrics(ctx)
-			if err != nil || len(m.GPUs) == 0 || time.Now().Before(from) {
-				continue
-			}
-			looks++
-			most, memory := 0.0, int64(0)
-			for _, g := range m.GPUs {
-				most, memory = max(most, g.Utilization), memory+g.MemoryUsed
-			}
-			seen.utilization, seen.memory = seen.utilization+most, max(seen.memory, memory)
-		}
-	}()
-	do()
-	close(stop)
-	<-stopped
-	if looks == 0 {
-		return none
-	}
-	seen.utilization /= float64(looks)
-	return seen
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"quire/orchestrator"
 	"quire/tritonclient"
 	"quire/tritonclient/inferencepb"
@@ -24,24 +26,25 @@ const (
 // as the settings say. served is the config that the server had from the file.
 func Propose(file *modelconfig.File, served *inferencepb.ModelConfig, to Settings) (*modelconfig.File, error) {
 	config := file.Config()
+	groups := config.GetInstanceGroup()
+	config.InstanceGroup = filledIn(groups, served.GetInstanceGroup())
 	here := Server{original: config}
 	if err := here.read(); err != nil {
 		return nil, err
 	}
-	if len(config.GetInstanceGroup()) == 0 {
-		// The server filled it in, so it knows the kind.
-		var filled Server
-		filled.original = served
-		if err := filled.read(); err != nil {
-			return nil, err
-		}
-		here.start.Instances = filled.start.Instances
-		if filled.start.Instances != to.Instances && len(served.GetInstanceGroup()) > 0 {
-			config.InstanceGroup = []*inferencepb.ModelInstanceGroup{{Kind: served.GetInstanceGroup()[0].GetKind()}}
+	from := here.start
+	setServer(config, from, to)
+	// What the server fills in stays its business, but for what was changed.
+	for i, g := range config.GetInstanceGroup() {
+		if i < len(groups) {
+			g.Gpus = groups[i].GetGpus()
+		} else {
+			g.Gpus = nil
 		}
 	}
-	from := here.start
-	SetServer(config, from, to)
+	if from.Instances == to.Instances {
+		config.InstanceGroup = groups
+	}
 	if from.MaxBatch != to.MaxBatch {
 		modelconfig.AddWarmup(config, to.MaxBatch)
 	}
@@ -55,6 +58,26 @@ func Propose(file *modelconfig.File, served *inferencepb.ModelConfig, to Setting
 	set(keyMaxAge, milliseconds(to.MaxAge), milliseconds(orchestrator.DefaultMaxAge))
 	set(keyInFlight, strconv.Itoa(to.InFlight), strconv.Itoa(to.Instances+1))
 	return file.Update(config)
+}
+
+// filledIn are a file's instance groups with what the server that took them has
+// filled in: the kind, a count, and the devices that the count is for each of.
+func filledIn(groups, served []*inferencepb.ModelInstanceGroup) []*inferencepb.ModelInstanceGroup {
+	if len(groups) == 0 && len(served) > 0 {
+		return []*inferencepb.ModelInstanceGroup{{Kind: served[0].GetKind(), Count: served[0].GetCount(), Gpus: served[0].GetGpus()}}
+	}
+	var filled []*inferencepb.ModelInstanceGroup
+	for i, g := range groups {
+		g = proto.CloneOf(g)
+		if i < len(served) && g.GetCount() == 0 {
+			g.Count = served[i].GetCount()
+		}
+		if i < len(served) && len(g.GetGpus()) == 0 {
+			g.Gpus = served[i].GetGpus()
+		}
+		filled = append(filled, g)
+	}
+	return filled
 }
 
 func milliseconds(d time.Duration) string {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	modelrepository "quire/model_repository"
 	"quire/orchestrator"
 	"quire/tritonclient/inferencepb"
@@ -104,6 +106,43 @@ func TestProposeFillsIn(t *testing.T) {
 	for _, want := range []string{"max_batch_size: 8", "KIND_GPU count: 2", "max_queue_delay_microseconds: 100", `"quire.in_flight" value { string_value: "3" }`} {
 		if text := Instructions(served, to); !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+}
+
+// TestProposePerDevice: a count is for each device, also of those that the
+// server has filled in; what it fills in does not go into the file.
+func TestProposePerDevice(t *testing.T) {
+	for _, c := range []struct {
+		groups, want string
+		served       *inferencepb.ModelInstanceGroup
+		instances    int
+	}{
+		{"instance_group [ { kind: KIND_GPU count: 1 } ]", "instance_group [ { kind: KIND_GPU count: 2 } ]",
+			&inferencepb.ModelInstanceGroup{Kind: inferencepb.ModelInstanceGroup_KIND_GPU, Count: 1, Gpus: []int32{0, 1}}, 4},
+		{"instance_group [ { kind: KIND_GPU gpus: [ 0, 1 ] } ]", "instance_group [ { count: 2 kind: KIND_GPU gpus: [ 0, 1 ] } ]",
+			&inferencepb.ModelInstanceGroup{Kind: inferencepb.ModelInstanceGroup_KIND_GPU, Count: 1, Gpus: []int32{0, 1}}, 4},
+		{"instance_group [ { kind: KIND_CPU } ]", "instance_group [ { count: 1 kind: KIND_CPU } ]",
+			&inferencepb.ModelInstanceGroup{Kind: inferencepb.ModelInstanceGroup_KIND_CPU, Count: 2}, 1},
+		{"instance_group [ { kind: KIND_CPU } ]", "instance_group [ { kind: KIND_CPU } ]",
+			&inferencepb.ModelInstanceGroup{Kind: inferencepb.ModelInstanceGroup_KIND_CPU, Count: 2}, 2},
+	} {
+		file, err := modelconfig.Parse([]byte("max_batch_size: 4\ndynamic_batching { }\n" + c.groups + "\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := file.Config()
+		served.InstanceGroup = []*inferencepb.ModelInstanceGroup{c.served}
+		edited, err := Propose(file, served, Settings{MaxBatch: 4, Instances: c.instances, Batch: 4, MaxAge: orchestrator.DefaultMaxAge, InFlight: c.instances + 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := modelconfig.Parse([]byte("max_batch_size: 4\ndynamic_batching { }\n" + c.want + "\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !proto.Equal(edited.Config(), want.Config()) {
+			t.Errorf("%s, %d instances:\n%s", c.groups, c.instances, edited.Text())
 		}
 	}
 }

@@ -60,13 +60,16 @@ func (r *Report) Verdict() Verdict {
 	return VerdictKeep
 }
 
-// mean is the mean of windows, field by field; batches are added up.
+// meanWindow is the mean of windows, field by field; batches are added up, and
+// of memory it is the most.
 func meanWindow(windows []Window) (w Window, ok bool) {
+	w.GPUUtilization, w.GPUMemory = -1, -1
 	n := len(windows)
 	if n == 0 {
 		return w, false
 	}
 	counts := map[int]int64{}
+	var used []float64 // a short window may pass without a look at the GPUs
 	for _, x := range windows {
 		w.PagesPerSecond += x.PagesPerSecond / float64(n)
 		w.P50 += x.P50 / time.Duration(n)
@@ -74,14 +77,16 @@ func meanWindow(windows []Window) (w Window, ok bool) {
 		w.P99 += x.P99 / time.Duration(n)
 		w.QueueShare += x.QueueShare / float64(n)
 		w.ServerShare += x.ServerShare / float64(n)
-		w.GPUUtilization += x.GPUUtilization / float64(n)
+		if x.GPUUtilization >= 0 {
+			used = append(used, x.GPUUtilization)
+		}
 		w.GPUMemory = max(w.GPUMemory, x.GPUMemory)
 		for _, e := range x.Executed {
 			counts[e.Size] += e.Count
 		}
 	}
-	if w.GPUUtilization < 0 {
-		w.GPUMemory = -1
+	if len(used) > 0 {
+		w.GPUUtilization = mean(used)
 	}
 	for size, count := range counts {
 		w.Executed = append(w.Executed, Executed{size, count})

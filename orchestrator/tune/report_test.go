@@ -3,6 +3,8 @@ package tune
 import (
 	"bytes"
 	"encoding/json"
+	"io"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +25,7 @@ func TestReport(t *testing.T) {
 		{"gpu", Config{Start: badByHand}, false, VerdictChange, LimitServer, []string{"Change the settings: ", " times as many", "max_batch_size 1 → 64: a page computes in 0.89 ms in a batch of 64, and in 6.80 ms in one of 1.", "max_queue_delay_microseconds 200000 → 0", "The server is the limit"}},
 		{"drawing is the limit later", Config{Start: badByHand}, false, VerdictChange, LimitRendering, []string{"with rendering", "The server alone does", "Rendering is the limit", "No batch setting will help further"}},
 		{"drawing is slow", Config{Start: delivered}, false, VerdictRendering, LimitRendering, []string{"Rendering is the limit, so no batch setting will help, and none was tried.", "--server-only"}},
-		{"cpu", Config{Start: small}, true, VerdictKeep, LimitServer, []string{"Keep the settings in use"}},
+		{"cpu", Config{Start: small}, true, VerdictKeep, LimitServer, []string{"Keep the settings in use", "No batch setting that was tried does more."}},
 		{"gpu", Config{Start: delivered, MaxP99: time.Millisecond}, false, VerdictNone, LimitServer, []string{"over a limit", "nothing that was tried is within it"}},
 		{"gpu", Config{Start: badByHand, Objective: Latency}, false, VerdictChange, LimitServer, []string{"the 99th percentile falls from"}},
 	} {
@@ -79,10 +81,44 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// TestGPUs: use and memory of the GPUs stand in table, page and JSON where the
+// server tells them, and are left out where it does not.
+func TestGPUs(t *testing.T) {
+	for _, tells := range []bool{false, true} {
+		w := Window{PagesPerSecond: 100, P50: time.Millisecond, P95: time.Millisecond, P99: time.Millisecond, Executed: []Executed{{4, 10}}, GPUUtilization: -1, GPUMemory: -1}
+		blind := w
+		if tells {
+			w.GPUUtilization, w.GPUMemory = 0.77, 2_000_000_000
+		}
+		start := &Trial{Settings: delivered, Alone: []Window{w, blind}}
+		r := &Report{Model: "layout", Result: &Result{Trials: []*Trial{start}, Start: start, Chosen: start}}
+		for name, write := range map[string]func(io.Writer) error{"text": r.Text, "page": r.HTML, "JSON": r.JSON} {
+			var out bytes.Buffer
+			if err := write(&out); err != nil {
+				t.Fatal(err)
+			}
+			want := []string{"77 %", "2000 MB"}
+			if name == "JSON" {
+				want = []string{"0.77", "2000000000"}
+			}
+			for _, text := range want {
+				if strings.Contains(out.String(), text) != tells {
+					t.Errorf("%s, tells %t:\n%s", name, tells, out.String())
+				}
+			}
+		}
+	}
+}
+
 func TestNumber(t *testing.T) {
 	for x, want := range map[float64]string{0: "0", 0.123: "0.12", 9.994: "9.99", 9.996: "10.0", 99.94: "99.9", 99.96: "100", 1234.5: "1234"} {
 		if got := number(x); got != want {
 			t.Errorf("%v: %s, want %s", x, got, want)
+		}
+	}
+	for x, want := range map[float64]float64{0.25: 0.25, 192.5: 200, 278: 300, 1: 1, 0.0011: 0.0015, 81: 100} {
+		if got := roundUp(x); math.Abs(got-want) > 1e-9*want {
+			t.Errorf("%v up: %v, want %v", x, got, want)
 		}
 	}
 	if got := bars([]float64{0, 1, 4, 8}); got != "▁▂▅█" {

@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
+
+	"quire/orchestrator/internal/measure"
 )
 
 // Objective is what the search makes large or small.
@@ -53,15 +56,17 @@ type Config struct {
 	MaxBatch int
 	// MaxInstances is the most instances to try. Default 4 on each device.
 	MaxInstances int
-	// Devices is by how many instances their number rises. Default 1.
+	// Devices is by how many instances their number rises. Default 1; negative:
+	// it stays.
 	Devices int
 	// Rendering has the choice made with rendering, as a run has it, so that a
 	// gain is one that a run has. Without it the server alone counts.
 	Rendering bool
 	// Exhaustive has every setting of a grid tried, in the place of those that
-	// look promising: the batch sizes of the curve, one and two instances a
-	// device, and so many requests under way that none, one and several are
-	// ready when an instance is. Measurements and Deadline do not count then.
+	// look promising, under the load that decides: batch sizes and instances,
+	// each in doublings up to the most, and so many requests under way that
+	// none, one and several are ready when an instance is. Measurements and
+	// Deadline do not count then.
 	Exhaustive bool
 	// Measurements is the most windows and curves to take. Default 30.
 	Measurements int
@@ -89,8 +94,8 @@ const (
 	// worth is the least gain that is worth a change, and what single windows
 	// are taken to tell apart.
 	worth = 0.02
-	// stableWithin is how close three windows in a row are that are stable.
-	stableWithin = 0.05
+	// stableWithin is how close the last three windows are when they are stable.
+	stableWithin = measure.StableSpread - 1
 	// peakShare is the part of the peak at which latency is looked at: a
 	// server that is fed at its peak has a queue and no latency to speak of.
 	peakShare = 0.8
@@ -99,6 +104,12 @@ const (
 	// renderingShare is the part of the rate of drawing alone from which on
 	// drawing is the limit.
 	renderingShare = 0.95
+	// ahead is how many times the rate of drawing alone the server does alone
+	// when it is no limit: what it could do beyond that no run would have.
+	ahead = 1.5
+	// chance is the part of the start's rate below which, in a single window, a
+	// trial is not worth being measured again.
+	chance = 0.8
 	// rounds are how often each finalist is measured, minRounds how often at
 	// least when there is no time, and moreRounds how often the start and the
 	// best finalist are measured once more when three windows leave a doubt.
@@ -116,7 +127,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.MaxBatch = max(cmp.Or(c.MaxBatch, 64), c.Start.MaxBatch)
 	c.Devices = cmp.Or(c.Devices, 1)
-	c.MaxInstances = max(cmp.Or(c.MaxInstances, 4*c.Devices), c.Start.Instances)
+	c.MaxInstances = max(cmp.Or(c.MaxInstances, 4*max(1, c.Devices)), c.Start.Instances)
 	c.Measurements = cmp.Or(c.Measurements, 30)
 	if len(c.Fields) == 0 {
 		c.Fields = Fields()
@@ -142,6 +153,15 @@ type Trial struct {
 	Alone, Pipeline, Open []Window
 	// Deciding are those of them that the choice was made by.
 	Deciding []Window
+
+	// like is a trial that does the same at the peak, which was not measured
+	// once more.
+	like *Trial
+}
+
+// windows are those under one kind of load.
+func (t *Trial) windows(k LoadKind) *[]Window {
+	return [...]*[]Window{Saturated: &t.Alone, Pipeline: &t.Pipeline, Open: &t.Open}[k]
 }
 
 // Result is what a search found.
@@ -158,10 +178,13 @@ type Result struct {
 	// third lower.
 	Gain float64
 	// Spread is how far apart the windows of the start are that the choice was
-	// made by, largest over smallest less 1; no smaller gain was taken.
+	// made by, largest over smallest less 1.
 	Spread float64
-	// Stable tells whether the start and the choice had three windows in a row
-	// within 5 %.
+	// Needed is the gain that a change had to have: the largest spread of any
+	// finalist, or more where windows were few; 0 when there was no choice.
+	Needed float64
+	// Stable tells whether the last three windows of the start, and those of
+	// the choice, are within 5 %.
 	Stable bool
 	// Rendering is how many pages a second this machine draws; 0 when that was
 	// not measured.
@@ -175,8 +198,11 @@ type Result struct {
 	Curve Curve
 	// Measurements is how many were made.
 	Measurements int
-	// Unfinished says what was left out for want of time; empty: nothing.
+	// Unfinished is the stage that was cut short for want of measurements, or
+	// of time; empty: none was.
 	Unfinished string
+	// OutOfTime tells that it was for want of time.
+	OutOfTime bool
 }
 
 // Search looks for better settings than the start. It ends with what it has when
@@ -201,8 +227,11 @@ type search struct {
 	measuring time.Duration // what they took
 }
 
-// errTime ends a stage for want of time or of measurements.
-var errTime = errors.New("no time left")
+// These end a stage.
+var (
+	errTime  = errors.New("no time left")
+	errSpent = errors.New("no measurements left")
+)
 
 func (s *search) run(ctx context.Context) error {
 	s.stage = "start"
@@ -215,13 +244,22 @@ func (s *search) run(ctx context.Context) error {
 	if s.cfg.Exhaustive {
 		explore = s.sweep
 	}
-	err := explore(ctx)
-	if errors.Is(err, errTime) {
-		s.result.Unfinished = s.stage
-	} else if err != nil {
+	if err := explore(ctx); err != nil && !s.cutShort(err) {
 		return err
 	}
 	return s.finals(ctx)
+}
+
+// cutShort notes that the stage ends for want of something, if that is what err
+// says.
+func (s *search) cutShort(err error) bool {
+	if !errors.Is(err, errTime) && !errors.Is(err, errSpent) {
+		return false
+	}
+	if s.result.Unfinished == "" {
+		s.result.Unfinished, s.result.OutOfTime = s.stage, errors.Is(err, errTime)
+	}
+	return true
 }
 
 // begin measures the start.
@@ -271,23 +309,37 @@ func cannotStart(err error) error {
 	return err
 }
 
-// screening is the load of single windows.
+// screening is the load of single windows: the steadiest one, or, when every
+// setting is to be tried for what it is worth, the one that decides.
 func (s *search) screening() Load {
-	if s.cfg.Objective == Latency {
-		return Load{Open, s.result.OpenRate}
+	if s.cfg.Objective == Throughput && !s.cfg.Exhaustive {
+		return Load{Kind: Saturated}
 	}
-	return Load{Kind: Saturated}
+	return s.deciding()
 }
 
 // deciding is the load of the windows that the choice is made by.
 func (s *search) deciding() Load {
-	if s.cfg.Objective == Throughput && s.cfg.Rendering {
+	switch {
+	case s.cfg.Objective == Latency:
+		return Load{Open, s.result.OpenRate}
+	case s.cfg.Rendering:
 		return Load{Kind: Pipeline}
 	}
-	return s.screening()
+	return Load{Kind: Saturated}
 }
 
-func (s *search) may(f Field) bool { return slices.Contains(s.cfg.Fields, f) }
+// enough is the rate of the server alone from which on it is no limit to a run.
+func (s *search) enough() float64 {
+	if s.deciding().Kind != Pipeline || s.cfg.Exhaustive || s.result.Rendering <= 0 {
+		return math.Inf(1)
+	}
+	return ahead * s.result.Rendering
+}
+
+func (s *search) may(f Field) bool {
+	return slices.Contains(s.cfg.Fields, f) && (f != FieldInstances || s.cfg.Devices > 0)
+}
 
 // try measures the best settings with a change, once, and makes them the best
 // if they are better.
@@ -333,14 +385,13 @@ func (s *search) better(t *Trial, w Window) bool {
 
 // first is the window that a trial was screened by.
 func (s *search) first(t *Trial) Window {
-	windows := t.Alone
-	if s.cfg.Objective == Latency {
-		windows = t.Open
+	if t.like != nil {
+		t = t.like
 	}
-	if len(windows) == 0 {
-		return Window{}
+	if windows := *t.windows(s.screening().Kind); len(windows) > 0 {
+		return windows[0]
 	}
-	return windows[0]
+	return Window{}
 }
 
 // score is what the objective counts, larger is better.
@@ -371,14 +422,6 @@ func (s *search) trial(t Settings) *Trial {
 	return s.known[t]
 }
 
-// more is measure, if there is time.
-func (s *search) more(ctx context.Context, t *Trial, load Load) (Window, error) {
-	if err := s.another(1); err != nil {
-		return Window{}, err
-	}
-	return s.measure(ctx, t, load)
-}
-
 // measure takes one window and keeps it.
 func (s *search) measure(ctx context.Context, t *Trial, load Load) (Window, error) {
 	s.result.Measurements++
@@ -393,14 +436,8 @@ func (s *search) measure(ctx context.Context, t *Trial, load Load) (Window, erro
 		}
 		return w, err
 	}
-	switch load.Kind {
-	case Saturated:
-		t.Alone = append(t.Alone, w)
-	case Pipeline:
-		t.Pipeline = append(t.Pipeline, w)
-	case Open:
-		t.Open = append(t.Open, w)
-	}
+	windows := t.windows(load.Kind)
+	*windows = append(*windows, w)
 	if t.Infeasible == "" && (load.Kind == s.screening().Kind || load.Kind == s.deciding().Kind) {
 		t.Infeasible = s.over(w)
 	}
@@ -418,14 +455,22 @@ func (s *search) over(w Window) string {
 	return ""
 }
 
-// another is errTime when n more measurements would leave too little for the
+// another is an error when n more measurements would leave too little for the
 // finals.
 func (s *search) another(n int) error {
 	reserve := (finalists+1)*rounds + 2*moreRounds + 2
 	if s.result.Measurements+n+reserve > s.cfg.Measurements {
-		return errTime
+		return errSpent
 	}
 	return s.inTime(n + (finalists+1)*minRounds + 1)
+}
+
+// room is an error when there is none for n more measurements.
+func (s *search) room(n int) error {
+	if s.result.Measurements+n > s.cfg.Measurements {
+		return errSpent
+	}
+	return s.inTime(n)
 }
 
 // inTime is errTime when n more measurements would go beyond the deadline, if

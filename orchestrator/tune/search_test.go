@@ -133,6 +133,19 @@ func TestNothingToGain(t *testing.T) {
 	}
 }
 
+// TestEnough: where drawing is the limit, the choice is the smallest that keeps
+// up with it, and not what the server would do best with.
+func TestEnough(t *testing.T) {
+	for seed := range uint64(10) {
+		s := servers(seed)["drawing is the limit later"]
+		r := searchOn(t, s, Config{Start: badByHand})
+		chosen := r.Chosen.Settings
+		if alone := s.exact(chosen, Load{Kind: Saturated}).PagesPerSecond; chosen.MaxBatch*chosen.Instances > 12 || alone < 1.2*s.drawing {
+			t.Errorf("seed %d: %v, the server alone %.0f pages/s, drawing %.0f", seed, chosen, alone, s.drawing)
+		}
+	}
+}
+
 // TestLatency: the 99th percentile comes down to within 15 % of the lowest.
 func TestLatency(t *testing.T) {
 	// At this rate larger batches than some never fill.
@@ -180,6 +193,20 @@ func TestLimits(t *testing.T) {
 		t.Errorf("from %q to %v", r.Start.Infeasible, r.Chosen.Settings)
 	}
 
+	// So it is with memory.
+	s = servers(0)["gpu"]
+	s.tells = true
+	r = searchOn(t, s, Config{Start: delivered, MaxGPUMemory: 20})
+	_, best = s.best(grid(20*time.Millisecond), func(x Settings) float64 {
+		if x.MaxBatch*x.Instances > 20 {
+			return 0
+		}
+		return s.exact(x, Load{Kind: Saturated}).PagesPerSecond
+	})
+	if got := s.exact(r.Chosen.Settings, Load{Kind: Saturated}).PagesPerSecond; r.Chosen.Settings.MaxBatch*r.Chosen.Settings.Instances > 20 || got < 0.95*best {
+		t.Errorf("%v: %.1f pages/s within the limit of memory; best %.1f", r.Chosen.Settings, got, best)
+	}
+
 	r = searchOn(t, servers(0)["out of memory"], Config{Start: delivered})
 	var infeasible []Settings
 	for _, trial := range r.Trials {
@@ -204,6 +231,28 @@ func TestFieldsStay(t *testing.T) {
 		}
 		if r.Chosen == r.Start {
 			t.Errorf("without %s nothing was found", f)
+		}
+	}
+}
+
+// TestInstancesStay: where the config does not say the instances in one place,
+// they stay, also when nothing else may change.
+func TestInstancesStay(t *testing.T) {
+	for _, fields := range [][]Field{nil, {FieldInstances}} {
+		for _, exhaustive := range []bool{false, true} {
+			s := servers(0)["copies"]
+			r, err := Search(t.Context(), Config{Start: delivered, Fields: fields, Devices: -1, MaxBatch: 8, Exhaustive: exhaustive, Now: func() time.Time { return s.now }}, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, trial := range r.Trials {
+				if trial.Settings.Instances != delivered.Instances {
+					t.Errorf("%v", trial.Settings)
+				}
+			}
+			if (len(r.Trials) > 1) != (fields == nil) {
+				t.Errorf("fields %v: %d trials", fields, len(r.Trials))
+			}
 		}
 	}
 }
@@ -279,7 +328,7 @@ func TestExhaustive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := 6*len(sizes(testLargest)) + 1; len(r.Trials) != want || r.Unfinished != "" {
+	if want := 7*3*3 + 1; len(r.Trials) != want || r.Unfinished != "" {
 		t.Errorf("%d trials, want %d, unfinished %q", len(r.Trials), want, r.Unfinished)
 	}
 	rate := func(x Settings) float64 { return s.exact(x, Load{Kind: Saturated}).PagesPerSecond }

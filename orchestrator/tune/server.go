@@ -24,8 +24,8 @@ type Server struct {
 	// start is the server's part of the settings that are served when nothing
 	// was changed.
 	start Settings
-	// devices is how many devices each count of the instance group is for; 0
-	// when there is no one group whose count could be changed.
+	// devices is how many devices each count of the instance group is for;
+	// negative when there is no one group whose count could be changed.
 	devices int
 
 	trial   Settings // what is served, once touched
@@ -46,19 +46,20 @@ func Take(ctx context.Context, client *tritonclient.Client, model string, budget
 	// To unload a model that is not there does nothing, and takes what to load
 	// one takes.
 	probe := fmt.Sprintf("quire-tune-%d", time.Now().UnixNano())
-	if err := client.UnloadModel(ctx, probe); err != nil {
-		switch tritonclient.KindOf(err) {
-		case tritonclient.Restricted:
-			return nil, fmt.Errorf("%w: tuning needs the server's protocols model-repository, model-config and statistics, which --grpc-restricted-protocol keeps for those who send its header: send it with --triton-header", err)
-		case tritonclient.ModelNotReady, tritonclient.InvalidArgument, tritonclient.LoadFailed:
-			// It minds the name: then it would unload others.
-		default:
-			return nil, err
+	switch err := client.UnloadModel(ctx, probe); tritonclient.KindOf(err) {
+	case tritonclient.ModelNotReady, tritonclient.InvalidArgument, tritonclient.LoadFailed:
+		// It minds the name: then it would unload others.
+	default:
+		if err != nil {
+			return nil, refused(err)
 		}
+	}
+	if _, err := client.Statistics(ctx, model, ""); err != nil {
+		return nil, refused(err)
 	}
 	config, err := client.ModelConfig(ctx, model, "")
 	if err != nil {
-		return nil, err
+		return nil, refused(err)
 	}
 	left, err := leftover(config)
 	if err != nil {
@@ -85,6 +86,15 @@ func Take(ctx context.Context, client *tritonclient.Client, model string, budget
 	return s, nil
 }
 
+// refused adds to an error of a server that keeps something for others what to
+// do about that.
+func refused(err error) error {
+	if tritonclient.KindOf(err) != tritonclient.Restricted {
+		return err
+	}
+	return fmt.Errorf("%w: tuning needs the server's protocols model-repository, model-config and statistics, which --grpc-restricted-protocol keeps for those who send its header: send it with --triton-header", err)
+}
+
 // read takes from the config what can be changed.
 func (s *Server) read() error {
 	c := s.original
@@ -106,12 +116,12 @@ func (s *Server) read() error {
 		if s.start.Instances == 0 {
 			s.devices = devices
 		} else {
-			s.devices = 0
+			s.devices = -1
 		}
 		s.start.Instances += n * devices
 	}
 	if s.start.Instances == 0 {
-		s.start.Instances = 1
+		s.start.Instances, s.devices = 1, -1
 	}
 	return nil
 }
@@ -127,7 +137,7 @@ func (s *Server) Start(in orchestrator.Input) Settings {
 }
 
 // Devices is by how many instances their number rises: the devices of the
-// instance group. It is 0 when the config does not say it in one place.
+// instance group. It is negative when the config does not say it in one place.
 func (s *Server) Devices() int { return s.devices }
 
 // Original is the config that was served, for the caller to keep.
@@ -136,15 +146,15 @@ func (s *Server) Original() *inferencepb.ModelConfig { return proto.CloneOf(s.or
 // config is the original with other settings.
 func (s *Server) config(t Settings) *inferencepb.ModelConfig {
 	c := proto.CloneOf(s.original)
-	SetServer(c, s.start, t)
+	setServer(c, s.start, t)
 	// The same pages come again and again.
 	c.ResponseCache = nil
 	return c
 }
 
-// SetServer changes a config, which serves as from says, to serve as to says,
+// setServer changes a config, which serves as from says, to serve as to says,
 // and drops from it what does not go with that.
-func SetServer(c *inferencepb.ModelConfig, from, to Settings) {
+func setServer(c *inferencepb.ModelConfig, from, to Settings) {
 	if from.MaxBatch != to.MaxBatch {
 		c.MaxBatchSize = int32(to.MaxBatch)
 		// A warm-up that is too large keeps the model from loading.

@@ -54,6 +54,22 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%v; want one that says %s", err, c.says)
 		}
 	}
+	// Of the three protocols that it takes, each may be kept for others.
+	for _, method := range []string{"RepositoryModelUnload", "ModelConfig", "ModelStatistics"} {
+		server, client := fake(t, tritontest.Config{})
+		server.Script(func(call *tritontest.Call) tritontest.Fault {
+			if call.Method == method {
+				return tritontest.Restricted()
+			}
+			return tritontest.Fault{}
+		})
+		if _, err := Take(t.Context(), client, "layout", time.Minute, nil); err == nil || !strings.Contains(err.Error(), "--triton-header") {
+			t.Errorf("without %s: %v", method, err)
+		}
+		if n := len(server.Calls("RepositoryModelLoad")); n != 0 {
+			t.Errorf("without %s: %d loads", method, n)
+		}
+	}
 	for _, change := range []func(*inferencepb.ModelConfig){
 		func(c *inferencepb.ModelConfig) { c.MaxBatchSize = 0 },
 		func(c *inferencepb.ModelConfig) {

@@ -27,6 +27,9 @@ type simulated struct {
 	drawing float64
 	// memory is how many pages of instances × largest batch fit; 0: any.
 	memory int
+	// tells has the server tell its memory: a byte for each page that fits
+	// into a batch of an instance.
+	tells bool
 	// noise is the standard deviation of a window, drift the change from one
 	// window to the next; both are parts of the rate.
 	noise, drift float64
@@ -61,6 +64,9 @@ func (s *simulated) Measure(_ context.Context, t Settings, load Load) (Window, e
 		return Window{}, &Infeasible{"out of memory"}
 	}
 	w := s.exact(t, load)
+	if s.tells {
+		w.GPUMemory = int64(t.MaxBatch * t.Instances)
+	}
 	f := s.luck(s.noise) * math.Pow(1+s.drift, float64(s.taken))
 	if load.Kind != Open {
 		w.PagesPerSecond *= f

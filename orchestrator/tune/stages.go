@@ -69,7 +69,7 @@ func (s *search) batchSizes(ctx context.Context) error {
 	}
 	if s.cfg.Objective == Latency {
 		// Larger batches would not fill: the load is below the peak.
-		n := curve.smallest(kneeShares[len(kneeShares)-1])
+		n := curve.smallest(kneeShares[len(kneeShares)-1] * curve.best())
 		for _, age := range []time.Duration{0, shortAge} {
 			if err := s.tryBatch(ctx, n, func(t *Settings) { t.MaxAge = age }); err != nil {
 				return err
@@ -78,25 +78,31 @@ func (s *search) batchSizes(ctx context.Context) error {
 		return nil
 	}
 	var try []int
-	for _, share := range kneeShares {
-		if n := curve.smallest(share); n > 0 && !slices.Contains(try, n) {
+	add := func(n int) {
+		if n > 0 && !slices.Contains(try, n) {
 			try = append(try, n)
 		}
 	}
+	for _, share := range kneeShares {
+		add(curve.smallest(share * curve.best()))
+	}
+	add(curve.smallest(s.enough()))
 	for _, n := range try {
 		if err := s.tryBatch(ctx, n, func(*Settings) {}); err != nil {
 			return err
 		}
 	}
-	// Where all of them keep a page for too long, smaller ones, as small as the
-	// curve says.
+	// Where all of them are over a limit, smaller ones: as small as the curve
+	// says when they keep a page for too long.
 	for range 3 {
 		last := s.result.Trials[len(s.result.Trials)-1]
-		w := s.first(last)
-		if s.cfg.MaxP99 == 0 || w.P99 <= s.cfg.MaxP99 {
+		if last.Infeasible == "" {
 			break
 		}
-		n := curve.within(time.Duration(float64(curve.compute(last.Settings.MaxBatch)) * 0.9 * float64(s.cfg.MaxP99) / float64(w.P99)))
+		n := last.Settings.MaxBatch / 2
+		if w := s.first(last); s.cfg.MaxP99 > 0 && w.P99 > s.cfg.MaxP99 {
+			n = curve.within(time.Duration(float64(curve.compute(last.Settings.MaxBatch)) * 0.9 * float64(s.cfg.MaxP99) / float64(w.P99)))
+		}
 		if n == 0 {
 			break
 		}
@@ -135,15 +141,18 @@ func (c Curve) within(most time.Duration) int {
 	return 0
 }
 
-// smallest is the smallest batch that computes at least a share of the best
-// rate; 0 when nothing was measured.
-func (c Curve) smallest(share float64) int {
-	best := 0.0
+// best is the best rate; 0 when nothing was measured.
+func (c Curve) best() (best float64) {
 	for _, p := range c.Points {
 		best = max(best, p.rate())
 	}
+	return best
+}
+
+// smallest is the smallest batch that computes at a rate; 0 when there is none.
+func (c Curve) smallest(rate float64) int {
 	for _, p := range c.Points {
-		if p.rate() >= share*best {
+		if p.rate() >= rate {
 			return p.Size
 		}
 	}
@@ -151,6 +160,9 @@ func (c Curve) smallest(share float64) int {
 }
 
 func (s *search) instances(ctx context.Context) error {
+	if !s.may(FieldInstances) {
+		return nil
+	}
 	try := func(n int) error {
 		return s.try(ctx, func(t *Settings) {
 			t.Instances, t.InFlight = n, max(t.InFlight, n+1)
@@ -264,20 +276,22 @@ func (s *search) ages(ctx context.Context) error {
 	for _, age := range []time.Duration{was.Settings.MaxAge, 0} {
 		t := was.Settings
 		t.MaxAge = age
-		trial := s.trial(t)
-		if len(trial.Open) > 0 || trial.Infeasible != "" {
+		if known := s.known[t]; known != nil && (len(known.Open) > 0 || known.Infeasible != "") {
 			continue
 		}
-		w, err := s.more(ctx, trial, load)
+		if err := s.another(1); err != nil {
+			return err
+		}
+		trial := s.trial(t)
+		w, err := s.measure(ctx, trial, load)
 		if _, no := errors.AsType[*Infeasible](err); no {
 			continue
 		} else if err != nil {
 			return err
 		}
 		if keepsUp := w.PagesPerSecond > 0.95*load.Rate; p99 == 0 || keepsUp && float64(w.P99) < 0.9*float64(p99) {
-			// The rate at the peak does not depend on the age.
-			if trial != was {
-				trial.Alone = was.Alone
+			if trial != was && len(trial.Alone) == 0 {
+				trial.like = was
 			}
 			s.best, p99 = trial, w.P99
 		}
@@ -289,8 +303,8 @@ func (s *search) ages(ctx context.Context) error {
 func (s *search) sweep(ctx context.Context) error {
 	s.stage = "sweep"
 	var grid []Settings
-	for _, n := range sizes(s.cfg.MaxBatch) {
-		for _, instances := range []int{s.cfg.Devices, 2 * s.cfg.Devices} {
+	for n := 1; n <= s.cfg.MaxBatch; n *= 2 {
+		for instances := max(1, s.cfg.Devices); instances <= s.cfg.MaxInstances; instances *= 2 {
 			for _, inFlight := range []int{instances, instances + 1, 2 * (instances + 1)} {
 				grid = append(grid, Settings{MaxBatch: n, Instances: instances, Batch: n, MaxAge: s.cfg.Start.MaxAge, InFlight: inFlight})
 			}

@@ -1,6 +1,7 @@
 package tune
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -20,7 +21,7 @@ func (r *Report) Text(w io.Writer) error {
 		for _, p := range points {
 			rates = append(rates, p.rate())
 		}
-		best := slices.MaxFunc(points, func(a, b Point) int { return int(a.rate() - b.rate()) })
+		best := slices.MaxFunc(points, func(a, b Point) int { return cmp.Compare(a.rate(), b.rate()) })
 		fmt.Fprintf(&b, "the model by batch size: %s  from %d (%s pages/s) to %d (%s); best %d (%s)", bars(rates),
 			points[0].Size, number(rates[0]), points[len(points)-1].Size, number(rates[len(rates)-1]), best.Size, number(best.rate()))
 		if res.Curve.Stopped != "" {
@@ -38,7 +39,7 @@ func (r *Report) Text(w io.Writer) error {
 	if len(res.Curve.Points) > 0 || len(rates) > 1 {
 		b.WriteString("\n")
 	}
-	r.table(&b)
+	r.writeTable(&b)
 	b.WriteString("\n")
 	for _, line := range r.Explain() {
 		b.WriteString(line + "\n")
@@ -62,12 +63,34 @@ func (r *Report) shown(t *Trial) float64 {
 	return rate(t.Pipeline)
 }
 
-// columns are the table's, and cells what stands in them.
-var columns = []string{"", "max_batch", "instances", "delay", "batch", "age", "in_flight", "run", "server", "p50", "p95", "p99", "p99@80%", "queue", "executed"}
+// table is all candidates: the settings; pages a second with rendering and of
+// the server alone; percentiles at the server's peak, and at 80 % of it, in
+// milliseconds; what the server did, and its GPUs where it tells.
+func (r *Report) table() (columns []string, rows [][]string) {
+	columns = []string{"", "max_batch", "instances", "delay", "batch", "age", "in_flight", "run", "server", "p50", "p95", "p99", "p99@80%", "queue"}
+	gpu := slices.ContainsFunc(r.Result.Trials, func(t *Trial) bool { return shownWindow(t).GPUUtilization >= 0 })
+	if gpu {
+		columns = append(columns, "GPU", "GPU memory")
+	}
+	for _, t := range r.Result.Trials {
+		rows = append(rows, r.row(t, gpu))
+	}
+	return append(columns, "executed"), rows
+}
 
-// cells is one row: the settings; pages a second with rendering and of the
-// server alone; its percentiles at its peak, and at 80 % of it, in milliseconds.
-func (r *Report) cells(t *Trial) []string {
+// shownWindow is what the table says of what the server did: at its peak, or at
+// 80 % of it when there is nothing else.
+func shownWindow(t *Trial) Window {
+	for _, windows := range [][]Window{t.Alone, t.Open} {
+		if w, ok := meanWindow(windows); ok {
+			return w
+		}
+	}
+	w, _ := meanWindow(t.Pipeline)
+	return w
+}
+
+func (r *Report) row(t *Trial, gpu bool) []string {
 	res := r.Result
 	mark := " "
 	switch {
@@ -82,37 +105,29 @@ func (r *Report) cells(t *Trial) []string {
 		delay = s.Delay.String()
 	}
 	row := []string{mark, fmt.Sprint(s.MaxBatch), fmt.Sprint(s.Instances), delay, fmt.Sprint(s.Batch), s.MaxAge.String(), fmt.Sprint(s.InFlight)}
-	blank := func(n int) {
-		for range n {
-			row = append(row, "")
+	// What was not measured is left blank.
+	cell := func(known bool, text string) {
+		if !known {
+			text = ""
 		}
+		row = append(row, text)
 	}
-	if w, ok := meanWindow(t.Pipeline); ok {
-		row = append(row, number(w.PagesPerSecond))
-	} else {
-		blank(1)
+	run, ran := meanWindow(t.Pipeline)
+	alone, fed := meanWindow(t.Alone)
+	open, opened := meanWindow(t.Open)
+	cell(ran, number(run.PagesPerSecond))
+	cell(fed, number(alone.PagesPerSecond))
+	for _, p := range []time.Duration{alone.P50, alone.P95, alone.P99} {
+		cell(fed, number(inMS(p)))
 	}
-	shown, ok := meanWindow(t.Alone)
-	if ok {
-		row = append(row, number(shown.PagesPerSecond), number(inMS(shown.P50)), number(inMS(shown.P95)), number(inMS(shown.P99)))
-	} else {
-		blank(4)
-		shown, ok = meanWindow(t.Open)
+	cell(opened, number(inMS(open.P99)))
+	shown := shownWindow(t)
+	cell(ran || fed || opened, fmt.Sprintf("%.0f %%", 100*shown.QueueShare))
+	if gpu {
+		cell(shown.GPUUtilization >= 0, fmt.Sprintf("%.0f %%", 100*shown.GPUUtilization))
+		cell(shown.GPUUtilization >= 0, fmt.Sprintf("%.0f MB", float64(shown.GPUMemory)/1e6))
 	}
-	if w, ok := meanWindow(t.Open); ok {
-		row = append(row, number(inMS(w.P99)))
-	} else {
-		blank(1)
-	}
-	if ok {
-		row = append(row, fmt.Sprintf("%.0f %%", 100*shown.QueueShare), executedText(shown.Executed))
-	} else {
-		blank(2)
-	}
-	if t.Infeasible != "" {
-		row[len(row)-1] = strings.TrimSpace(row[len(row)-1] + " " + t.Infeasible)
-	}
-	return row
+	return append(row, strings.TrimSpace(executedText(shown.Executed)+" "+t.Infeasible))
 }
 
 // executedText is a histogram in a few words: the commonest sizes first.
@@ -134,42 +149,25 @@ func executedText(list []Executed) string {
 	return strings.Join(words, " ")
 }
 
-func (r *Report) table(b *strings.Builder) {
-	rows := [][]string{columns}
-	gpu := false
-	for _, t := range r.Result.Trials {
-		rows = append(rows, r.cells(t))
-		w, ok := meanWindow(t.Alone)
-		gpu = gpu || ok && w.GPUUtilization >= 0
-	}
-	if gpu {
-		rows[0] = append(slices.Clone(rows[0]), "GPU", "GPU memory")
-		for i, t := range r.Result.Trials {
-			w, ok := meanWindow(t.Alone)
-			if ok && w.GPUUtilization >= 0 {
-				rows[i+1] = append(rows[i+1], fmt.Sprintf("%.0f %%", 100*w.GPUUtilization), fmt.Sprintf("%.0f MB", float64(w.GPUMemory)/1e6))
-			}
-		}
-	}
-	widths := make([]int, len(rows[0]))
+func (r *Report) writeTable(b *strings.Builder) {
+	columns, rows := r.table()
+	rows = append([][]string{columns}, rows...)
+	widths := make([]int, len(columns))
 	for _, row := range rows {
 		for i, cell := range row {
 			widths[i] = max(widths[i], len([]rune(cell)))
 		}
 	}
-	const textColumn = 14 // executed, and what is behind it, begins at the left
 	b.WriteString("pages/s of a run and of the server alone; milliseconds of a page at the server's peak and at 80 % of it; → chosen, · finalist\n")
 	for _, row := range rows {
 		var line strings.Builder
 		for i, cell := range row {
 			pad := strings.Repeat(" ", widths[i]-len([]rune(cell)))
-			switch {
-			case i == len(row)-1 && i >= textColumn:
-				line.WriteString("  " + cell)
-			case i >= textColumn:
-				line.WriteString("  " + cell + pad)
-			case i == 0:
+			switch i {
+			case 0:
 				line.WriteString(cell + pad)
+			case len(row) - 1:
+				line.WriteString("  " + cell)
 			default:
 				line.WriteString("  " + pad + cell)
 			}

@@ -93,7 +93,7 @@ func (f *File) Replace(edited *File) (backup string, err error) {
 	if err := write(backup, f.text, info); err != nil {
 		return "", err
 	}
-	temp := filepath.Join(dir, fmt.Sprintf(".%s.%d.tmp", name, os.Getpid()))
+	temp := filepath.Join(dir, fmt.Sprintf(".%s.%d.tmp", name, time.Now().UnixNano()))
 	err = write(temp, edited.text, info)
 	if err == nil {
 		if err = f.unchanged(); err == nil {

@@ -54,6 +54,12 @@ func Reloading(model string) Fault {
 	return Fail(codes.Unavailable, "Request for model '%s' version 1 is not at ready state", model)
 }
 
+// Restricted is Triton's answer to a call of a protocol that
+// --grpc-restricted-protocol keeps for those who send its header.
+func Restricted() Fault {
+	return Fail(codes.Unavailable, "This protocol is restricted, expecting header 'triton-grpc-protocol-admin'")
+}
+
 // BackendError is the answer of a model that fails.
 func BackendError(text string) Fault { return Fail(codes.Internal, "%s", text) }
 
