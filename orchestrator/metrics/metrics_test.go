@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -180,7 +181,7 @@ func TestServer(t *testing.T) {
 			answered <- answer{err: err}
 			return
 		}
-		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return conn, nil }}}
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}}
 		r, err := client.Get("http://" + s.Addr() + "/metrics")
 		if err != nil {
 			answered <- answer{err: err}
