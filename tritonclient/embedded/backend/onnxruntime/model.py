@@ -11,10 +11,6 @@ of several streams at a time, and a single item, or the odd ones at the end of a
 batch, on all threads at once. The answer for an item therefore never depends
 on what else was in its batch.
 
-Instances are processes. While several execute, each keeps to its share of the
-cores; one that executes alone takes them all, so that a page that nobody is
-beside is answered as soon as with one instance.
-
 What it reads from the model's config:
 
     default_model_filename              the file's name, if not model.onnx
@@ -24,9 +20,7 @@ What it reads from the model's config:
                                         has it: faster, answers differ a little
 """
 
-import contextlib
 import ctypes
-import fcntl
 import itertools
 import json
 import os
@@ -50,17 +44,16 @@ def parameter(config, key):
     return config.get("parameters", {}).get(key, {}).get("string_value", "")
 
 
-def thread_counts(config):
-    """How many threads one instance may use when others execute, and when none
-    does."""
+def thread_count(config):
+    """How many threads one instance may use."""
     asked = parameter(config, "intra_op_thread_count")
     if asked:
         if not asked.isdigit():
             raise ValueError(f"parameter intra_op_thread_count is {asked!r}, wanted a whole number")
         if int(asked) > 0:  # 0 is the official backend's word for its default
-            return int(asked), int(asked)
+            return int(asked)
     instances = sum(group.get("count", 1) for group in config.get("instance_group", [])) or 1
-    return max(1, core_count() // instances), core_count()
+    return max(1, core_count() // instances)
 
 
 def core_count():
@@ -90,13 +83,14 @@ class Network:
     thread at a time.
     """
 
-    def __init__(self, path, config, threads):
+    def __init__(self, path, config):
         batch = int(config.get("max_batch_size", 0))
         if batch < 1:
             raise ValueError("max_batch_size must be 1 or more: this backend wants a batch dimension")
         precision = parameter(config, "quire.precision") or "f32"
         if precision not in PRECISIONS:
             raise ValueError(f"parameter quire.precision is {precision!r}, wanted one of {', '.join(PRECISIONS)}")
+        threads = thread_count(config)
         streams = stream_count(threads, batch)
 
         core = openvino.Core()
@@ -202,10 +196,7 @@ class TritonPythonModel:
         if not os.path.isfile(path):
             raise pb_utils.TritonModelException(f"{path} is missing: scripts/prepare_model.py builds the layout model")
         try:
-            share, whole = thread_counts(config)
-            self.network = self.make_network(path, config, share)
-            self.alone = self.make_network(path, config, whole) if whole != share else self.network
-            self.executing = open(path, "rb")  # all instances lock it
+            self.network = self.make_network(path, config)
         except Exception as error:
             raise pb_utils.TritonModelException(f"{path}: {one_line(error)}") from None
         pb_utils.Logger.log_info(
@@ -213,8 +204,8 @@ class TritonPythonModel:
             f"{self.network.threads} threads, {self.network.streams} items at a time"
         )
 
-    def make_network(self, path, config, threads):
-        return Network(path, config, threads)
+    def make_network(self, path, config):
+        return Network(path, config)
 
     def execute(self, requests):
         responses, work = [None] * len(requests), {}
@@ -223,30 +214,36 @@ class TritonPythonModel:
                 work[at] = self.unpack(request)
             except Exception as error:
                 responses[at] = failed(error)
-        with self.chosen() as network:
-            failures = run_apart(network, work)
+        failures = self.run_apart(work)
         for at, (_, _, arrays) in work.items():
             responses[at] = failed(failures[at]) if at in failures else answered(requests[at], arrays)
         return responses
 
-    @contextlib.contextmanager
-    def chosen(self):
-        """The network to execute with, and a sign to the other instances that
-        this one executes: they hold a shared lock while they do, and who gets
-        it for itself is alone."""
-        if self.alone is self.network:
-            yield self.network
-            return
+    def run_apart(self, work):
+        """Runs all requests together and gives back those that failed, with
+        their errors.
+
+        When something in the merged batch fails, each request is run by itself
+        and only the one that fails again has failed: Triton merges requests of
+        clients that know nothing of each other.
+        """
+        together = [[], []]
+        for items, answers, _ in work.values():
+            together[0] += items
+            together[1] += answers
         try:
-            fcntl.flock(self.executing, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            network = self.alone
-        except BlockingIOError:
-            network = self.network
-        fcntl.flock(self.executing, fcntl.LOCK_SH)
-        try:
-            yield network
-        finally:
-            fcntl.flock(self.executing, fcntl.LOCK_UN)
+            self.network.run(*together)
+            return {}
+        except Exception as error:
+            if len(work) == 1:
+                return dict.fromkeys(work, error)
+        failures = {}
+        for at, (items, answers, _) in work.items():
+            try:
+                self.network.run(items, answers)
+            except Exception as error:
+                failures[at] = error
+        return failures
 
     def unpack(self, request):
         """The request's items, room for their answers, and that room as the
@@ -267,35 +264,6 @@ class TritonPythonModel:
 
     def finalize(self):
         self.network.close()
-        if self.alone is not self.network:
-            self.alone.close()
-
-
-def run_apart(network, work):
-    """Runs all requests together and gives back those that failed, with their
-    errors.
-
-    When something in the merged batch fails, each request is run by itself and
-    only the one that fails again has failed: Triton merges requests of clients
-    that know nothing of each other.
-    """
-    together = [[], []]
-    for items, answers, _ in work.values():
-        together[0] += items
-        together[1] += answers
-    try:
-        network.run(*together)
-        return {}
-    except Exception as error:
-        if len(work) == 1:
-            return dict.fromkeys(work, error)
-    failures = {}
-    for at, (items, answers, _) in work.items():
-        try:
-            network.run(items, answers)
-        except Exception as error:
-            failures[at] = error
-    return failures
 
 
 def borrow(tensor):

@@ -59,5 +59,5 @@ class TritonPythonModel(backend.TritonPythonModel):
         config["default_model_filename"] = "model.onnx"
         super().initialize({**args, "model_config": json.dumps(config)})
 
-    def make_network(self, path, config, threads):
-        return Network(path, config, threads)
+    def make_network(self, path, config):
+        return Network(path, config)
