@@ -6,6 +6,7 @@ FROM golang:1.26-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
+COPY bench/pages bench/pages
 COPY cmd cmd
 COPY examples examples
 COPY model_repository model_repository

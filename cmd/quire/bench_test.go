@@ -19,7 +19,7 @@ func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*max(math.Abs(a), mat
 // other.
 func TestBench(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	code, stdout, stderr := call(t, "bench", "--json", "--repeat", "2", "--min-time", "1ms", "--budget", "0s", "--batch", "3")
+	code, stdout, stderr := call(t, "bench", "--json", "--repeat", "2", "--min-time", "1ms", "--budget", "0s", "--batch", "3", "../../examples")
 	var r bench.Result
 	if err := json.Unmarshal([]byte(stdout), &r); err != nil || code != exitDone {
 		t.Fatalf("code %d, %v:\n%s\n%s", code, err, stdout, stderr)
@@ -61,11 +61,12 @@ func TestBench(t *testing.T) {
 		t.Errorf("fraction %v of %v", r.Fraction, r.Limit)
 	}
 
-	// Everything that was asked for was executed, in batches as large as asked.
+	// Everything that was asked for was executed, in batches as large as asked;
+	// the server may put the single page at the end of a set to one of them.
 	executed := 0
 	for _, e := range r.Batches.Executed {
 		executed += e.Size * e.Count
-		if e.Size > 3 || e.Count < 1 {
+		if e.Size > 4 || e.Count < 1 {
 			t.Errorf("%d batches of %d", e.Count, e.Size)
 		}
 	}
@@ -137,7 +138,7 @@ func TestBenchCurve(t *testing.T) {
 		}
 	}
 	want := []size{
-		{"sample documents", 10, 32, 1},
+		{"sample documents", 7, 49, 1},
 		{"one-page documents", 10, 10, 2}, {"one-page documents", 20, 20, 1},
 		{"one long document", 1, 10, 2},
 	}
