@@ -379,7 +379,8 @@ func subtree(t *testing.T, root, dir string) fs.FS {
 }
 
 // TestPoisonedPages: one client sends pages that make the backend fail, another
-// good ones, at the same time. Only the poisoned pages fail, in either client.
+// good ones, at the same time. Only the poisoned pages fail, in either client, and
+// neither waits for the other's.
 func TestPoisonedPages(t *testing.T) {
 	server, err := embedded.Start(t.Context(), embedded.Config{Options: setup(), ModelRepository: poisoned(t)})
 	if err != nil {
@@ -441,4 +442,16 @@ func TestPoisonedPages(t *testing.T) {
 	if s := bad.Stats().Pages; s != (orchestrator.Counts{Done: 36, Failed: 12}) {
 		t.Errorf("the bad client: %+v", s)
 	}
+
+	// A request does not wait for a page of another that began before it.
+	wg.Go(func() {
+		if _, err := bad.DetectBatch(t.Context(), []image.Image{blank("quire-poisoned-page:H"), blank("")}); err != nil {
+			t.Errorf("a page that waits for another request: %v", err)
+		}
+	})
+	until(t, "the page that waits is at the server", func() bool { return bad.Stats().InFlight > 0 })
+	if _, err := good.DetectBatch(t.Context(), []image.Image{blank("quire-poisoned-page:G")}); err != nil {
+		t.Errorf("a request beside one that waits: %v", err)
+	}
+	wg.Wait()
 }

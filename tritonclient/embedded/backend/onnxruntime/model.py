@@ -7,9 +7,16 @@ default name and runs it with OpenVINO, which is what the config's
 
 On a CPU a batch has a price: one inference of n pages costs more than n
 inferences of one page. So a merged batch is run item by item, one item on each
-of several streams at a time, and a single item, or the odd ones at the end of a
-batch, on all threads at once. The answer for an item therefore never depends
-on what else was in its batch.
+of several streams at a time, and an item that has the instance to itself on all
+threads at once. The answer for an item therefore never depends on what else was
+in its batch.
+
+The last items of a batch do not end together, and the next batch takes a moment
+to come. So an execution is over for Triton when all of its items have begun and
+a stream is free: that one goes on with the next batch, and each request is
+answered when its own items are done (with a response sender, which the Python
+backend has for models that are not decoupled, too). What Triton counts as the
+time of an execution is then when it could not have begun another.
 
 What it reads from the model's config:
 
@@ -20,12 +27,11 @@ What it reads from the model's config:
                                         has it: faster, answers differ a little
 """
 
+import collections
 import ctypes
-import itertools
 import json
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openvino
@@ -79,8 +85,8 @@ def stream_count(threads, batch):
 class Network:
     """A compiled model and what it takes to run items on it.
 
-    An item is one entry along the batch dimension. run may be called by one
-    thread at a time.
+    An item is one entry along the batch dimension. run and close may be called
+    by one thread at a time.
     """
 
     def __init__(self, path, config):
@@ -124,48 +130,58 @@ class Network:
             port = alone.output(entry["name"])
             self.outputs[entry["name"]] = (list(port.shape)[1:], port.element_type.to_dtype())
         self.alone = alone.create_infer_request()
-        self.workers, self.requests = None, []
+        self.waiting = collections.deque()  # (job, its item's number), not begun
+        self.busy, self.closed = 0, False
+        self.changed = threading.Condition()  # guards these three
+        self.streams = []
         if streams > 1:
             many = compiled(streams)
-            self.requests = [many.create_infer_request() for _ in range(streams)]
-            self.workers = ThreadPoolExecutor(streams, "stream")
-        self.streams, self.threads, self.precision = streams, threads, precision
+            for _ in range(streams):
+                # A daemon: the process must end when the server is gone.
+                stream = threading.Thread(target=self._stream, args=[many.create_infer_request()], daemon=True)
+                self.streams.append(stream)
+                stream.start()
+        self.threads, self.precision = threads, precision
 
-    def run(self, items, answers):
-        """Runs the items and fills the answers.
-
-        items is a list of dicts input name -> array [1,...]; answers a list of
-        dicts output name -> array [1,...], written in place. On an exception
-        nothing is running any more and the answers are of no use.
+    def run(self, jobs):
+        """Begins all items of the jobs, in order, and returns as soon as it
+        could begin another. Each job hears of each of its items when that has
+        ended, from any thread.
         """
-        together = 0
-        if self.workers:
-            # When the last round would leave half the streams without an item,
-            # its items are faster one after another on all threads.
-            rest = len(items) % self.streams
-            together = len(items) - (rest if rest <= self.streams // 2 else 0)
-        if together:
-            self._on_streams(items[:together], answers[:together])
-        for item, answer in zip(items[together:], answers[together:]):
-            self.infer(self.alone, item, answer)
+        items = [(job, at) for job in jobs for at in range(len(job.items))]
+        with self.changed:
+            alone = not self.streams or (len(items) == 1 and not self.busy)
+            if not alone:
+                self.waiting.extend(items)
+                self.changed.notify_all()
+                while self.waiting or self.busy == len(self.streams):
+                    self.changed.wait()
+        if alone:
+            for job, at in items:
+                self._item(self.alone, job, at)
 
-    def _on_streams(self, items, answers):
-        numbers, stop = itertools.count(), threading.Event()
+    def _stream(self, request):
+        while True:
+            with self.changed:
+                while not self.waiting and not self.closed:
+                    self.changed.wait()
+                if not self.waiting:
+                    return
+                job, at = self.waiting.popleft()
+                self.busy += 1
+            self._item(request, job, at)
+            job = None  # Triton's memory goes with the request in it
+            with self.changed:
+                self.busy -= 1
+                self.changed.notify_all()
 
-        def work(request):
-            # Each stream takes the next item when it is free: one that was
-            # held up by another process does not keep the rest waiting.
-            try:
-                while (at := next(numbers)) < len(items) and not stop.is_set():
-                    self.infer(request, items[at], answers[at])
-            except BaseException:
-                stop.set()
-                raise
-
-        running = [self.workers.submit(work, request) for request in self.requests[: len(items)]]
-        errors = [error for error in (future.exception() for future in running) if error]
-        if errors:
-            raise errors[0]
+    def _item(self, request, job, at):
+        error = None
+        try:
+            self.infer(request, job.items[at], job.answers[at])
+        except Exception as caught:
+            error = caught
+        job.ended(error)
 
     def infer(self, request, item, answer):
         """Runs one item without copying it; its arrays must be contiguous."""
@@ -176,9 +192,66 @@ class Network:
         request.infer()
 
     def close(self):
-        if self.workers:
-            self.workers.shutdown(wait=True)
-        self.workers, self.requests, self.alone = None, [], None
+        """Returns when everything that was begun has ended."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+        for stream in self.streams:
+            stream.join()
+        self.streams, self.alone = [], None
+
+
+class Job:
+    """A request of Triton's on its way through a network; answers it once."""
+
+    def __init__(self, request):
+        self.request, self.sender = request, request.get_response_sender()
+        self.lock, self.error = threading.Lock(), None
+
+    def unpack(self, network):
+        """Finds the request's items, and makes room for their answers."""
+        tensors, count = {}, None
+        for name, dims in network.inputs.items():
+            tensor = pb_utils.get_input_tensor_by_name(self.request, name)
+            if tensor is None:
+                raise ValueError(f"input {name} is missing")
+            array = borrow(tensor)
+            if list(array.shape[1:]) != dims[1:] or count not in (None, len(array)):
+                raise ValueError(f"input {name} has shape {list(array.shape)}, wanted {['n', *dims[1:]]}")
+            tensors[name], count = array, len(array)
+        if not count:
+            raise ValueError("the request has no items")
+        self.left = count
+        self.arrays = {name: np.empty([count, *shape], dtype) for name, (shape, dtype) in network.outputs.items()}
+        self.items = [{name: array[i : i + 1] for name, array in tensors.items()} for i in range(count)]
+        self.answers = [{name: array[i : i + 1] for name, array in self.arrays.items()} for i in range(count)]
+
+    def ended(self, error):
+        """An item has ended; error is None if it went well."""
+        with self.lock:
+            self.left -= 1
+            self.error = self.error or error
+            if self.left:
+                return
+        self.answer(self.error)
+
+    def answer(self, error):
+        """Sends what the request's arrays hold, or the error."""
+        try:
+            if error is None:
+                try:
+                    return self.send(answered(self.request, self.arrays))
+                except Exception as caught:  # such as no shared memory left
+                    error = caught
+            self.send(failed(error))
+        except BaseException as lost:
+            # A request that is never answered would wait for ever, and its
+            # client with it. The server notices a process that ends.
+            pb_utils.Logger.log_error(f"a request could not be answered: {one_line(lost)}")
+            os._exit(1)
+
+    def send(self, response):
+        self.sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 class TritonPythonModel:
@@ -201,66 +274,22 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"{path}: {one_line(error)}") from None
         pb_utils.Logger.log_info(
             f"{args['model_name']}: OpenVINO {openvino.__version__.split('-')[0]}, {self.network.precision}, "
-            f"{self.network.threads} threads, {self.network.streams} items at a time"
+            f"{self.network.threads} threads, {max(1, len(self.network.streams))} items at a time"
         )
 
     def make_network(self, path, config):
         return Network(path, config)
 
     def execute(self, requests):
-        responses, work = [None] * len(requests), {}
-        for at, request in enumerate(requests):
+        jobs = []
+        for request in requests:
+            job = Job(request)
             try:
-                work[at] = self.unpack(request)
+                job.unpack(self.network)
+                jobs.append(job)
             except Exception as error:
-                responses[at] = failed(error)
-        failures = self.run_apart(work)
-        for at, (_, _, arrays) in work.items():
-            responses[at] = failed(failures[at]) if at in failures else answered(requests[at], arrays)
-        return responses
-
-    def run_apart(self, work):
-        """Runs all requests together and gives back those that failed, with
-        their errors.
-
-        When something in the merged batch fails, each request is run by itself
-        and only the one that fails again has failed: Triton merges requests of
-        clients that know nothing of each other.
-        """
-        together = [[], []]
-        for items, answers, _ in work.values():
-            together[0] += items
-            together[1] += answers
-        try:
-            self.network.run(*together)
-            return {}
-        except Exception as error:
-            if len(work) == 1:
-                return dict.fromkeys(work, error)
-        failures = {}
-        for at, (items, answers, _) in work.items():
-            try:
-                self.network.run(items, answers)
-            except Exception as error:
-                failures[at] = error
-        return failures
-
-    def unpack(self, request):
-        """The request's items, room for their answers, and that room as the
-        arrays that the response will name."""
-        network, tensors, count = self.network, {}, None
-        for name, dims in network.inputs.items():
-            tensor = pb_utils.get_input_tensor_by_name(request, name)
-            if tensor is None:
-                raise ValueError(f"input {name} is missing")
-            array = borrow(tensor)
-            if list(array.shape[1:]) != dims[1:] or count not in (None, len(array)):
-                raise ValueError(f"input {name} has shape {list(array.shape)}, wanted {['n', *dims[1:]]}")
-            tensors[name], count = array, len(array)
-        arrays = {name: np.empty([count, *shape], dtype) for name, (shape, dtype) in network.outputs.items()}
-        items = [{name: array[i : i + 1] for name, array in tensors.items()} for i in range(count)]
-        answers = [{name: array[i : i + 1] for name, array in arrays.items()} for i in range(count)]
-        return items, answers, arrays
+                job.answer(error)
+        self.network.run(jobs)
 
     def finalize(self):
         self.network.close()
