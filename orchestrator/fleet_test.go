@@ -380,23 +380,25 @@ func TestAloneAtOne(t *testing.T) {
 		var all []Endpoint
 		for i := range models {
 			e, m := s.model(fmt.Sprint(i), func(ctx context.Context, pages []seenPage) error {
-				if err := slow(20*time.Millisecond)(ctx, pages); err != nil {
-					return err
-				}
 				if !slices.Contains(pages, bad) {
-					return nil
+					return slow(20*time.Millisecond)(ctx, pages)
+				}
+				// Half-way, since all requests of this clock may end in the same moment.
+				if err := slow(10*time.Millisecond)(ctx, pages); err != nil {
+					return err
 				}
 				if len(pages) == 1 {
 					running := func(m *fakeModel) int { m.mu.Lock(); defer m.mu.Unlock(); return m.running }
 					mu.Lock()
-					defer mu.Unlock()
 					if running(models[i]) == 1 {
 						alone++
 					} else {
 						beside++
 					}
 					others += running(models[1-i])
+					mu.Unlock()
 				}
+				time.Sleep(10 * time.Millisecond)
 				return &ModelError{Action: ActionBisect, Message: "INTERNAL"}
 			})
 			models[i], all = m, append(all, e)
