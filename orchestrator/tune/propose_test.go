@@ -84,6 +84,31 @@ func TestPropose(t *testing.T) {
 	}
 }
 
+// TestProposeDropsPreferred: sizes that the server should wait for belong to the
+// settings that they were chosen with.
+func TestProposeDropsPreferred(t *testing.T) {
+	file, err := modelconfig.Parse([]byte("name: \"layout\"\nmax_batch_size: 8\ndynamic_batching {\n  # why these\n  preferred_batch_size: [ 4, 8 ]\n  max_queue_delay_microseconds: 100\n}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := Server{original: file.Config()}
+	if err := here.read(); err != nil {
+		t.Fatal(err)
+	}
+	to := here.Start(orchestrator.Input{})
+	if same, err := Propose(file, file.Config(), to); err != nil || same.Text() != file.Text() {
+		t.Errorf("nothing to change: %v\n%s", err, file.Diff(same))
+	}
+	to.MaxBatch, to.Batch = 16, 16
+	edited, err := Propose(file, file.Config(), to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(edited.Text(), "preferred_batch_size") || edited.Config().GetMaxBatchSize() != 16 {
+		t.Errorf("written:\n%s", edited.Text())
+	}
+}
+
 // TestProposeFillsIn: where the file leaves to the server what is changed, the
 // server tells the kind.
 func TestProposeFillsIn(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -13,6 +14,7 @@ import (
 	"quire/orchestrator"
 	"quire/tritonclient"
 	"quire/tritonclient/inferencepb"
+	"quire/tritonclient/modelconfig"
 )
 
 // Server is a served model that a search may serve otherwise for a while. Its
@@ -165,6 +167,12 @@ func setServer(c *inferencepb.ModelConfig, from, to Settings) {
 			}
 		}
 		c.ModelWarmup = fits
+		// Larger requests than that are refused, by quire itself when it starts.
+		if p := c.GetParameters()[keyBatch]; p != nil {
+			if n, err := strconv.Atoi(p.GetStringValue()); err == nil && n > to.MaxBatch {
+				modelconfig.SetParameter(c, keyBatch, strconv.Itoa(to.MaxBatch))
+			}
+		}
 	}
 	if from.Instances != to.Instances {
 		for _, g := range c.GetInstanceGroup() {

@@ -15,6 +15,7 @@ import (
 	"quire/orchestrator"
 	"quire/tritonclient"
 	"quire/tritonclient/inferencepb"
+	"quire/tritonclient/modelconfig"
 	"quire/tritonclient/tritontest"
 )
 
@@ -92,6 +93,7 @@ func TestOnTrial(t *testing.T) {
 	model.Config.SchedulingChoice = &inferencepb.ModelConfig_DynamicBatching{DynamicBatching: &inferencepb.ModelDynamicBatching{PreferredBatchSize: []int32{8}}}
 	model.Config.ModelWarmup = []*inferencepb.ModelWarmup{{Name: "1", BatchSize: 1}, {Name: "8", BatchSize: 8}}
 	model.Config.ResponseCache = &inferencepb.ModelResponseCache{Enable: true}
+	modelconfig.SetParameter(model.Config, keyBatch, "6")
 	_, client := fake(t, tritontest.Config{Models: []tritontest.Model{model}})
 	before := served(t, client)
 	s, err := Take(t.Context(), client, "layout", time.Minute, nil)
@@ -116,8 +118,11 @@ func TestOnTrial(t *testing.T) {
 		len(now.GetDynamicBatching().GetPreferredBatchSize()) != 0 || len(now.GetModelWarmup()) != 1 || now.GetResponseCache().GetEnable() {
 		t.Errorf("served: %v", now)
 	}
+	if got := now.GetParameters()[keyBatch].GetStringValue(); got != "4" {
+		t.Errorf("served with requests of %s pages, above max_batch_size", got)
+	}
 	for key, p := range before.GetParameters() {
-		if !proto.Equal(now.GetParameters()[key], p) {
+		if key != keyBatch && !proto.Equal(now.GetParameters()[key], p) {
 			t.Errorf("parameter %s is %v", key, now.GetParameters()[key])
 		}
 	}
