@@ -25,6 +25,7 @@ type fakeRenderer struct {
 	mu    sync.Mutex
 	pages map[string]int                                         // by path; missing: will not open
 	draw  func(ctx context.Context, path string, page int) error // nil: instant
+	open  func(path string) error                                // nil: as pages says
 	opens int                                                    // documents opened
 	live  int                                                    // workers not closed
 	start func() error                                           // nil: always
@@ -51,6 +52,11 @@ func (r *fakeRenderer) NewWorker(_ context.Context, w, h int) (RenderWorker, err
 }
 
 func (w *fakeWorker) Open(_ context.Context, doc Document) (int, error) {
+	if w.r.open != nil {
+		if err := w.r.open(doc.Path); err != nil {
+			return 0, err
+		}
+	}
 	w.r.mu.Lock()
 	defer w.r.mu.Unlock()
 	w.r.opens++

@@ -119,6 +119,46 @@ func manyDocs(n, pages int) (docs, map[string]int) {
 	return list, count
 }
 
+// TestDiesWithTheRun: a worker that dies when the run is called off, as all do
+// when the guard is lost, says nothing about its document: that is for the next
+// run, and not recorded as failed.
+func TestDiesWithTheRun(t *testing.T) {
+	died := &PageError{Stage: StageOpen, Category: CategoryCrash, Message: "the process was killed"}
+	for _, opening := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			list, count := manyDocs(3, 5)
+			r := &fakeRenderer{pages: count}
+			if opening {
+				r.open = func(path string) error {
+					if path != "d001.pdf" {
+						return nil
+					}
+					cancel()
+					return died
+				}
+			} else {
+				r.draw = func(_ context.Context, path string, page int) error {
+					if path != "d001.pdf" || page != 3 {
+						return nil
+					}
+					cancel()
+					return died
+				}
+			}
+			d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 1})
+			defer d.Close()
+			sink, progress := newFakeSink(t), &Progress{}
+			sum, err := d.Run(ctx, Job{Source: list, Sink: sink, Progress: progress})
+			checkAccounts(t, sink, sum, progress.Now())
+			if err == nil || sum.Documents.Failed != 0 || sum.Documents.Partial != 0 || sum.Pages.Failed != 0 {
+				t.Errorf("opening %t: %v, %+v", opening, err, sum)
+			}
+		})
+	}
+}
+
 func TestSoftStopWritesWhatIsDrawn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFakeModel()

@@ -73,6 +73,16 @@ func crashed(err error) bool {
 	return errors.As(err, &pe) && pe.Category == CategoryCrash
 }
 
+// afterEnd is what err means when ctx may have ended: a worker that died then
+// has not been given its second try, and may have been ended with everything
+// else.
+func afterEnd(ctx context.Context, err error) error {
+	if crashed(err) && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
 // openDoc opens doc with a working worker; a worker that died or turns out
 // broken is replaced once.
 func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
@@ -90,7 +100,7 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 		}
 		var pe *PageError
 		if ctx.Err() != nil {
-			return 0, err
+			return 0, afterEnd(ctx, err)
 		}
 		if crashed(err) && attempt == 0 {
 			w.d.log.Warn("a render worker died opening a document; once more", "document", doc.Path)
@@ -124,6 +134,7 @@ func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geo
 		}
 	}
 	doing.end()
+	err = afterEnd(ctx, err)
 	p.geometry = geometry
 	if err == nil {
 		p.frame = frame(geometry)
