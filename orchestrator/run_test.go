@@ -274,7 +274,7 @@ func TestSinkFailureEndsTheRun(t *testing.T) {
 		if !errors.Is(err, full) {
 			t.Fatal(err)
 		}
-		if sum.Documents.Done < 1 || sum.Documents.Done > 8 || sum.Pages.Done != 5*sum.Documents.Done {
+		if sum.Documents.Done < 1 || sum.Documents.Done > 19 || sum.Pages.Done != 5*sum.Documents.Done { // later ones may overtake
 			t.Errorf("documents that stood before are not counted: %+v", sum)
 		}
 		if sum.Pages.Cancelled == 0 || sum.Pages.Failed != 0 {
