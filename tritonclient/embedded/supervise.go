@@ -23,8 +23,10 @@ const (
 	restartWindow = 10 * time.Minute
 	// restartPause comes before another try of a start that failed.
 	restartPause = time.Second
-	// stubPoll is how often the models' processes are counted.
-	stubPoll = time.Second
+	// stubPoll is how often the models' processes are counted. All that is at the
+	// server when a death is noticed is lost with it, and under suspicion, so
+	// that is soon.
+	stubPoll = 100 * time.Millisecond
 )
 
 // Supervise starts the server again, on the same port, whenever it has ended or
@@ -141,7 +143,7 @@ type stubs struct {
 // stubSearch is how often stubs are looked for while all that are known live:
 // once in so many counts. A search goes through all of the server's threads,
 // which would cost more processor time than all else that waits.
-const stubSearch = 10
+const stubSearch = 100
 
 // count counts the stubs that live and those that have died without the server
 // noticing.
