@@ -115,7 +115,7 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 				if !suspect {
 					d.log.Warn("the server died again with these pages; looking for the one that does it", "from", pages[0].ref.String(), "pages", len(pages))
 				}
-				d.scatter(ctx)
+				d.scatter(ctx, died > 0)
 				if len(pages) > 1 {
 					halves(attempts)
 					return
@@ -197,9 +197,13 @@ const (
 func suspected(pages []*page) bool { return pages[0].lost >= suspicion }
 
 // scatter waits a random time that is long beside a request, so that two clients
-// who do it are seldom at the server together.
-func (d *Detector) scatter(ctx context.Context) {
+// who do it are seldom at the server together; much longer before a page that was
+// alone at one death is asked again, since another would find it guilty.
+func (d *Detector) scatter(ctx context.Context, accused bool) {
 	most := min(max(20*time.Duration(d.took.Load()), time.Second), 20*time.Second)
+	if accused {
+		most = min(8*most, 40*time.Second)
+	}
 	t := time.NewTimer(rand.N(most))
 	defer t.Stop()
 	select {

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,11 +119,11 @@ func (s *Server) waitEnd(ctx context.Context) (lost bool) {
 		case <-poll.C:
 		}
 		// Triton waits for the processes that it ends itself, as when a model
-		// is reloaded; one that died remains as a zombie. Twice, since a server
-		// that was killed takes its own with it.
+		// is reloaded; one that died remains as a zombie. Twice, since it may
+		// be about to. A server that was killed takes its own with it.
 		alive, dead := watch.count()
 		had = had || alive > 0
-		amiss := dead > 0 || had && alive == 0
+		amiss := (dead > 0 || had && alive == 0) && !ending(watch.server)
 		if amiss && missed {
 			return true
 		}
@@ -170,6 +172,24 @@ func (s *stubs) count() (alive, dead int) {
 		}
 	}
 	return len(s.known), dead
+}
+
+// ending tells whether a process is on its way out or gone, which can take it
+// longer than those that it takes with it.
+func ending(pid int) bool {
+	// PID (NAME) STATE PPID PGRP SESSION TTY TPGID FLAGS … (proc(5))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	const state, flags = 0, 6
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) <= flags || fields[state] == "Z" || fields[state] == "X" {
+		return true
+	}
+	const exiting = 0x4 // PF_EXITING of the kernel's sched.h
+	bits, err := strconv.ParseUint(fields[flags], 10, 64)
+	return err != nil || bits&exiting != 0
 }
 
 // stubState is what has become of a stub.

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"quire/tritonclient/guard"
 )
@@ -113,5 +117,26 @@ func TestSuperviseStops(t *testing.T) {
 	}
 	if err := stop(); !errors.Is(err, guard.ErrLost) {
 		t.Errorf("without the guard: %v", err)
+	}
+}
+
+func TestEnding(t *testing.T) {
+	if ending(os.Getpid()) {
+		t.Error("this process is said to end")
+	}
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	// Until it has ended, and leaves it for Wait.
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !ending(pid) {
+		t.Error("a process that has ended, and was not waited for, is said to go on")
+	}
+	if err := cmd.Wait(); err != nil || !ending(pid) {
+		t.Errorf("%v; one that is gone is said to go on", err)
 	}
 }
