@@ -433,7 +433,7 @@ func TestPageThatKillsEveryServer(t *testing.T) {
 		}
 		deaths := 0
 		for _, m := range mortals {
-			deaths += m.deaths
+			deaths += m.died()
 		}
 		if deaths > 2+3+1 {
 			t.Errorf("servers died %d times until the page was found", deaths)

@@ -38,6 +38,13 @@ func (s *mortal) die() {
 	s.deaths++
 }
 
+// died is how often it has.
+func (s *mortal) died() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deaths
+}
+
 // model is one client's view of it.
 func (s *mortal) model() *fakeModel {
 	m := newFakeModel()
@@ -125,8 +132,8 @@ func TestPageThatKillsTheServer(t *testing.T) {
 				t.Errorf("the page ended as %s, %v", r.Status, r.Err)
 			}
 			// Two that make suspects, one for each half of the 8, one to be sure.
-			if server.deaths > 2+3+1 {
-				t.Errorf("the server died %d times until the page was found", server.deaths)
+			if died := server.died(); died > 2+3+1 {
+				t.Errorf("the server died %d times until the page was found", died)
 			}
 		})
 	}
@@ -156,8 +163,8 @@ func TestServerThatDiesOfItself(t *testing.T) {
 		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
 		cancel()
 		dying.Wait()
-		if err != nil || sum.Pages != (Counts{Done: 8000}) || server.deaths < 10 {
-			t.Errorf("%+v, %v, after %d deaths", sum, err, server.deaths)
+		if err != nil || sum.Pages != (Counts{Done: 8000}) || server.died() < 10 {
+			t.Errorf("%+v, %v, after %d deaths", sum, err, server.died())
 		}
 		checkAccounts(t, sink, sum, progress.Now())
 	})
