@@ -117,14 +117,16 @@ func (o *outages) model(t *testing.T, addr string) *layout.Model {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { client.Close() })
+	// A run may end with the death of the server that shows which page did it.
+	if err := client.WaitModelReady(t.Context(), "layout", "", nil); err != nil {
+		t.Fatal(err)
+	}
 	m, err := layout.Open(t.Context(), client, layout.Config{SharedMemoryPrefix: theGuard.ShmPrefix(), Log: o.log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		m.Close()
-		client.Close()
-	})
+	t.Cleanup(func() { m.Close() })
 	return m
 }
 
