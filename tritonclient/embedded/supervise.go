@@ -8,10 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"quire/tritonclient/guard"
 )
@@ -25,10 +26,14 @@ const (
 	restartWindow = 10 * time.Minute
 	// restartPause comes before another try of a start that failed.
 	restartPause = time.Second
-	// stubPoll is how often the models' processes are counted. All that is at the
-	// server when a death is noticed is lost with it, and under suspicion, so
-	// that is soon.
-	stubPoll = 100 * time.Millisecond
+	// stubSettle is how long the death of a model's process must stand before the
+	// server is taken for one that has lost it. All that is at the server then
+	// is lost with it, and under suspicion, so that is not long.
+	stubSettle = 100 * time.Millisecond
+	// stubSearch is how often the models' processes are looked for: for new ones,
+	// since the kernel tells of the end of those that are known. It goes through
+	// all of the server's threads, so it is dear.
+	stubSearch = 10 * time.Second
 )
 
 // Supervise starts the server again, on the same port, whenever it has ended or
@@ -107,27 +112,35 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, done func() in
 // on, a model's process: then it answers true.
 func (s *Server) waitEnd(ctx context.Context) (lost bool) {
 	run := s.current()
-	watch := stubs{server: run.process.Pid()}
-	poll := time.NewTicker(stubPoll)
-	defer poll.Stop()
-	for had, missed := false, false; ; {
+	watch := stubs{server: run.process.Pid(), died: make(chan struct{}, 1)}
+	defer watch.close()
+	look := time.NewTimer(0)
+	defer look.Stop()
+	had := false
+	for amiss := (time.Time{}); ; { // since when
 		select {
 		case <-run.done:
 			return false
 		case <-ctx.Done():
 			return false
-		case <-poll.C:
+		case <-watch.died:
+		case <-look.C:
 		}
 		// Triton waits for the processes that it ends itself, as when a model
 		// is reloaded; one that died remains as a zombie. Twice, since it may
 		// be about to. A server that was killed takes its own with it.
-		alive, dead := watch.count()
+		alive, dead := watch.search()
 		had = had || alive > 0
-		amiss := (dead > 0 || had && alive == 0) && !ending(watch.server)
-		if amiss && missed {
+		switch now := time.Now(); {
+		case dead == 0 && (alive > 0 || !had), ending(watch.server):
+			amiss = time.Time{}
+			look.Reset(stubSearch)
+		case amiss.IsZero():
+			amiss = now
+			look.Reset(stubSettle)
+		case now.Sub(amiss) >= stubSettle:
 			return true
 		}
-		missed = amiss
 	}
 }
 
@@ -138,24 +151,15 @@ const stubName = "(triton_python_b)"
 // stubs are the Python models' processes of a server.
 type stubs struct {
 	server int
-	known  []string // process IDs of those that lived when they were looked for
-	looks  int
+	known  map[string]*os.File // by process ID, those that live: see watch
+	died   chan struct{}       // of capacity 1: one of them has ended
 }
 
-// stubSearch is how often stubs are looked for while all that are known live:
-// once in so many counts. A search goes through all of the server's threads,
-// which would cost more processor time than all else that waits.
-const stubSearch = 100
-
-// count counts the stubs that live and those that have died without the server
-// noticing.
-func (s *stubs) count() (alive, dead int) {
-	s.looks++
-	if len(s.known) > 0 && s.looks%stubSearch != 0 &&
-		!slices.ContainsFunc(s.known, func(pid string) bool { return lookAt(pid) != stubLives }) {
-		return len(s.known), 0
-	}
-	s.known = s.known[:0]
+// search counts the stubs that live, and those that have died without the server
+// noticing. The end of those that live is told to died.
+func (s *stubs) search() (alive, dead int) {
+	known := s.known
+	s.known = map[string]*os.File{}
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.server))
 	for _, list := range lists {
 		children, err := os.ReadFile(list)
@@ -165,13 +169,63 @@ func (s *stubs) count() (alive, dead int) {
 		for pid := range strings.FieldsSeq(string(children)) {
 			switch lookAt(pid) {
 			case stubLives:
-				s.known = append(s.known, pid)
+				process, is := known[pid]
+				if !is {
+					process = s.watch(pid)
+				}
+				s.known[pid] = process
+				delete(known, pid)
 			case stubDied:
 				dead++
 			}
 		}
 	}
+	closeAll(known)
 	return len(s.known), dead
+}
+
+// watch tells died when a process ends, until the file is closed. It is nil where
+// the kernel does not tell; the next search finds out, then.
+func (s *stubs) watch(pid string) *os.File {
+	id, err := strconv.Atoi(pid)
+	if err != nil {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(id, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil
+	}
+	process := os.NewFile(uintptr(fd), "pidfd")
+	conn, err := process.SyscallConn()
+	if err != nil {
+		process.Close()
+		return nil
+	}
+	go func() {
+		err := conn.Read(func(fd uintptr) bool {
+			// It can be read once the process has ended (pidfd_open(2)).
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0 && err == nil
+		})
+		if err != nil {
+			return // closed
+		}
+		select {
+		case s.died <- struct{}{}:
+		default:
+		}
+	}()
+	return process
+}
+
+func (s *stubs) close() { closeAll(s.known) }
+
+func closeAll(files map[string]*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
 }
 
 // ending tells whether a process is on its way out or gone, which can take it

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -138,5 +139,45 @@ func TestEnding(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil || !ending(pid) {
 		t.Errorf("%v; one that is gone is said to go on", err)
+	}
+}
+
+func TestStubsWatch(t *testing.T) {
+	s := stubs{died: make(chan struct{}, 1)}
+	start := func() *exec.Cmd {
+		cmd := exec.Command("sleep", "60")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		return cmd
+	}
+	dies, lives := start(), start()
+	s.known = map[string]*os.File{}
+	for _, cmd := range []*exec.Cmd{dies, lives} {
+		pid := strconv.Itoa(cmd.Process.Pid)
+		if s.known[pid] = s.watch(pid); s.known[pid] == nil {
+			t.Fatal("the kernel does not tell of the end of processes")
+		}
+	}
+	select {
+	case <-s.died:
+		t.Error("a process that lives is said to have ended")
+	default:
+	}
+	if err := dies.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-s.died
+	// What is not watched any more is not told.
+	s.close()
+	if err := lives.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = lives.Wait()
+	select {
+	case <-s.died:
+		t.Error("a process is still watched")
+	default:
 	}
 }

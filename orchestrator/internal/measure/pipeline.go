@@ -98,9 +98,10 @@ func (f Flow) Add(g Flow) Flow {
 	}
 }
 
-// lookEvery is often enough to see a stage wait, and too seldom to cost
-// anything beside it.
-const lookEvery = 20 * time.Millisecond
+// lookEvery is often enough to see in a window of seconds which stage waits.
+// Every 20 ms would wake quire more often than the pages of a model on the CPU
+// do, and be measured with it.
+const lookEvery = 100 * time.Millisecond
 
 // Watch looks at a detector until stop is called, which returns what it saw.
 func Watch(d *orchestrator.Detector) (stop func() Flow) {
