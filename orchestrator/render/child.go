@@ -3,8 +3,10 @@
 package render
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"sync"
@@ -15,12 +17,13 @@ import (
 	"quire/orchestrator/render/internal/mupdf"
 )
 
-// envWorker marks a process as a worker; its descriptors 3 and 4 are the
-// connection and the slot.
+// envWorker marks a process as a worker; its descriptors 3, 4 and 5 are the
+// connection, the slot, and what tells of aborts.
 const (
 	envWorker = "QUIRE_RENDER_WORKER"
 	fdConn    = 3
 	fdSlot    = 4
+	fdAborts  = 5
 )
 
 // Main turns a process that a [Pool] started into a worker and never returns
@@ -40,31 +43,29 @@ func Main() {
 	os.Exit(0)
 }
 
-// child is the worker's own side. Commands are carried out one after another
-// by the goroutine that called work; another one reads them, so that an abort
-// is heard meanwhile.
+// child is the worker's own side. The goroutine that called work reads a
+// command, carries it out and answers, all on the main thread, so that a page
+// wakes no other thread; another goroutine hears of aborts meanwhile.
 type child struct {
-	conn   *conn
+	message
 	engine *mupdf.Engine
 	rgb    []byte
 	setup  setupCommand
 
-	mu      sync.Mutex
-	running uint64 // the command that runs, or 0
-	aborted uint64 // the latest command that was to be aborted
+	mu       sync.Mutex
+	running  uint64 // the command that runs, or 0
+	aborted  uint64 // the latest command that was to be aborted
+	deadline time.Time
+	timer    *time.Timer // calls expire
 }
 
 func work() error {
 	// Where memory runs out, it is better to lose a page than the run.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
 
-	c, err := newConn(os.NewFile(fdConn, "connection"))
-	if err != nil {
-		return fmt.Errorf("render worker: %w", err)
-	}
-	w := &child{conn: c}
-	var first command
-	if _, err := c.receive(&first); err != nil || first.Setup == nil {
+	w := &child{message: newMessage()}
+	first, err := w.receive()
+	if err != nil || first.Setup == nil {
 		return fmt.Errorf("render worker: no setup (%v)", err)
 	}
 	ready := reply{ID: first.ID}
@@ -76,18 +77,20 @@ func work() error {
 		s := confine()
 		ready.Sandbox = &s
 	}
-	if err := c.send(ready, nil); err != nil {
-		return err
-	}
-
-	commands := make(chan commandWithFile)
-	go w.receive(commands)
-	for cmd := range commands {
-		if err := w.answer(cmd); err != nil {
+	go w.hearAborts(os.NewFile(fdAborts, "aborts"))
+	for r := ready; ; {
+		if err := w.send(r); err != nil {
+			return fmt.Errorf("render worker: %w", err)
+		}
+		cmd, err := w.receive()
+		if err != nil {
+			// The parent is gone, and MuPDF need not be tidied up.
+			os.Exit(0)
+		}
+		if r, err = w.answer(cmd); err != nil {
 			return fmt.Errorf("render worker: %w", err)
 		}
 	}
-	return nil
 }
 
 func (w *child) prepare(s setupCommand) error {
@@ -107,24 +110,50 @@ type commandWithFile struct {
 	file *os.File
 }
 
-// receive passes commands on. When the parent is gone nobody waits for what
-// runs, and MuPDF need not be tidied up.
-func (w *child) receive(commands chan<- commandWithFile) {
+// receive waits for a command. The thread waits in the system call itself: Go's
+// poller would wake another one first.
+func (w *child) receive() (cmd commandWithFile, err error) {
 	for {
-		var cmd commandWithFile
-		var err error
-		if cmd.file, err = w.conn.receive(&cmd.command); err != nil {
-			os.Exit(0)
-		}
-		if cmd.Abort != 0 {
-			w.abort(cmd.Abort)
+		n, oobn, flags, _, err := unix.Recvmsg(fdConn, w.buf, w.oob, unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EINTR):
 			continue
+		case err == nil && n == 0:
+			err = io.EOF
 		}
-		commands <- cmd
+		if err != nil {
+			return cmd, err
+		}
+		cmd.file, err = w.unpack(n, oobn, flags, &cmd.command)
+		return cmd, err
 	}
 }
 
-func (w *child) answer(cmd commandWithFile) error {
+func (w *child) send(r reply) error {
+	data, err := pack(r)
+	if err != nil {
+		return err
+	}
+	for {
+		if _, err := unix.Write(fdConn, data); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// hearAborts ends the process when the parent is gone: nobody waits for what
+// runs.
+func (w *child) hearAborts(from io.Reader) {
+	var id [8]byte
+	for {
+		if _, err := io.ReadFull(from, id[:]); err != nil {
+			os.Exit(0)
+		}
+		w.abort(binary.NativeEndian.Uint64(id[:]))
+	}
+}
+
+func (w *child) answer(cmd commandWithFile) (reply, error) {
 	r := reply{ID: cmd.ID}
 	switch {
 	case cmd.Open != nil && cmd.file != nil:
@@ -144,12 +173,12 @@ func (w *child) answer(cmd commandWithFile) error {
 		}
 		r.fail(err)
 	default:
-		return errors.New("a command that is none")
+		return r, errors.New("a command that is none")
 	}
 	if log, lost := w.engine.Messages(); w.setup.Log {
 		r.Log, r.Lost = log, lost
 	}
-	return w.conn.send(r, nil)
+	return r, nil
 }
 
 // threadCPU is the processor time of this thread, which is MuPDF's alone but for
@@ -169,18 +198,31 @@ func (w *child) begin(id uint64, timeout time.Duration) (end func()) {
 	if w.aborted == id {
 		w.engine.Abort()
 	}
-	var timer *time.Timer
+	w.deadline = time.Time{}
 	if timeout > 0 {
-		timer = time.AfterFunc(timeout, func() { w.abort(id) })
+		w.deadline = time.Now().Add(timeout)
+		// It is not stopped in between: a timer that is only ever put off wakes
+		// nobody.
+		if w.timer == nil {
+			w.timer = time.AfterFunc(timeout, w.expire)
+		} else {
+			w.timer.Reset(timeout)
+		}
 	}
 	return func() {
-		if timer != nil {
-			timer.Stop()
-		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.running = 0
 		w.engine.Resume()
+	}
+}
+
+// expire stops the command whose time is over.
+func (w *child) expire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running != 0 && !w.deadline.IsZero() && !time.Now().Before(w.deadline) {
+		w.engine.Abort()
 	}
 }
 

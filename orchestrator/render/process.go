@@ -84,7 +84,13 @@ func (p *process) spawn(cfg Config) error {
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "render"), os.NewFile(uintptr(pair[1]), "render")
 	defer theirs.Close()
-	c, err := newConn(ours)
+	aborted, aborts, err := os.Pipe()
+	if err != nil {
+		ours.Close()
+		return err
+	}
+	defer aborted.Close()
+	c, err := newConn(ours, aborts)
 	if err != nil {
 		return err
 	}
@@ -104,7 +110,7 @@ func (p *process) spawn(cfg Config) error {
 			"MALLOC_ARENA_MAX=1",
 		},
 		Dir:   "/",
-		Files: []*os.File{nil, nil, stderr, theirs, p.slot.file},
+		Files: []*os.File{nil, nil, stderr, theirs, p.slot.file, aborted},
 		Nice:  cfg.Nice,
 		Rlimits: []guard.Rlimit{
 			{Resource: unix.RLIMIT_FSIZE},
@@ -148,7 +154,7 @@ func (p *process) call(ctx context.Context, cmd command, file *os.File, timeout 
 	stop := context.AfterFunc(ctx, func() {
 		defer close(aborted)
 		_ = p.conn.sock.SetDeadline(time.Now().Add(cancelGrace))
-		_ = p.conn.send(command{Abort: cmd.ID}, nil)
+		p.conn.abort(cmd.ID)
 	})
 	var r reply
 	surprise, err := p.conn.receive(&r)

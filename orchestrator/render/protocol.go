@@ -3,6 +3,7 @@
 package render
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,15 +21,13 @@ import (
 // message buffer holds, each byte escaped.
 const maxMessage = 64 << 10
 
-// command is what a worker is told. Exactly one of Setup, Open, Draw and Abort
-// is set; Open comes with one descriptor. The worker answers all but Abort.
+// command is what a worker is told. Exactly one of Setup, Open and Draw is set;
+// Open comes with one descriptor. The worker answers each.
 type command struct {
 	ID    uint64
 	Setup *setupCommand `json:",omitempty"`
 	Open  *openCommand  `json:",omitempty"`
 	Draw  *drawCommand  `json:",omitempty"`
-	// Abort is the ID of the command to stop, if it still runs.
-	Abort uint64 `json:",omitempty"`
 }
 
 type setupCommand struct {
@@ -94,36 +93,51 @@ const (
 	reasonSetup     reason = "setup"
 )
 
-// conn is one end of the connection between a worker and its parent.
+// conn is the parent's end of the connection with a worker.
 type conn struct {
 	sock *net.UnixConn
-	buf  []byte
-	oob  []byte
+	message
+	// aborts is how a worker that is at work is told to stop: it gets the ID of
+	// the command, 8 bytes in this machine's order.
+	aborts *os.File
 }
 
-// newConn takes file over.
-func newConn(file *os.File) (*conn, error) {
+// message is room for one that comes, and for a descriptor with it.
+type message struct{ buf, oob []byte }
+
+func newMessage() message {
+	return message{buf: make([]byte, maxMessage), oob: make([]byte, unix.CmsgSpace(4))}
+}
+
+// newConn takes both files over.
+func newConn(file, aborts *os.File) (*conn, error) {
 	defer file.Close()
 	c, err := net.FileConn(file)
 	if err != nil {
+		aborts.Close()
 		return nil, err
 	}
 	sock, ok := c.(*net.UnixConn)
 	if !ok {
 		c.Close()
+		aborts.Close()
 		return nil, errors.New("not a Unix socket")
 	}
-	return &conn{sock: sock, buf: make([]byte, maxMessage), oob: make([]byte, unix.CmsgSpace(4))}, nil
+	return &conn{sock: sock, message: newMessage(), aborts: aborts}, nil
 }
 
-// send may be called while receive waits.
-func (c *conn) send(message any, file *os.File) error {
+func pack(message any) ([]byte, error) {
 	data, err := json.Marshal(message)
+	if err == nil && len(data) > maxMessage {
+		err = fmt.Errorf("message of %d bytes, at most %d", len(data), maxMessage)
+	}
+	return data, err
+}
+
+func (c *conn) send(cmd command, file *os.File) error {
+	data, err := pack(cmd)
 	if err != nil {
 		return err
-	}
-	if len(data) > maxMessage {
-		return fmt.Errorf("message of %d bytes, at most %d", len(data), maxMessage)
 	}
 	if file == nil {
 		_, err = c.sock.Write(data)
@@ -141,9 +155,15 @@ func (c *conn) send(message any, file *os.File) error {
 	return errors.Join(err, sendErr)
 }
 
-// receive reads one message and the descriptor that came with it, if any. It
-// fails with io.EOF when the other end is gone.
-func (c *conn) receive(message any) (*os.File, error) {
+// abort may be called while receive waits.
+func (c *conn) abort(id uint64) {
+	// One that is gone need not be stopped.
+	_, _ = c.aborts.Write(binary.NativeEndian.AppendUint64(nil, id))
+}
+
+// receive reads one reply and the descriptor that came with it, if any. It
+// fails with io.EOF when the worker is gone.
+func (c *conn) receive(r *reply) (*os.File, error) {
 	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.buf, c.oob)
 	if err != nil {
 		if errors.Is(err, unix.ECONNRESET) {
@@ -151,14 +171,19 @@ func (c *conn) receive(message any) (*os.File, error) {
 		}
 		return nil, err
 	}
-	file, err := passedFile(c.oob[:oobn])
+	return c.unpack(n, oobn, flags, r)
+}
+
+// unpack reads what was received.
+func (m *message) unpack(n, oobn, flags int, what any) (*os.File, error) {
+	file, err := passedFile(m.oob[:oobn])
 	if err != nil {
 		return nil, err
 	}
 	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		err = errors.New("message cut off")
 	} else {
-		err = json.Unmarshal(c.buf[:n], message)
+		err = json.Unmarshal(m.buf[:n], what)
 	}
 	if err != nil && file != nil {
 		file.Close()
@@ -192,4 +217,7 @@ func passedFile(oob []byte) (*os.File, error) {
 	return file, nil
 }
 
-func (c *conn) close() { c.sock.Close() }
+func (c *conn) close() {
+	c.sock.Close()
+	c.aborts.Close()
+}
