@@ -86,6 +86,8 @@ func (w *fakeWorker) Draw(ctx context.Context, page int) ([]byte, Geometry, erro
 	return w.pixels, Geometry{WidthPt: 100, HeightPt: 200}, nil
 }
 
+func (w *fakeWorker) Ahead(int) {}
+
 func (w *fakeWorker) Close() error {
 	w.r.mu.Lock()
 	defer w.r.mu.Unlock()

@@ -23,8 +23,8 @@ type Renderer interface {
 	NewWorker(ctx context.Context, width, height int) (RenderWorker, error)
 }
 
-// RenderWorker is one renderer's state: at most one open document and one
-// staging slot. A worker survives the failure of a document or a page; what it
+// RenderWorker is one renderer's state: at most one open document, and staging
+// slots for the page that was drawn last and the next one. A worker survives the failure of a document or a page; what it
 // needs to restart for that, it does by itself.
 type RenderWorker interface {
 	// Open makes doc the open document, in place of any other, and returns its
@@ -35,6 +35,10 @@ type RenderWorker interface {
 	// Pixels are width×height×3 bytes of RGB, top row first, valid until the
 	// next call of Draw, Open or Close.
 	Draw(ctx context.Context, page int) (pixels []byte, geometry Geometry, err error)
+	// Ahead says, before Draw draws a page, which one will be drawn after it, so
+	// that the worker can go on while the caller has the first one's pixels. It
+	// is a hint: what is asked for in the end may be something else.
+	Ahead(page int)
 	// Close ends the worker. It is idempotent.
 	Close() error
 }

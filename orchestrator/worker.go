@@ -276,6 +276,12 @@ func (w *worker) drawRange(t task) {
 		p.run = r
 		w.d.batches.Expect(1)
 		r.track(p)
+		for next := page + 1; next < t.to; next++ {
+			if !dt.past.Pages.Has(next) {
+				w.render.Ahead(next)
+				break
+			}
+		}
 		w.draw(ctx, p, dt.doc, displayed)
 		r.pageDrawn(dt)
 	}

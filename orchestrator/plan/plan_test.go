@@ -78,6 +78,8 @@ func (w *openWorker) Draw(context.Context, int) ([]byte, orchestrator.Geometry, 
 	panic("a plan draws nothing")
 }
 
+func (w *openWorker) Ahead(int) {}
+
 func (w *openWorker) Close() error {
 	w.o.mu.Lock()
 	defer w.o.mu.Unlock()

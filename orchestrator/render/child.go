@@ -49,7 +49,7 @@ func Main() {
 type child struct {
 	message
 	engine *mupdf.Engine
-	rgb    []byte
+	slot   []byte
 	setup  setupCommand
 
 	mu       sync.Mutex
@@ -95,12 +95,12 @@ func work() error {
 
 func (w *child) prepare(s setupCommand) error {
 	w.setup = s
-	mem, err := unix.Mmap(fdSlot, 0, s.Width*s.Height*3, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(fdSlot, 0, slotSize(s.Width, s.Height), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return os.NewSyscallError("mmap", err)
 	}
 	unix.Close(fdSlot)
-	w.rgb = mem
+	w.slot = mem
 	w.engine, err = mupdf.New(s.Memory, s.Store)
 	return err
 }
@@ -165,7 +165,7 @@ func (w *child) answer(cmd commandWithFile) (reply, error) {
 		r.fail(err)
 	case cmd.Draw != nil:
 		end := w.begin(cmd.ID, cmd.Draw.Timeout)
-		page, err := w.engine.Draw(cmd.Draw.Page, w.setup.Width, w.setup.Height, w.setup.Fit, w.rgb)
+		page, err := w.engine.Draw(cmd.Draw.Page, w.setup.Width, w.setup.Height, w.setup.Fit, half(w.slot, cmd.Draw.Second))
 		end()
 		r.Page = &drawnPage{
 			page.WidthPt, page.HeightPt, page.Rotation, page.CropBox,

@@ -30,6 +30,8 @@ type process struct {
 	slot    *slot
 	stderr  *head
 	lastID  uint64
+	ahead   *pending // what it was told to draw before anybody asked
+	second  bool     // the half of the slot that was drawn to last
 	// sandbox is what the process says holds it in.
 	sandbox Sandbox
 }
@@ -38,7 +40,7 @@ type process struct {
 // apart, are about this machine and not about any page.
 func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 	p := &process{}
-	slot, err := newSlot(r.width * r.height * 3)
+	slot, err := newSlot(slotSize(r.width, r.height))
 	if err != nil {
 		return nil, err
 	}
@@ -131,30 +133,96 @@ func (p *process) spawn(cfg Config) error {
 	return nil
 }
 
+// pending is a page that a process draws ahead.
+type pending struct {
+	id       uint64
+	page     int // counts from 0
+	second   bool
+	deadline time.Time
+}
+
 // call sends a command and waits for its answer. At the timeout (0 is none)
 // the worker stops by itself and says so; when it does not, or when ctx has
-// ended and it does not stop, the process is killed.
+// ended and it does not stop, the process is killed. Nothing may be drawn ahead.
 func (p *process) call(ctx context.Context, cmd command, file *os.File, timeout time.Duration) (reply, error) {
 	if ctx.Err() != nil {
 		return reply{}, context.Cause(ctx)
 	}
+	if _, err := p.tell(cmd, file, timeout); err != nil {
+		return reply{}, err
+	}
+	return p.answer(ctx, p.lastID)
+}
+
+// draw has a page drawn, which counts from 0 here, or takes it if it is drawn
+// ahead. The pixels are there until the next call.
+func (p *process) draw(ctx context.Context, page int, timeout time.Duration) (r reply, pixels []byte, err error) {
+	switch a := p.ahead; {
+	case a == nil:
+		p.second = !p.second
+		r, err = p.call(ctx, command{Draw: &drawCommand{Page: page, Timeout: timeout, Second: p.second}}, nil, timeout)
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	default:
+		p.ahead, p.second = nil, a.second
+		// It may have been answered long ago.
+		if least := time.Now().Add(answerGrace); !a.deadline.IsZero() && a.deadline.Before(least) {
+			_ = p.conn.sock.SetDeadline(least)
+		}
+		r, err = p.answer(ctx, a.id)
+	}
+	return r, half(p.slot.mem, p.second), err
+}
+
+// drawAhead begins with a page that will be asked for next.
+func (p *process) drawAhead(page int, timeout time.Duration) {
+	second := !p.second
+	deadline, err := p.tell(command{Draw: &drawCommand{Page: page, Timeout: timeout, Second: second}}, nil, timeout)
+	if err == nil { // else the next call fails as well, and tells
+		p.ahead = &pending{p.lastID, page, second, deadline}
+	}
+}
+
+// draws tells whether the page is drawn ahead.
+func (p *process) draws(page int) bool { return p.ahead != nil && p.ahead.page == page }
+
+// settle ends what is drawn ahead and was not asked for. With an error the
+// process is gone.
+func (p *process) settle() error {
+	a := p.ahead
+	if a == nil {
+		return nil
+	}
+	p.ahead = nil
+	p.conn.abort(a.id)
+	_ = p.conn.sock.SetDeadline(time.Now().Add(cancelGrace))
+	_, err := p.answer(context.Background(), a.id)
+	return err
+}
+
+// tell sends a command, under the ID p.lastID, which is to be answered until the
+// deadline, if there is one.
+func (p *process) tell(cmd command, file *os.File, timeout time.Duration) (deadline time.Time, err error) {
 	p.lastID++
 	cmd.ID = p.lastID
-	var deadline time.Time
 	if timeout > 0 {
 		deadline = time.Now().Add(timeout + answerGrace)
 	}
 	// Also for writing: a stopped process reads nothing.
 	_ = p.conn.sock.SetDeadline(deadline)
 	if err := p.conn.send(cmd, file); err != nil {
-		return reply{}, p.lost(err)
+		return deadline, p.lost(err)
 	}
+	return deadline, nil
+}
 
+// answer waits for the answer to a command.
+func (p *process) answer(ctx context.Context, id uint64) (reply, error) {
 	aborted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(aborted)
 		_ = p.conn.sock.SetDeadline(time.Now().Add(cancelGrace))
-		p.conn.abort(cmd.ID)
+		p.conn.abort(id)
 	})
 	var r reply
 	surprise, err := p.conn.receive(&r)
@@ -164,7 +232,7 @@ func (p *process) call(ctx context.Context, cmd command, file *os.File, timeout 
 	if surprise != nil {
 		surprise.Close()
 	}
-	if err == nil && (surprise != nil || r.ID != cmd.ID) {
+	if err == nil && (surprise != nil || r.ID != id) {
 		err = errors.New("an answer to something else")
 	}
 	if err != nil {

@@ -51,6 +51,8 @@ type drawCommand struct {
 	// Page counts from 0.
 	Page    int
 	Timeout time.Duration
+	// Second is which half of the slot the pixels go to.
+	Second bool `json:",omitempty"`
 }
 
 // reply is a worker's answer to the command of the same ID.

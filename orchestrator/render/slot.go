@@ -9,12 +9,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slot is memory for one page's pixels, shared with one worker process. It is
-// sealed against shrinking, so that no process that has it can make another
+// slot is memory for the pixels of two pages, the one that was drawn last and
+// the next one, shared with one worker process. It is sealed against shrinking, so that no process that has it can make another
 // one's access a SIGBUS.
 type slot struct {
 	file *os.File
 	mem  []byte
+}
+
+// slotSize is that of a slot in bytes.
+func slotSize(width, height int) int { return 2 * width * height * 3 }
+
+// half is one of a slot's two pages.
+func half(mem []byte, second bool) []byte {
+	n := len(mem) / 2
+	if second {
+		return mem[n:]
+	}
+	return mem[:n]
 }
 
 func newSlot(size int) (*slot, error) {

@@ -25,6 +25,7 @@ type worker struct {
 	raster  raster
 	process *process // nil after it was lost
 	doc     *document
+	ahead   int // the page after the one that is drawn next, or 0
 
 	close  sync.Once
 	closed bool
@@ -116,6 +117,7 @@ func (w *worker) open(ctx context.Context, d *document) error {
 // load has the process open the document. page is the page that it is for, 0
 // for none in particular.
 func (w *worker) load(ctx context.Context, d *document, page int) (int, error) {
+	w.settle()
 	if err := w.ensure(ctx); err != nil {
 		return 0, err
 	}
@@ -139,6 +141,23 @@ func (w *worker) load(ctx context.Context, d *document, page int) (int, error) {
 	return r.Pages, nil
 }
 
+// Ahead implements [orchestrator.RenderWorker].
+func (w *worker) Ahead(page int) { w.ahead = page }
+
+// settle ends what the process draws ahead, and the process if it does not stop.
+// The page that did that may never be asked for, and the next command is not to
+// blame.
+func (w *worker) settle() {
+	if w.process == nil {
+		return
+	}
+	if err := w.process.settle(); err != nil {
+		w.pool.cfg.Logger.Warn("a render process ended drawing a page that was not asked for", "error", err)
+		w.process.kill()
+		w.process = nil
+	}
+}
+
 // Draw implements [orchestrator.RenderWorker].
 func (w *worker) Draw(ctx context.Context, page int) ([]byte, orchestrator.Geometry, error) {
 	d, err := w.draw(ctx, page)
@@ -154,7 +173,8 @@ type drawing struct {
 }
 
 func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
-	d := w.doc
+	d, next := w.doc, w.ahead
+	w.ahead = 0
 	switch {
 	case w.closed:
 		return drawing{}, errors.New("render: the worker is closed")
@@ -167,8 +187,11 @@ func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 	case d.changed:
 		return drawing{}, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
 	}
+	if w.process != nil && !w.process.draws(page-1) {
+		w.settle()
+	}
 	// A process that died between two pages is nobody's fault.
-	if w.process == nil || !w.process.alive() || d.process != w.process {
+	if w.process == nil || d.process != w.process || !w.process.alive() && !w.process.draws(page-1) {
 		pages, err := w.load(ctx, d, page)
 		if err != nil {
 			return drawing{}, err
@@ -180,12 +203,15 @@ func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 	const what = "drawing the page"
 	timeout := w.pool.cfg.PageTimeout
 	w.pool.pages.Add(1)
-	r, err := w.process.call(ctx, command{Draw: &drawCommand{Page: page - 1, Timeout: timeout}}, nil, timeout)
+	r, pixels, err := w.process.draw(ctx, page-1, timeout)
 	if err == nil {
 		err = r.Page.check(r.Reason == "", w.raster)
 	}
 	if err != nil {
 		return drawing{}, w.lost(ctx, d, page, err, what, timeout)
+	}
+	if next >= 1 && next <= d.pages {
+		w.process.drawAhead(next-1, timeout)
 	}
 	var geometry orchestrator.Geometry
 	if r.Page != nil {
@@ -200,7 +226,7 @@ func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 		return drawing{geometry: geometry}, w.refused(ctx, d, page, r, what, timeout)
 	}
 	width, height := r.Page.Width, r.Page.Height
-	return drawing{w.process.slot.mem[:width*height*3], width, height, geometry}, nil
+	return drawing{pixels[:width*height*3], width, height, geometry}, nil
 }
 
 // check refuses what no sane worker says.

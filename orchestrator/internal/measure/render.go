@@ -128,6 +128,9 @@ func (r *Rendering) Draw(ctx context.Context, documents []Document, times int, e
 					open = name
 				}
 				for page := t.from; page < t.to; page++ {
+					if page+1 < t.to {
+						w.Ahead(page + 1)
+					}
 					pixels, _, err := w.Draw(ctx, page)
 					switch {
 					case err == nil:
