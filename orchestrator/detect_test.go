@@ -46,7 +46,7 @@ func TestDetectManyCallersStayWithinTheBound(t *testing.T) {
 		r := &fakeRenderer{pages: map[string]int{"a.pdf": 10_000}}
 		d := newDetector(t, Config{Model: m, Renderer: r, InFlight: 2, Queue: 100, Workers: 3})
 		defer d.Close()
-		want := int64((2+1)*8*4*2*3 + 3*4*2*3)
+		want := int64((2+1)*8*4*2*3 + 2*3*4*2*3)
 		if got := d.MemoryBound(); got != want {
 			t.Errorf("bound %d, want %d", got, want)
 		}
@@ -362,7 +362,7 @@ func TestReloadWithLargerBatchIsNoticed(t *testing.T) {
 				t.Errorf("%v has the regions of page %d", ref, p.Regions[0].ClassID)
 			}
 		}
-		if c := d.Settings(); c.Batch != 6 || c.InFlight != 3 || d.MemoryBound() != int64((4*6+2)*24) || d.slabs.Held() != 4*6*24 {
+		if c := d.Settings(); c.Batch != 6 || c.InFlight != 3 || d.MemoryBound() != int64((4*6+4)*24) || d.slabs.Held() != 4*6*24 {
 			t.Errorf("after the reload: batch %d, in flight %d, bound %d", c.Batch, c.InFlight, d.MemoryBound())
 		}
 		// 600 pages at 2 × 2 in 100 ms until it is noticed at 15 s, then 3 × 6.

@@ -116,9 +116,9 @@ func New(cfg Config) (*Detector, error) {
 }
 
 // MemoryBound is the most that page buffers occupy, in bytes: one batch for
-// each request in flight and one that is being filled, and one page a worker.
+// each request in flight and one that is being filled, and two pages a worker.
 func (d *Detector) MemoryBound() int64 {
-	return d.slabs.Bytes() + int64(d.cfg.Workers)*int64(d.raster.PageBytes())
+	return d.slabs.Bytes() + 2*int64(d.cfg.Workers)*int64(d.raster.PageBytes())
 }
 
 // Settings returns the configuration in force, defaults filled in. Batch,
