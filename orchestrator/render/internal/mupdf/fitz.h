@@ -178,6 +178,8 @@ int __real_FT_Done_Face(FT_Face);
 fz_stream *__real_fz_open_predict(fz_context *, fz_stream *chain, int predictor, int columns, int colors, int bpc);
 int __real_inflateInit2_(void *z, int bits, const char *version, int size);
 int __real_opj_decode(void *codec, void *stream, opj_image_t *);
+typedef void fz_span_color_painter_t(unsigned char *d, const unsigned char *mask, int n, int w, const unsigned char *color, int alpha, const void *overprint);
+fz_span_color_painter_t *__real_fz_get_span_color_painter(int n, int alpha, const unsigned char *color, const void *overprint);
 void __real_fz_subsample_pixblock(unsigned char *samples, int w, int h, int n, int factor, ptrdiff_t stride);
 
 /* PDF objects. */

@@ -49,3 +49,44 @@ func TestSubsample(t *testing.T) {
 		check(70, 9, n, 3, 0)
 	}
 }
+
+func TestPaint(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	for round := range 100_000 {
+		// Of three components and no alpha it is our painter, of others theirs.
+		n, alpha := 3, byte(255)
+		if round%10 == 0 {
+			n, alpha = []int{1, 3, 4, 5}[random.IntN(4)], byte(1+random.IntN(255))
+		}
+		mask := noise(random, 1+random.IntN(60))
+		for range random.IntN(4) { // runs that are clear or covered
+			at := random.IntN(len(mask))
+			copy(mask[at:], bytes.Repeat([]byte{byte(random.IntN(2) * 255)}, random.IntN(40)))
+		}
+		color := append(noise(random, n), alpha)
+		ours := noise(random, len(mask)*n+16)
+		theirs := bytes.Clone(ours)
+		paint(false, ours, mask, n, color)
+		paint(true, theirs, mask, n, color)
+		if !bytes.Equal(ours, theirs) {
+			t.Fatalf("mask %v, colour %v: got %v, want %v", mask, color, ours, theirs)
+		}
+	}
+	// Every colour on every other, covered by any part.
+	var mask [256]byte
+	for i := range mask {
+		mask[i] = byte(i)
+	}
+	for color := range 256 {
+		for under := range 256 {
+			ours := bytes.Repeat([]byte{byte(under)}, 3*len(mask))
+			theirs := bytes.Clone(ours)
+			c := []byte{byte(color), byte(color), byte(color), 255}
+			paint(false, ours, mask[:], 3, c)
+			paint(true, theirs, mask[:], 3, c)
+			if !bytes.Equal(ours, theirs) {
+				t.Fatalf("%d on %d: got %v, want %v", color, under, ours, theirs)
+			}
+		}
+	}
+}
