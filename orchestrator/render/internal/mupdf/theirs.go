@@ -11,6 +11,56 @@ static void paint(int theirs, unsigned char *d, const unsigned char *mask, int n
 {
 	(theirs ? __real_fz_get_span_color_painter : __wrap_fz_get_span_color_painter)(n, 0, color, NULL)(d, mask, n, w, color, 0, NULL);
 }
+
+fz_stream *__wrap_fz_open_faxd(fz_context *, fz_stream *chain, int k, int end_of_line, int align, int columns, int rows, int end_of_block, int black_is_1);
+
+static void say_nothing(void *user, const char *message) {}
+
+typedef struct { const unsigned char *data, *end; size_t piece; } pieces;
+
+static int next_piece(fz_context *ctx, fz_stream *stm, size_t max)
+{
+	pieces *p = stm->state;
+	if (p->data == p->end)
+		return -1;
+	size_t n = p->end - p->data;
+	n = n < p->piece ? n : p->piece;
+	stm->rp = (unsigned char *)p->data;
+	stm->wp = stm->rp + n;
+	p->data += n;
+	return *stm->rp++;
+}
+
+static void drop_pieces(fz_context *ctx, void *state) {}
+
+// What is read of fax data, out_piece bytes at a time, and how much of the data is left.
+static size_t read_fax(int theirs, const unsigned char *data, size_t n, size_t piece, int columns, int rows, int align, int end_of_block, int black,
+	unsigned char *out, size_t room, size_t out_piece, size_t *left)
+{
+	static fz_context *ctx;
+	if (!ctx)
+		ctx = fz_new_context_imp(NULL, NULL, 0, FITZ_VERSION);
+	fz_set_warning_callback(ctx, say_nothing, NULL);
+	fz_set_error_callback(ctx, say_nothing, NULL);
+	pieces p = { data, data + n, piece };
+	size_t got = 0;
+	fz_try(ctx) {
+		fz_stream *chain = fz_new_stream(ctx, &p, next_piece, drop_pieces);
+		fz_stream *stm = (theirs ? __real_fz_open_faxd : __wrap_fz_open_faxd)(ctx, chain, -1, 0, align, columns, rows, end_of_block, black);
+		while (got < room) {
+			size_t want = room - got < out_piece ? room - got : out_piece, had = fz_read(ctx, stm, out + got, want);
+			got += had;
+			if (had < want)
+				break;
+		}
+		fz_drop_stream(ctx, stm);
+		*left = p.end - p.data + (chain->wp - chain->rp);
+		fz_drop_stream(ctx, chain);
+	}
+	fz_catch(ctx)
+		fz_convert_error(ctx, NULL);
+	return got;
+}
 */
 import "C"
 
@@ -37,4 +87,27 @@ func paint(theirs bool, d, mask []byte, n int, color []byte) {
 	}
 	first := func(b []byte) *C.uchar { return (*C.uchar)(unsafe.SliceData(b)) }
 	C.paint(c, first(d), first(mask), C.int(n), C.int(len(mask)), first(color))
+}
+
+// fax is fax data of the fourth group and what is said of it.
+type fax struct {
+	data                    []byte
+	columns, rows           int
+	align, endOfBlock, dark bool
+}
+
+// read decodes up to room bytes, piece at a time, from data that comes in pieces
+// too, and tells how much of the data is left.
+func (f *fax) read(theirs bool, room, piece, dataPiece int) (out []byte, left int) {
+	c := func(b bool) C.int {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	out = make([]byte, room)
+	var cleft C.size_t
+	n := C.read_fax(c(theirs), (*C.uchar)(unsafe.SliceData(f.data)), C.size_t(len(f.data)), C.size_t(dataPiece), C.int(f.columns), C.int(f.rows),
+		c(f.align), c(f.endOfBlock), c(f.dark), (*C.uchar)(unsafe.SliceData(out)), C.size_t(room), C.size_t(piece), &cleft)
+	return out[:n], int(cleft)
 }
