@@ -163,6 +163,8 @@ typedef void fz_stream_drop_fn(fz_context *, void *state);
 fz_stream *fz_new_stream(fz_context *, void *state, fz_stream_next_fn *, fz_stream_drop_fn *);
 fz_stream *fz_keep_stream(fz_context *, fz_stream *);
 size_t fz_read(fz_context *, fz_stream *, unsigned char *data, size_t len);
+fz_stream *fz_open_flated(fz_context *, fz_stream *chain, int window_bits);
+void fz_warn(fz_context *, const char *format, ...);
 void *fz_calloc(fz_context *, size_t count, size_t size);
 void fz_free(fz_context *, void *);
 
@@ -176,8 +178,13 @@ void __real_pdf_load_to_unicode(fz_context *, pdf_document *, pdf_font_desc *, c
 unsigned __real_FT_Get_Name_Index(FT_Face, const char *name);
 int __real_FT_Done_Face(FT_Face);
 fz_stream *__real_fz_open_predict(fz_context *, fz_stream *chain, int predictor, int columns, int colors, int bpc);
+fz_stream *__real_fz_open_faxd(fz_context *, fz_stream *chain, int k, int end_of_line, int align, int columns, int rows, int end_of_block, int black_is_1);
+void __real_inflate_fast(void *z, unsigned start);
 int __real_inflateInit2_(void *z, int bits, const char *version, int size);
 int __real_opj_decode(void *codec, void *stream, opj_image_t *);
+typedef void fz_span_color_painter_t(unsigned char *d, const unsigned char *mask, int n, int w, const unsigned char *color, int alpha, const void *overprint);
+fz_span_color_painter_t *__real_fz_get_span_color_painter(int n, int alpha, const unsigned char *color, const void *overprint);
+void __real_fz_subsample_pixblock(unsigned char *samples, int w, int h, int n, int factor, ptrdiff_t stride);
 
 /* PDF objects. */
 pdf_document *pdf_specifics(fz_context *, fz_document *);

@@ -12,6 +12,7 @@
  * not be worked out. */
 int __wrap_inflateInit2_(void *z, int bits, const char *version, int size)
 {
+	engine_zlib(version);
 	int err = __real_inflateInit2_(z, bits, version, size);
 	if (!err)
 		inflateValidate(z, 0);

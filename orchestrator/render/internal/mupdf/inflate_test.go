@@ -4,6 +4,7 @@ package mupdf
 
 import (
 	"bytes"
+	"compress/zlib"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -112,5 +113,66 @@ func TestDamagedDeflate(t *testing.T) {
 	data[len(data)-1] ^= 0xFF
 	if got := at(pictured(t, entries+parms, data), 80, 70, 55); got != [3]byte{200, 30, 60} {
 		t.Errorf("with a wrong sum: %v", got)
+	}
+}
+
+// deflated is data of all kinds, and they deflated in blocks of any size.
+func deflated(t *testing.T, random *rand.Rand, size int) (raw, data []byte) {
+	t.Helper()
+	var to bytes.Buffer
+	w, err := zlib.NewWriterLevel(&to, []int{zlib.DefaultCompression, zlib.BestSpeed, zlib.HuffmanOnly}[random.IntN(3)])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(raw) < size {
+		var more []byte
+		switch n := 1 + random.IntN(400); random.IntN(4) {
+		case 0:
+			more = noise(random, n)
+		case 1:
+			more = bytes.Repeat(noise(random, 1+random.IntN(12)), n/4)
+		default: // what was there, somewhere in zlib's window
+			at := max(0, len(raw)-1-random.IntN(1<<(1+random.IntN(15))))
+			more = bytes.Clone(raw[at:min(len(raw), at+n)])
+		}
+		raw = append(raw, more...)
+		w.Write(more)
+		if random.IntN(20) == 0 {
+			w.Flush()
+		}
+	}
+	w.Close()
+	return raw, to.Bytes()
+}
+
+func TestInflate(t *testing.T) {
+	random := rand.New(rand.NewPCG(15, 16))
+	for range 200 {
+		raw, data := deflated(t, random, random.IntN(100_000))
+		got, _ := readDeflated(false, data, 0, 1+random.IntN(5000), len(raw)+1)
+		if !bytes.Equal(got, raw) {
+			t.Fatalf("%d bytes are others", len(raw))
+		}
+	}
+	// Wherever the data comes in two.
+	for range 4 {
+		raw, data := deflated(t, random, 6000)
+		for first := range data {
+			if got, _ := readDeflated(false, data, first, len(data), len(raw)+1); !bytes.Equal(got, raw) {
+				t.Fatalf("%d bytes are others when the first %d of %d come first", len(raw), first, len(data))
+			}
+		}
+	}
+	for range 3000 {
+		raw, data := deflated(t, random, random.IntN(10_000))
+		for range 1 + random.IntN(3) {
+			data[random.IntN(len(data))] = byte(random.Uint32())
+		}
+		piece := 1 + random.IntN(5000)
+		ours, left := readDeflated(false, data, 0, piece, 2*len(raw))
+		theirs, want := readDeflated(true, data, 0, piece, 2*len(raw))
+		if !bytes.Equal(ours, theirs) || left != want {
+			t.Fatalf("damaged: %d bytes are others than zlib's %d; %d and %d are left", len(ours), len(theirs), left, want)
+		}
 	}
 }

@@ -58,6 +58,9 @@ int engine_conclude(engine *e, int code, const char *message, engine_error *err)
 /* engine_expect_raster says how large pages are drawn, 0 for not known. */
 void engine_expect_raster(int width, int height);
 
+/* engine_zlib says which zlib MuPDF was built with. */
+void engine_zlib(const char *version);
+
 /* engine_drop_glyphs forgets the letters that were drawn. */
 void engine_drop_glyphs(engine *e);
 
