@@ -49,7 +49,7 @@ func TestManyCallers(t *testing.T) {
 	m := model(t, theServer.Addr(), layout.Config{})
 	d := detector(t, m, orchestrator.Config{InFlight: 2}, render.Config{})
 	in := m.Input()
-	if got, most := d.MemoryBound(), int64((2+1)*in.MaxBatch+d.Settings().Workers)*int64(in.PageBytes()); got != most {
+	if got, most := d.MemoryBound(), int64((2+1)*in.MaxBatch+2*d.Settings().Workers)*int64(in.PageBytes()); got != most {
 		t.Errorf("bound %d, want %d", got, most)
 	}
 	buffers := func() (bytes int64) {
