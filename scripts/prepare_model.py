@@ -162,11 +162,12 @@ def fold_normalisations(network):
     network.nodes = kept
 
 
-def convolve_before_enlarging(network):
-    """A 1x1 convolution of [enlarged, other] becomes the sum of two: of the
-    small map, enlarged afterwards, and of the other. Repeating pixels and
-    mixing their channels may change places, and there are a quarter as many
-    pixels before; nor does the concatenation have to be made."""
+def convolve_before_joining(network):
+    """A 1x1 convolution of two maps that are concatenated becomes the sum of
+    two, one of each, and the concatenation need not be made. Of a map that was
+    enlarged for it, the small one is convolved and enlarged afterwards: repeating
+    pixels and mixing their channels may change places, and there are a quarter
+    as many pixels before."""
     import copy
 
     import numpy as np
@@ -174,26 +175,59 @@ def convolve_before_enlarging(network):
 
     producer, nodes = network.producers(), []
     for node in network.nodes:
-        concat = producer.get(node.input[0])
-        enlarge = producer.get(concat.input[0]) if concat is not None and concat.op_type == "Concat" else None
-        weights = network.constants.get(node.input[1]) if node.op_type == "Conv" else None
-        if enlarge is None or enlarge.op_type != "Resize" or weights is None:
+        concat = producer.get(node.input[0]) if node.op_type == "Conv" else None
+        if concat is None or concat.op_type != "Concat":
             nodes.append(node)
             continue
-        mode = {entry.name: entry.s for entry in enlarge.attribute}
-        halves = np.split(weights, 2, axis=1)  # both have as many channels: else the check fails
-        if weights.shape[2:] != (1, 1) or mode["mode"] != b"nearest" or len(concat.input) != 2:
+        weights = network.constants[node.input[1]]
+        halves = np.split(weights, 2, axis=1)  # both maps have as many channels: else the check fails
+        if weights.shape[2:] != (1, 1) or len(concat.input) != 2 or len(node.input) != 3:
             raise Failure(f"{SOURCE_PATH}: {node.name} is not what is expected of it")
-        name = f"quire.{node.name}"
-        small, other = (network.constant(f"{name}.weights{i}", half, np.float32) for i, half in enumerate(halves))
-        later = copy.deepcopy(enlarge)
-        later.name = later.output[0] = f"{name}.enlarged"
-        later.input[0] = f"{name}.small"
-        nodes.append(helper.make_node("Conv", [enlarge.input[0], small], [f"{name}.small"], f"{name}.small"))
-        nodes.append(later)
-        inputs = [concat.input[1], other, node.input[2]]
-        nodes.append(helper.make_node("Conv", inputs, [f"{name}.other"], f"{name}.other"))
-        nodes.append(helper.make_node("Add", [f"{name}.other", f"{name}.enlarged"], [node.output[0]], name=name))
+        names = [f"quire.{node.name}.of{i}" for i in range(2)]
+        for name, source, half in zip(names, concat.input, halves):
+            enlarge, output = producer.get(source), name
+            if enlarge is not None and enlarge.op_type == "Resize":
+                if {entry.name: entry.s for entry in enlarge.attribute}["mode"] != b"nearest":
+                    raise Failure(f"{SOURCE_PATH}: {enlarge.name} is not what is expected of it")
+                source, output = enlarge.input[0], f"{name}.small"
+            inputs = [source, network.constant(f"{name}.weights", half, np.float32)]
+            if name == names[-1]:
+                inputs.append(node.input[2])  # the bias, once
+            nodes.append(helper.make_node("Conv", inputs, [output], output))
+            if output != name:
+                later = copy.deepcopy(enlarge)
+                later.name = later.output[0] = name
+                later.input[0] = output
+                nodes.append(later)
+        # In this order an engine adds the second one while it makes the first.
+        nodes.append(helper.make_node("Add", names[::-1], [node.output[0]], name=f"quire.{node.name}"))
+    network.nodes = nodes
+
+
+def convolve_apart(network):
+    """A convolution whose channels are split afterwards becomes one for each
+    part. The sums are the same, and the parts need not be taken apart: engines
+    for CPUs keep channels together, so that would be a copy of every pixel."""
+    import numpy as np
+    from onnx import helper
+
+    producer, nodes = network.producers(), []
+    for node in network.nodes:
+        if node.op_type != "Split":
+            nodes.append(node)
+            continue
+        conv = producer[node.input[0]]
+        cuts = np.cumsum(network.constants[node.input[1]])[:-1]
+        if conv.op_type != "Conv" or len(conv.input) != 3 or [entry.i for entry in node.attribute] != [1]:
+            raise Failure(f"{SOURCE_PATH}: {node.name} is not what is expected of it")
+        parts = [np.split(network.constants[name], cuts) for name in conv.input[1:]]
+        for i, (weights, bias) in enumerate(zip(*parts)):
+            name = f"quire.{conv.name}.part{i}"
+            one = helper.make_node("Conv", [conv.input[0]], [node.output[i]], name)
+            one.input.append(network.constant(f"{name}.weights", weights, np.float32))
+            one.input.append(network.constant(f"{name}.bias", bias, np.float32))
+            one.attribute.extend(conv.attribute)
+            nodes.append(one)
     network.nodes = nodes
 
 
@@ -236,7 +270,8 @@ def build(source):
             raise Failure(f"{SOURCE_PATH}: output {output.name} is not made as expected")
         maps[depth].append(reshape.input[0])
     fold_normalisations(network)
-    convolve_before_enlarging(network)
+    convolve_before_joining(network)
+    convolve_apart(network)
     nodes.extend(network.needed([name for group in maps.values() for name in group]))
 
     # Tail. The best 300 pairs lie on the best 300 anchors, so only those are
