@@ -115,11 +115,8 @@ type commandWithFile struct {
 func (w *child) receive() (cmd commandWithFile, err error) {
 	for {
 		n, oobn, flags, _, err := unix.Recvmsg(fdConn, w.buf, w.oob, unix.MSG_CMSG_CLOEXEC)
-		switch {
-		case errors.Is(err, unix.EINTR):
+		if errors.Is(err, unix.EINTR) {
 			continue
-		case err == nil && n == 0:
-			err = io.EOF
 		}
 		if err != nil {
 			return cmd, err
@@ -130,7 +127,7 @@ func (w *child) receive() (cmd commandWithFile, err error) {
 }
 
 func (w *child) send(r reply) error {
-	data, err := pack(r)
+	data, err := r.pack()
 	if err != nil {
 		return err
 	}
@@ -165,11 +162,11 @@ func (w *child) answer(cmd commandWithFile) (reply, error) {
 		r.fail(err)
 	case cmd.Draw != nil:
 		end := w.begin(cmd.ID, cmd.Draw.Timeout)
-		page, err := w.engine.Draw(cmd.Draw.Page, w.setup.Width, w.setup.Height, w.setup.Fit, half(w.slot, cmd.Draw.Second))
+		page, err := w.engine.Draw(int(cmd.Draw.Page), w.setup.Width, w.setup.Height, w.setup.Fit, half(w.slot, cmd.Draw.Second))
 		end()
 		r.Page = &drawnPage{
-			page.WidthPt, page.HeightPt, page.Rotation, page.CropBox,
-			time.Duration(page.CPUNanos), page.Width, page.Height,
+			page.WidthPt, page.HeightPt, int32(page.Rotation), page.CropBox,
+			time.Duration(page.CPUNanos), int32(page.Width), int32(page.Height),
 		}
 		r.fail(err)
 	default:
