@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime/debug"
 
 	"quire/orchestrator/render"
 	"quire/tritonclient/guard"
@@ -14,6 +15,13 @@ func main() {
 	// These two processes are copies of this program; see their packages.
 	guard.Main()
 	render.Main()
+
+	// What quire keeps is small, so Go's collector, left alone, comes often and
+	// finds little; each time it wakes every thread. This many per cent are some
+	// ten megabytes more of memory, and a tenth less of quire's processor time.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
 
 	stops := watchSignals()
 	os.Exit(execute(context.Background(), os.Args, os.Stdout, os.Stderr, stops))
