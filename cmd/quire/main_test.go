@@ -54,7 +54,7 @@ var binary = sync.OnceValues(func() (string, error) {
 
 // manyPages are so many documents of one page that a run over them can be
 // interfered with.
-const manyPages = 100
+const manyPages = 300
 
 var manyDocuments = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(theDir, "many")
