@@ -1,9 +1,9 @@
-// Command library does what quire run does, called from Go, and meanwhile
-// measures how late a timer of its own process is, as the peers that have an
-// event loop do. It talks as they do, too: a line of JSON before the first page
-// and one after the last.
+// Command library does what quire run does, called from Go, and with -ticker
+// measures meanwhile how late a timer of its own process is, as the peers that
+// have an event loop do. It talks as they do, too: a line of JSON before the
+// first page and one after the last.
 //
-//	library DIR OUT HOST:PORT
+//	library [-ticker] DIR OUT HOST:PORT
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -39,15 +40,17 @@ func main() {
 	// The guard and the workers are copies of this program.
 	guard.Main()
 	render.Main()
-	if err := run(context.Background(), os.Args[1:]); err != nil {
+	ticker := flag.Bool("ticker", false, "tell how late a timer is")
+	flag.Parse()
+	if err := run(context.Background(), flag.Args(), *ticker); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/library:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string) (err error) {
+func run(ctx context.Context, args []string, ticker bool) (err error) {
 	if len(args) != 3 {
-		return errors.New("usage: library DIR OUT HOST:PORT")
+		return errors.New("usage: library [-ticker] DIR OUT HOST:PORT")
 	}
 	documents, err := walk.New(args[:1], walk.Config{})
 	if err != nil {
@@ -89,7 +92,10 @@ func run(ctx context.Context, args []string) (err error) {
 	if err := out.Encode(message{Type: "start"}); err != nil {
 		return err
 	}
-	lateness := tick()
+	lateness := func() map[string]float64 { return nil }
+	if ticker {
+		lateness = tick()
+	}
 	summary, err := detector.Run(ctx, orchestrator.Job{Source: documents, Sink: results})
 	late := lateness()
 	_, finishErr := tree.Finish(ctx, summary, err, nil)

@@ -22,11 +22,13 @@ import numpy as np
 WIDTH, HEIGHT = 608, 800
 
 
-def arguments(description):
+def arguments(description, loop=False):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit that tidies up
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=pathlib.Path, metavar="DIR")
     parser.add_argument("--renderer", choices=RENDERERS, default="pypdfium2")
+    if loop:
+        parser.add_argument("--ticker", action="store_true", help="tell how late the loop is; it costs the pages some time")
     return parser
 
 
@@ -190,9 +192,14 @@ class Ticker:
     period = 0.001
 
     def __init__(self):
-        self.late = []
+        self.late, self.task = [], None
 
-    async def run(self):
+    async def start(self):
+        self.task = asyncio.create_task(self._run())
+        await asyncio.sleep(0.1)
+        self.late.clear()
+
+    async def _run(self):
         due = time.perf_counter() + self.period
         while True:
             await asyncio.sleep(max(0, due - time.perf_counter()))
@@ -201,9 +208,13 @@ class Ticker:
                 self.late.append(now - due)
                 due += self.period
 
-    def summary(self):
+    def stop(self):
+        """What there is to report: nothing when it was not started."""
+        if not self.task:
+            return {}
+        self.task.cancel()
         p50, p99, most = np.percentile(self.late, [50, 99, 100]) * 1000
-        return {"p50": p50, "p99": p99, "max": most}
+        return {"loop_ms": {"p50": p50, "p99": p99, "max": most}}
 
 
 def cores():

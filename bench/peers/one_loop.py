@@ -33,9 +33,8 @@ class Model:
 
 async def run(options, model, report):
     ticker = common.Ticker()
-    ticking = asyncio.create_task(ticker.run())
-    await asyncio.sleep(0.1)
-    ticker.late.clear()
+    if options.ticker:
+        await ticker.start()
 
     loop, thread, computing = asyncio.get_running_loop(), ThreadPoolExecutor(1), None
 
@@ -52,12 +51,11 @@ async def run(options, model, report):
             take(answer)
     if computing:
         take(await computing)
-    ticking.cancel()
-    report.finish(loop_ms=ticker.summary())
+    report.finish(**ticker.stop())
 
 
 def main():
-    parser = common.arguments(__doc__)
+    parser = common.arguments(__doc__, loop=True)
     parser.add_argument("--model", required=True, metavar="FILE", help="model.onnx")
     options = parser.parse_args()
     report = common.Report(engine=f"OpenVINO {version('openvino')}", precision="f32")

@@ -91,18 +91,16 @@ async def run(options):
             first = common.documents(options.folder)[0]
             await asyncio.gather(*(loop.run_in_executor(pool, draw, options.renderer, [(first, 0)]) for _ in range(workers)))
             ticker = common.Ticker()
-            ticking = asyncio.create_task(ticker.run())
-            await asyncio.sleep(0.1)
-            ticker.late.clear()
+            if options.ticker:
+                await ticker.start()
 
             report.start()
             await feed(options, client, pool, report)
-            ticking.cancel()
-            report.finish(loop_ms=ticker.summary())
+            report.finish(**ticker.stop())
 
 
 def main():
-    parser = common.arguments(__doc__)
+    parser = common.arguments(__doc__, loop=True)
     parser.add_argument("--triton", required=True, metavar="HOST:PORT")
     options = parser.parse_args()
     asyncio.run(run(options))

@@ -102,14 +102,12 @@ async def run(options, memory):
             first = common.documents(options.folder)[0]
             await asyncio.gather(*(loop.run_in_executor(pool, draw, i, [(first, 0)]) for i in range(workers)))
             ticker = common.Ticker()
-            ticking = asyncio.create_task(ticker.run())
-            await asyncio.sleep(0.1)
-            ticker.late.clear()
+            if options.ticker:
+                await ticker.start()
 
             report.start()
             await feed(options, client, pool, places, report)
-            ticking.cancel()
-            report.finish(loop_ms=ticker.summary())
+            report.finish(**ticker.stop())
         finally:
             pool.shutdown()
             with contextlib.suppress(InferenceServerException):  # the server may still have a hand on it
@@ -117,7 +115,7 @@ async def run(options, memory):
 
 
 def main():
-    parser = common.arguments(__doc__)
+    parser = common.arguments(__doc__, loop=True)
     parser.add_argument("--triton", required=True, metavar="HOST:PORT")
     parser.add_argument("--region", required=True, metavar="NAME", help="shared memory to make")
     options = parser.parse_args()
