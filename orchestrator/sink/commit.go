@@ -240,17 +240,9 @@ func (c *committer) result(e *ending) error {
 	return nil
 }
 
-// writers are buffers for results, for those that are written at the same time.
-var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
-
 // writeDocument writes a document's result.
 func writeDocument(f *file, d orchestrator.DocumentResult, s *segment, model orchestrator.ModelInfo) error {
-	w := writers.Get().(*bufio.Writer)
-	w.Reset(f)
-	defer func() {
-		w.Reset(nil)
-		writers.Put(w)
-	}()
+	w := bufio.NewWriterSize(f, 64<<10)
 	var enc encoder
 	enc.head(d, model)
 	if enc.err != nil {
