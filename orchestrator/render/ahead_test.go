@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"quire/orchestrator"
 	"quire/orchestrator/render/internal/pdftest"
 )
@@ -55,6 +57,24 @@ func TestAhead(t *testing.T) {
 	wantColour(t, w, 2, 0, 0, 9)
 }
 
+// answered waits until a process has said something that nobody has read.
+func answered(t *testing.T, p *process) {
+	t.Helper()
+	raw, err := p.conn.sock.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, pollErr := 0, error(unix.EINTR)
+	err = raw.Control(func(fd uintptr) {
+		for errors.Is(pollErr, unix.EINTR) {
+			n, pollErr = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+		}
+	})
+	if err != nil || pollErr != nil || n != 1 {
+		t.Fatalf("no answer: %v, %v", err, pollErr)
+	}
+}
+
 // A page that is drawn ahead ends as one that is asked for does, and when nobody
 // asks it is nobody's fault.
 func TestAheadOfEndlessPage(t *testing.T) {
@@ -76,7 +96,7 @@ func TestAheadOfEndlessPage(t *testing.T) {
 	t.Run("asked for", func(t *testing.T) {
 		w, _ := begin(t, time.Second)
 		process := w.process
-		time.Sleep(time.Second) // its time is over before it is asked for
+		answered(t, w.process) // its time is over before it is asked for
 		_, geometry, err := w.Draw(t.Context(), 1)
 		wantError(t, err, orchestrator.StageRender, 1, orchestrator.CategoryTimeout)
 		if geometry.WidthPt != 200 || w.process != process {
