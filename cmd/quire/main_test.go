@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -52,9 +53,9 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, command("go", "build", "-o", path, "quire/cmd/quire")
 })
 
-// manyPages are so many documents of one page that a run over them can be
-// interfered with.
-const manyPages = 300
+// manyPages are so many documents of one page that a run over them, which takes
+// every core, lasts some seconds and can be interfered with.
+var manyPages = 150 * runtime.NumCPU()
 
 var manyDocuments = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(theDir, "many")
