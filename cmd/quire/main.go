@@ -17,8 +17,8 @@ func main() {
 	render.Main()
 
 	// What quire keeps is small, so Go's collector, left alone, comes often and
-	// finds little; each time it wakes every thread. This many per cent are some
-	// ten megabytes more of memory, and a tenth less of quire's processor time.
+	// finds little; each time it wakes every thread. So it lets the heap grow to
+	// five times what is kept, some tens of megabytes.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
