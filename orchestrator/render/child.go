@@ -115,8 +115,11 @@ type commandWithFile struct {
 func (w *child) receive() (cmd commandWithFile, err error) {
 	for {
 		n, oobn, flags, _, err := unix.Recvmsg(fdConn, w.buf, w.oob, unix.MSG_CMSG_CLOEXEC)
-		if errors.Is(err, unix.EINTR) {
+		switch {
+		case errors.Is(err, unix.EINTR):
 			continue
+		case err == nil && n == 0:
+			err = io.EOF
 		}
 		if err != nil {
 			return cmd, err
@@ -127,7 +130,7 @@ func (w *child) receive() (cmd commandWithFile, err error) {
 }
 
 func (w *child) send(r reply) error {
-	data, err := r.pack()
+	data, err := pack(r)
 	if err != nil {
 		return err
 	}
@@ -162,11 +165,11 @@ func (w *child) answer(cmd commandWithFile) (reply, error) {
 		r.fail(err)
 	case cmd.Draw != nil:
 		end := w.begin(cmd.ID, cmd.Draw.Timeout)
-		page, err := w.engine.Draw(int(cmd.Draw.Page), w.setup.Width, w.setup.Height, w.setup.Fit, half(w.slot, cmd.Draw.Second))
+		page, err := w.engine.Draw(cmd.Draw.Page, w.setup.Width, w.setup.Height, w.setup.Fit, half(w.slot, cmd.Draw.Second))
 		end()
 		r.Page = &drawnPage{
-			page.WidthPt, page.HeightPt, int32(page.Rotation), page.CropBox,
-			time.Duration(page.CPUNanos), int32(page.Width), int32(page.Height),
+			page.WidthPt, page.HeightPt, page.Rotation, page.CropBox,
+			time.Duration(page.CPUNanos), page.Width, page.Height,
 		}
 		r.fail(err)
 	default:

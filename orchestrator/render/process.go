@@ -160,7 +160,7 @@ func (p *process) draw(ctx context.Context, page int, timeout time.Duration) (r 
 	switch a := p.ahead; {
 	case a == nil:
 		p.second = !p.second
-		r, err = p.call(ctx, command{Draw: &drawCommand{Page: int64(page), Timeout: timeout, Second: p.second}}, nil, timeout)
+		r, err = p.call(ctx, command{Draw: &drawCommand{Page: page, Timeout: timeout, Second: p.second}}, nil, timeout)
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	default:
@@ -177,7 +177,7 @@ func (p *process) draw(ctx context.Context, page int, timeout time.Duration) (r 
 // drawAhead begins with a page that will be asked for next.
 func (p *process) drawAhead(page int, timeout time.Duration) {
 	second := !p.second
-	deadline, err := p.tell(command{Draw: &drawCommand{Page: int64(page), Timeout: timeout, Second: second}}, nil, timeout)
+	deadline, err := p.tell(command{Draw: &drawCommand{Page: page, Timeout: timeout, Second: second}}, nil, timeout)
 	if err == nil { // else the next call fails as well, and tells
 		p.ahead = &pending{p.lastID, page, second, deadline}
 	}

@@ -49,10 +49,10 @@ type openCommand struct {
 
 type drawCommand struct {
 	// Page counts from 0.
-	Page    int64
+	Page    int
 	Timeout time.Duration
 	// Second is which half of the slot the pixels go to.
-	Second bool
+	Second bool `json:",omitempty"`
 }
 
 // reply is a worker's answer to the command of the same ID.
@@ -75,30 +75,11 @@ type reply struct {
 
 type drawnPage struct {
 	WidthPt, HeightPt float64
-	Rotation          int32
+	Rotation          int
 	CropBox           [4]float64
 	CPU               time.Duration
 	// Width and Height are the raster that was drawn, in pixels.
-	Width, Height int32
-}
-
-// What is said once a page, a drawCommand alone and a drawnPage that went well,
-// has a fixed form, led by one of these bytes; all else is JSON. Reading and
-// writing JSON is much code, and beside a model on the same processor none of it
-// is in the cache when the next page comes.
-const (
-	drawMark  = 'd'
-	drawnMark = 'p'
-)
-
-type fixedDraw struct {
-	ID uint64
-	drawCommand
-}
-
-type fixedDrawn struct {
-	ID uint64
-	drawnPage
+	Width, Height int
 }
 
 // reason is why a worker could not do as it was told.
@@ -147,21 +128,7 @@ func newConn(file, aborts *os.File) (*conn, error) {
 	return &conn{sock: sock, message: newMessage(), aborts: aborts}, nil
 }
 
-func (c command) pack() ([]byte, error) {
-	if c.Draw != nil {
-		return binary.Append([]byte{drawMark}, binary.NativeEndian, fixedDraw{c.ID, *c.Draw})
-	}
-	return packJSON(c)
-}
-
-func (r reply) pack() ([]byte, error) {
-	if r.Page != nil && r.Reason == "" && len(r.Log) == 0 && r.Lost == 0 {
-		return binary.Append([]byte{drawnMark}, binary.NativeEndian, fixedDrawn{r.ID, *r.Page})
-	}
-	return packJSON(r)
-}
-
-func packJSON(message any) ([]byte, error) {
+func pack(message any) ([]byte, error) {
 	data, err := json.Marshal(message)
 	if err == nil && len(data) > maxMessage {
 		err = fmt.Errorf("message of %d bytes, at most %d", len(data), maxMessage)
@@ -169,37 +136,8 @@ func packJSON(message any) ([]byte, error) {
 	return data, err
 }
 
-func (c *command) unpack(data []byte) error {
-	if data[0] != drawMark {
-		return json.Unmarshal(data, c)
-	}
-	var f fixedDraw
-	err := unpackFixed(data[1:], &f)
-	*c = command{ID: f.ID, Draw: &f.drawCommand}
-	return err
-}
-
-func (r *reply) unpack(data []byte) error {
-	if data[0] != drawnMark {
-		return json.Unmarshal(data, r)
-	}
-	var f fixedDrawn
-	err := unpackFixed(data[1:], &f)
-	*r = reply{ID: f.ID, Page: &f.drawnPage}
-	return err
-}
-
-// unpackFixed reads what must be all of data.
-func unpackFixed(data []byte, what any) error {
-	n, err := binary.Decode(data, binary.NativeEndian, what)
-	if err == nil && n != len(data) {
-		err = fmt.Errorf("message of %d bytes, wanted %d", len(data), n)
-	}
-	return err
-}
-
 func (c *conn) send(cmd command, file *os.File) error {
-	data, err := cmd.pack()
+	data, err := pack(cmd)
 	if err != nil {
 		return err
 	}
@@ -239,18 +177,15 @@ func (c *conn) receive(r *reply) (*os.File, error) {
 }
 
 // unpack reads what was received.
-func (m *message) unpack(n, oobn, flags int, what interface{ unpack([]byte) error }) (*os.File, error) {
+func (m *message) unpack(n, oobn, flags int, what any) (*os.File, error) {
 	file, err := passedFile(m.oob[:oobn])
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		err = errors.New("message cut off")
-	case n == 0:
-		err = io.EOF // the other end is gone
-	default:
-		err = what.unpack(m.buf[:n])
+	} else {
+		err = json.Unmarshal(m.buf[:n], what)
 	}
 	if err != nil && file != nil {
 		file.Close()

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"strings"
 	"sync"
@@ -217,7 +216,7 @@ func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 	var geometry orchestrator.Geometry
 	if r.Page != nil {
 		w.pool.cpu.Add(int64(r.Page.CPU))
-		geometry = orchestrator.Geometry{WidthPt: r.Page.WidthPt, HeightPt: r.Page.HeightPt, Rotation: int(r.Page.Rotation), CropBox: r.Page.CropBox}
+		geometry = orchestrator.Geometry{WidthPt: r.Page.WidthPt, HeightPt: r.Page.HeightPt, Rotation: r.Page.Rotation, CropBox: r.Page.CropBox}
 	}
 	w.log(ctx, d, page, r)
 	if w.changed(d) {
@@ -226,7 +225,7 @@ func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 	if r.Reason != "" {
 		return drawing{geometry: geometry}, w.refused(ctx, d, page, r, what, timeout)
 	}
-	width, height := int(r.Page.Width), int(r.Page.Height)
+	width, height := r.Page.Width, r.Page.Height
 	return drawing{pixels[:width*height*3], width, height, geometry}, nil
 }
 
@@ -240,16 +239,12 @@ func (p *drawnPage) check(drawn bool, most raster) error {
 	}
 	ok := p.Rotation == 0 || p.Rotation == 90 || p.Rotation == 180 || p.Rotation == 270
 	ok = ok && p.WidthPt >= 0 && p.HeightPt >= 0 && p.CPU >= 0
-	for _, v := range [...]float64{p.WidthPt, p.HeightPt, p.CropBox[0], p.CropBox[1], p.CropBox[2], p.CropBox[3]} {
-		ok = ok && math.Abs(v) <= math.MaxFloat64 // which is neither of NaN and infinity
-	}
-	width, height := int(p.Width), int(p.Height)
 	if drawn {
 		ok = ok && p.WidthPt > 0 && p.HeightPt > 0
 		if most.fit {
-			ok = ok && width >= 1 && width <= most.width && height >= 1 && height <= most.height
+			ok = ok && p.Width >= 1 && p.Width <= most.width && p.Height >= 1 && p.Height <= most.height
 		} else {
-			ok = ok && width == most.width && height == most.height
+			ok = ok && p.Width == most.width && p.Height == most.height
 		}
 	}
 	if !ok {
