@@ -25,6 +25,13 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
+// How many bytes may be on their way here, in one answer and in all: many times
+// what the answer for a batch has, so that the server never waits for leave.
+const (
+	streamWindow = 1 << 20
+	connWindow   = 8 << 20
+)
+
 // Config is how a [Client] talks to its server. The zero value is a plaintext
 // connection with the defaults below. Zero always means the default.
 type Config struct {
@@ -247,6 +254,10 @@ func (c Config) dialOptions() ([]grpc.DialOption, error) {
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithWriteBufferSize(c.WriteBufferBytes),
+		// With windows of its own choice grpc-go would ask the server for a ping
+		// with each answer, to measure the way, and wake for what comes back.
+		grpc.WithStaticStreamWindowSize(streamWindow),
+		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(c.MaxReceiveBytes),
 			grpc.MaxCallSendMsgSize(math.MaxInt32),
