@@ -16,7 +16,7 @@ import numpy as np
 
 import common
 
-BATCH = 4
+BATCH = 8
 IN_FLIGHT = 2  # requests at the server
 PAGE = common.HEIGHT * common.WIDTH * 3
 
