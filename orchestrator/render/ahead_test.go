@@ -121,9 +121,7 @@ func TestAheadOfEndlessPage(t *testing.T) {
 	t.Run("does not stop", func(t *testing.T) {
 		w, doc := begin(t, -1)
 		process := w.process
-		if err := process.guarded.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		stop(t, process.guarded)
 		open(t, w, doc)
 		wantColour(t, w, 2, 255, 0, 0)
 		if w.process == process {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -82,9 +83,7 @@ func TestUnstoppable(t *testing.T) {
 			doc := newDocument(t, endlessAndPlain())
 			open(t, w, doc)
 			process := w.process.guarded
-			if err := process.Signal(syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			stop(t, process)
 			wantError(t, c.do(w, doc), c.stage, c.page, orchestrator.CategoryTimeout)
 			w.pool.cfg.OpenTimeout, w.pool.cfg.PageTimeout = time.Minute, time.Minute
 			open(t, w, doc)
@@ -125,6 +124,34 @@ func working(t testing.TB, pid int) {
 		case <-deadline.C:
 			t.Fatal("the worker does nothing")
 		}
+	}
+}
+
+// stop returns once every thread of the process stands still: the signal is
+// answered before that, and a command that overtook it would be, too.
+func stop(t testing.TB, process *guard.Process) {
+	t.Helper()
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", process.Pid()))
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("threads %v, %v", threads, err)
+		}
+		running := slices.ContainsFunc(threads, func(thread string) bool {
+			// The state comes after the name, which is in parentheses.
+			data, err := os.ReadFile(thread)
+			return err == nil && !bytes.HasPrefix(data[bytes.LastIndexByte(data, ')'):], []byte(") T "))
+		})
+		if !running {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the worker does not stop")
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -201,9 +228,7 @@ func TestCancel(t *testing.T) {
 			}()
 			working(t, process.Pid())
 			if c.stopped {
-				if err := process.Signal(syscall.SIGSTOP); err != nil {
-					t.Fatal(err)
-				}
+				stop(t, process)
 			}
 			cancel(cause)
 			if err := <-failed; !errors.Is(err, cause) {
