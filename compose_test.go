@@ -151,9 +151,11 @@ func TestComposeTriton(t *testing.T) {
 	}
 }
 
-// The override takes the GPU away and adds one flag; nothing else changes.
+// The override takes the GPU away, adds one flag, and has quire ask for fewer
+// pages at once; nothing else changes.
 func TestComposeWithoutGPU(t *testing.T) {
-	with, without := load(t, nil, nil, composeFile), load(t, nil, nil, composeFile, composeCPU)
+	job := []string{"job"}
+	with, without := load(t, nil, job, composeFile), load(t, nil, job, composeFile, composeCPU)
 	gpu, cpu := service(t, with, "triton"), service(t, without, "triton")
 	if cpu.Deploy != nil {
 		t.Errorf("a device is still asked for: %+v", cpu.Deploy)
@@ -167,6 +169,11 @@ func TestComposeWithoutGPU(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(repository, want["load-model"], "configs", want["model-config-name"]+".pbtxt")); err != nil {
 		t.Error(err)
 	}
+	quire := service(t, without, "quire")
+	if got := quire.Environment["QUIRE_BATCH"]; got == nil || *got != "4" {
+		t.Errorf("quire's environment %v", quire.Environment)
+	}
+	delete(quire.Environment, "QUIRE_BATCH")
 	cpu.Deploy, cpu.Command = gpu.Deploy, gpu.Command
 	without.Services["triton"] = cpu
 	a, err := with.MarshalYAML()

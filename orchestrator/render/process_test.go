@@ -114,15 +114,21 @@ func working(t testing.TB, pid int) {
 		return n
 	}
 	before := ticks()
+	until(t, "the worker does nothing", func() bool { return ticks() >= before+5 })
+}
+
+// until looks at what only /proc tells, and nobody is told of, until it is so.
+func until(t testing.TB, otherwise string, so func() bool) {
+	t.Helper()
 	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
-	for ticks() < before+5 {
+	for !so() {
 		select {
 		case <-look.C:
 		case <-deadline.C:
-			t.Fatal("the worker does nothing")
+			t.Fatal(otherwise)
 		}
 	}
 }
@@ -134,25 +140,17 @@ func stop(t testing.TB, process *guard.Process) {
 	if err := process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(time.Minute)
-	for {
+	until(t, "the worker does not stop", func() bool {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", process.Pid()))
 		if err != nil || len(threads) == 0 {
 			t.Fatalf("threads %v, %v", threads, err)
 		}
-		running := slices.ContainsFunc(threads, func(thread string) bool {
+		return !slices.ContainsFunc(threads, func(thread string) bool {
 			// The state comes after the name, which is in parentheses.
 			data, err := os.ReadFile(thread)
 			return err == nil && !bytes.HasPrefix(data[bytes.LastIndexByte(data, ')'):], []byte(") T "))
 		})
-		if !running {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the worker does not stop")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	})
 }
 
 func TestCrash(t *testing.T) {
