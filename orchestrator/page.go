@@ -157,7 +157,7 @@ type DocumentResult struct {
 	// PageCount (to 0 when that is -1).
 	Done, Failed, Skipped, Cancelled int
 	// Resumed is how many of the pages that are done or failed come from an
-	// earlier run.
+	// earlier run, or were set aside for what happened in one.
 	Resumed int
 	// Redone is why it was done again though it was done before; empty when
 	// it was not.

@@ -49,7 +49,7 @@ func TestResume(t *testing.T) {
 		if sum.Documents != (Counts{Done: 4, Partial: 2, Failed: 1, Skipped: 2}) || sum.Pages != (Counts{Done: 39 + 3 + 4 + 2 + 1 + 1, Failed: 1 + 5, Skipped: 5}) {
 			t.Errorf("%+v", sum)
 		}
-		if sum.Resumed != 6+3+1 || progress.Now().Resumed != sum.Resumed || progress.Now().Opened != int64(len(list)) {
+		if sum.Resumed != 6+3+6 || progress.Now().Resumed != sum.Resumed || progress.Now().Opened != int64(len(list)) {
 			t.Errorf("%d pages resumed, progress %+v", sum.Resumed, progress.Now())
 		}
 		if sum.DocumentsBefore != (Counts{Partial: 1, Failed: 1}) || sum.PagesBefore != (Counts{Done: 4, Failed: 1}) {

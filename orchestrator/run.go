@@ -38,7 +38,7 @@ func (c Counts) Ended() int64 { return c.Done + c.Partial + c.Failed + c.Skipped
 type Summary struct {
 	Documents, Pages Counts
 	// Resumed is how many of the pages that are done or failed come from an
-	// earlier run.
+	// earlier run, or were set aside for what happened in one.
 	Resumed int64
 	// DocumentsBefore and PagesBefore tell how the documents that were skipped,
 	// and their pages, ended when they were done.
@@ -62,7 +62,7 @@ type ProgressNow struct {
 	// them were opened or would not open, and Known how many pages those have.
 	Listed, Opened, Known int64
 	// Documents and Pages have ended. Resumed is how many of the pages that
-	// are done or failed come from an earlier run.
+	// are done or failed come from an earlier run, or were set aside.
 	Documents, Pages Counts
 	Resumed          int64
 	// Redone counts documents that were done again, by the reason; each is there.
@@ -432,6 +432,8 @@ func (r *run) begin(docs map[string]*inWork, b *beginning) {
 				e := *past.SetAside
 				e.Ref = PageRef{Path: b.doc.Path, Page: page}
 				r.page(w, PageResult{Ref: e.Ref, Status: StatusFailed, Err: &e})
+				w.result.Resumed++
+				r.progress.resumed.Add(1)
 			}
 		}
 		r.settle(docs, w)

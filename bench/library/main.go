@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string, ticker bool) (err error) {
 		return err
 	}
 	defer tree.Close()
-	if err := tree.Start(model.Info(), nil); err != nil {
+	if err := tree.Start(ctx, model.Info(), nil); err != nil {
 		return err
 	}
 	detector, err := orchestrator.New(orchestrator.Config{

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
@@ -19,12 +21,19 @@ type stops struct {
 	hard <-chan struct{} // closed at the second
 }
 
-// watchSignals turns the first SIGINT or SIGTERM into a soft stop and the second
-// into a hard one. A third one ends the program in the system's own way; the
-// guard then ends what it has started.
+// watchSignals turns the first SIGINT, SIGTERM or SIGHUP into a soft stop and the
+// second into a hard one. A third one ends the program in the system's own way;
+// the guard then ends what it has started. A reader of the output that goes away
+// is no reason to die on the spot, which would look like a crash to the next run:
+// writing fails, and a command ends as it sees fit.
 func watchSignals() stops {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // else somebody wants it to outlive the terminal
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	// Not signal.Ignore: child processes would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	soft, hard := make(chan struct{}), make(chan struct{})
 	go func() {
 		<-signals
@@ -48,12 +57,19 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop 
 	code := exitCode(err)
 	switch {
 	case err == nil || err.Error() == "": // told already
+	case readerGone(err): // who has read enough, as of quire plan | head, knows
 	case code == exitInterrupted:
 		fmt.Fprintln(stderr, "quire: interrupted: the results that stand are whole; run the same command again for the rest")
 	default:
 		fmt.Fprintln(stderr, "quire: "+oneLine(err.Error()))
 	}
 	return code
+}
+
+// readerGone tells whether a command ended because its output has no reader.
+func readerGone(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p) && p.Path == os.Stdout.Name() && errors.Is(p.Err, syscall.EPIPE)
 }
 
 func newApp(stop stops) *cli.App {

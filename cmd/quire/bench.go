@@ -200,7 +200,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		},
 		Kind: cfg.kind, Client: s.client, Where: s.where, ToolVersion: version,
 		MuPDF:  func() time.Duration { return pool.Stats().CPU },
-		Source: walker, Pages: cfg.pages, Results: benchResults(scratch, s.model.Info()),
+		Source: walker, Pages: cfg.pages, Results: benchResults(ctx, scratch, s.model.Info()),
 		Repeat: cfg.repeat, MinTime: cfg.minTime, Budget: cfg.budget, PerfAnalyzer: cfg.perfAnalyzer,
 		Progress: func(text string) { screen.step(embedded.Progress{Text: "measuring: " + text}) },
 	}
@@ -287,7 +287,7 @@ func layOutSamples(dir string, files fs.FS) error {
 // benchResults writes the results of each run below dir, as quire run does, into
 // a directory of its own. They stay until all is over: removing them is no part
 // of a run.
-func benchResults(dir string, model orchestrator.ModelInfo) bench.Results {
+func benchResults(ctx context.Context, dir string, model orchestrator.ModelInfo) bench.Results {
 	n := 0
 	return func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
 		n++
@@ -295,7 +295,7 @@ func benchResults(dir string, model orchestrator.ModelInfo) bench.Results {
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := tree.Start(model, nil); err != nil {
+		if err := tree.Start(ctx, model, nil); err != nil {
 			return nil, nil, errors.Join(err, tree.Close())
 		}
 		return tree, func(ctx context.Context, s orchestrator.Summary, err error) error {

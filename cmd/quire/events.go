@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -46,7 +47,9 @@ func (e *events) writeLocked(event any) error {
 	}
 	if e.err == nil {
 		e.out.Write(append(line, '\n'))
-		e.err = e.out.Flush()
+		if e.err = e.out.Flush(); e.err != nil {
+			e.err = fmt.Errorf("the events cannot be written (%v): run the same command again for the rest", e.err)
+		}
 	}
 	return e.err
 }

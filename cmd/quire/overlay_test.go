@@ -30,7 +30,7 @@ func overlayOver(t *testing.T, ctx context.Context, stop <-chan struct{}, out st
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tree.Close() })
-	if err := tree.Start(orchestrator.ModelInfo{Name: "layout", Version: "1"}, nil); err != nil {
+	if err := tree.Start(t.Context(), orchestrator.ModelInfo{Name: "layout", Version: "1"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	return newOverlay(ctx, stop, tree, render.New(render.Config{Guard: g}), 2)

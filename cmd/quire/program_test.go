@@ -38,9 +38,17 @@ type program struct {
 // start runs the program with args; env is added to the environment.
 func start(t *testing.T, env []string, args ...string) *program {
 	t.Helper()
+	return startTo(t, nil, env, args...)
+}
+
+// startTo does so with standard output going to a file.
+func startTo(t *testing.T, stdout *os.File, env []string, args ...string) *program {
+	t.Helper()
 	p := &program{Cmd: exec.Command(must(t, binary), args...), t: t, ended: make(chan struct{}), more: make(chan struct{}, 1)}
 	p.Env = append(os.Environ(), env...)
-	p.Stdout = &p.stdout
+	if p.Stdout = &p.stdout; stdout != nil {
+		p.Stdout = stdout
+	}
 	stderr, err := p.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -107,8 +107,8 @@ func run(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := tree.Start(info, answerOptions(served.model.Contract())); err != nil {
-		return err
+	if err := tree.Start(setup, info, answerOptions(served.model.Contract())); err != nil {
+		return interruptedOr(setup, err)
 	}
 
 	pool := render.New(render.Config{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -264,15 +265,22 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	}
 }
 
-// The first interrupt lets drawn pages finish; nothing stays behind.
+// The first interrupt lets drawn pages finish; nothing stays behind. So does the
+// end of the terminal.
 func TestInterrupt(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		t.Run(signal.String(), func(t *testing.T) { interrupt(t, signal) })
+	}
+}
+
+func interrupt(t *testing.T, signal syscall.Signal) {
 	out := filepath.Join(t.TempDir(), "out")
 	p := start(t, nil, "run", must(t, manyDocuments), "-o", out, "--model-repository", repository)
 	for range 3 {
 		p.untilNewResult(out)
 	}
 	gone := p.leavesNothing()
-	p.signal(syscall.SIGINT)
+	p.signal(signal)
 	p.until("stopping: ")
 	if code := p.wait(); code != exitInterrupted {
 		t.Errorf("exit code %d", code)
@@ -288,6 +296,34 @@ func TestInterrupt(t *testing.T) {
 	}
 	if lines := strings.Split(p.said(), "\n"); !strings.Contains(lines[len(lines)-1], "quire: interrupted: ") {
 		t.Errorf("its last word is %q", lines[len(lines)-1])
+	}
+}
+
+// When nobody reads the events any more the run ends in order, and what it had
+// in work is no suspect of a crash.
+func TestReaderThatGoesAway(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	p := startTo(t, write, nil, "run", must(t, manyDocuments), "-o", out, "--json", "--model-repository", repository)
+	write.Close()
+	if line, err := bufio.NewReaderSize(read, 16).ReadString('\n'); err != nil || !strings.Contains(line, `"start"`) {
+		t.Errorf("read %q, %v", line, err)
+	}
+	gone := p.leavesNothing()
+	read.Close()
+	if code := p.wait(); code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+	gone()
+	onlyResults(t, out)
+	if said := p.said(); !strings.Contains(said, "the events cannot be written (write /dev/stdout: broken pipe): run the same command again") {
+		t.Errorf("it said\n%s", said)
+	}
+	if len(results(t, out)) >= manyPages {
+		t.Error("the run went on to its end")
 	}
 }
 

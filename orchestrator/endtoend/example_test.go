@@ -133,7 +133,7 @@ func Example_run() {
 		log.Fatal(err)
 	}
 	defer tree.Close()
-	if err := tree.Start(model.Info(), nil); err != nil {
+	if err := tree.Start(ctx, model.Info(), nil); err != nil {
 		log.Fatal(err)
 	}
 	summary, err := detector.Run(ctx, orchestrator.Job{Source: documents, Sink: tree})

@@ -132,7 +132,7 @@ func TestTwoServersOneKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tree.Close()
-		if err := tree.Start(m.Info(), nil); err != nil {
+		if err := tree.Start(t.Context(), m.Info(), nil); err != nil {
 			t.Fatal(err)
 		}
 		s, err := d.Run(t.Context(), orchestrator.Job{Source: gated{w, fmt.Sprintf("%02d.pdf", docs/2), gate}, Sink: tree, Progress: p})

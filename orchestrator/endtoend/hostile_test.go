@@ -111,7 +111,7 @@ func TestHostileTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tree.Close()
-	if err := tree.Start(m.Info(), nil); err != nil {
+	if err := tree.Start(t.Context(), m.Info(), nil); err != nil {
 		t.Fatal(err)
 	}
 	s, err := d.Run(t.Context(), orchestrator.Job{Source: source, Sink: tree})

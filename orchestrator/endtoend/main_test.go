@@ -156,7 +156,7 @@ func runWith(t *testing.T, ctx context.Context, d *orchestrator.Detector, m orch
 		return orchestrator.Summary{}, err
 	}
 	defer tree.Close()
-	if err := tree.Start(m.Info(), nil); err != nil {
+	if err := tree.Start(ctx, m.Info(), nil); err != nil {
 		return orchestrator.Summary{}, err
 	}
 	summary, err := d.Run(ctx, orchestrator.Job{Source: w, Sink: tree, Progress: progress})

@@ -38,7 +38,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	pages     = desc("pages_total", "Pages that have ended, by how.", "status")
-	resumed   = desc("pages_resumed_total", "Pages among them that an earlier run had done or failed.")
+	resumed   = desc("pages_resumed_total", "Pages among them that an earlier run had done or failed, or that were set aside.")
 	known     = desc("pages_known", "Pages of the documents that have been opened.")
 	documents = desc("documents_total", "Documents that have ended, by how.", "status")
 	redone    = desc("documents_redone_total", "Documents that were done before and done again, by why.", "reason")

@@ -98,7 +98,7 @@ quire_endpoint_up{server="b:1"} 0
 # HELP quire_pages_known Pages of the documents that have been opened.
 # TYPE quire_pages_known gauge
 quire_pages_known 14
-# HELP quire_pages_resumed_total Pages among them that an earlier run had done or failed.
+# HELP quire_pages_resumed_total Pages among them that an earlier run had done or failed, or that were set aside.
 # TYPE quire_pages_resumed_total counter
 quire_pages_resumed_total 15
 # HELP quire_pages_total Pages that have ended, by how.

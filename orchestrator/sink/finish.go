@@ -2,6 +2,7 @@ package sink
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,16 +55,15 @@ func (t *Tree) Finish(ctx context.Context, s orchestrator.Summary, err error, va
 	if t.broken() != nil {
 		t.space.limit = -1 // it has been waited for
 	}
-	ended := "complete"
+	ended, failed := "complete", error(nil)
 	switch {
 	case errors.Is(err, orchestrator.ErrInterrupted):
 		ended = "interrupted"
 	case err != nil:
 		ended = "failed"
 	default:
-		var err error
-		if v, err = t.vanished(ctx, vanished); err != nil {
-			return v, err
+		if v, failed = t.vanished(ctx, vanished); failed != nil {
+			ended = "failed"
 		}
 	}
 	steps := []struct {
@@ -76,10 +76,10 @@ func (t *Tree) Finish(ctx context.Context, s orchestrator.Summary, err error, va
 	}
 	for _, step := range steps {
 		if err := t.try(ctx, "write", step.name, step.do); err != nil {
-			return v, err
+			return v, cmp.Or(failed, err)
 		}
 	}
-	return v, nil
+	return v, failed
 }
 
 func accountOf(s orchestrator.Summary, v Vanished, ended string) *Account {

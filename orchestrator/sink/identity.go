@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -41,6 +42,13 @@ func (is identity) changed(was identity) orchestrator.Redone {
 		return orchestrator.RedoneOptions
 	}
 	return ""
+}
+
+// over is the identity of what was made under was and stands: what cannot be told
+// now holds as it was told then.
+func (is identity) over(was identity) identity {
+	is.Sum, is.ModelSum = cmp.Or(is.Sum, was.Sum), cmp.Or(is.ModelSum, was.ModelSum)
+	return is
 }
 
 func (t *Tree) identityOf(doc orchestrator.Document) identity {

@@ -103,7 +103,11 @@ func openLedger(d *disk, lost func(string, int64)) (*ledger, error) {
 	if err := l.openSorted(); err != nil {
 		return nil, err
 	}
-	return l, l.merge()
+	if err := l.merge(); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
 }
 
 func (l *ledger) openSorted() error {

@@ -265,7 +265,7 @@ func TestLedgerOfAnotherVersion(t *testing.T) {
 	tree, err := Open(Config{Dir: dir})
 	check(t, err)
 	defer tree.Close()
-	if err := tree.Start(testModel, nil); err == nil || !strings.Contains(err.Error(), "another version") || !strings.Contains(err.Error(), "quire-finished/9") {
+	if err := tree.Start(t.Context(), testModel, nil); err == nil || !strings.Contains(err.Error(), "another version") || !strings.Contains(err.Error(), "quire-finished/9") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -280,7 +280,7 @@ func BenchmarkStands(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer tree.Close()
-		if err := tree.Start(testModel, nil); err != nil {
+		if err := tree.Start(b.Context(), testModel, nil); err != nil {
 			b.Fatal(err)
 		}
 		ctx := context.Background()

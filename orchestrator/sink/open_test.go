@@ -51,6 +51,9 @@ func TestOpenRefuses(t *testing.T) {
 	check(t, os.Mkdir(locked, 0o555))
 	blocked := filepath.Join(dir, "blocked")
 	check(t, os.MkdirAll(filepath.Join(blocked, "run.json", "x"), 0o777))
+	foreign := filepath.Join(dir, "foreign")
+	check(t, os.Mkdir(foreign, 0o777))
+	check(t, os.WriteFile(filepath.Join(foreign, "run.json"), []byte(`{"mine":1}`), 0o666))
 	tests := []struct {
 		name, dir string
 		want      []string
@@ -60,6 +63,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"below a file", filepath.Join(file, "out"), []string{file, "not a directory", "-o"}},
 		{"not writable", locked, []string{locked, "permission denied", "make it writable"}},
 		{"something in the way", blocked, []string{filepath.Join(blocked, "run.json"), "exists"}},
+		{"run.json of another program", foreign, []string{filepath.Join(foreign, "run.json"), "not quire's", "-o"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -69,7 +73,7 @@ func TestOpenRefuses(t *testing.T) {
 					return err
 				}
 				defer tree.Close()
-				return tree.Start(testModel, nil)
+				return tree.Start(t.Context(), testModel, nil)
 			}, tt.dir == locked)
 			if err == nil {
 				t.Fatal("opened")

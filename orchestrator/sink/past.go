@@ -30,13 +30,15 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 			t.discard(doc.Path)
 			past.Result = was.result(doc.Path)
 			if id.Sum != "" && (id.Sum != was.Sum || id.ModTime != was.ModTime) {
-				was.identity = id // known by its content from now on
+				was.identity = id.over(was.identity) // known by its content from now on
 				return past, nil, t.try(ctx, "write in", workDirectory, func() error { return t.ledger.add([]record{was}, false) })
 			}
 			return past, nil, nil
 		}
 	}
-	s = t.take(doc.Path)
+	if s, err = t.take(ctx, doc.Path); err != nil {
+		return past, nil, err
+	}
 	if s != nil {
 		again := id.changed(s.id)
 		if t.cfg.Fresh {
@@ -46,6 +48,8 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 			past.Redone = again
 			s.remove()
 			s = nil
+		} else {
+			s.id = id.over(s.id)
 		}
 	}
 	if s == nil {
@@ -71,7 +75,7 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 	redone := past.Redone
 	past = s.past()
 	past.Redone = redone
-	if s.crashes >= maxCrashes {
+	if s.crashes >= maxCrashes && !t.cfg.RetryFailed {
 		past.SetAside = &orchestrator.PageError{
 			Ref: orchestrator.PageRef{Path: doc.Path}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryCrashLoop,
 			Message: fmt.Sprintf("it was in work at %d crashes of the whole program", s.crashes),
@@ -111,34 +115,44 @@ func (t *Tree) redone(was record, id identity, name string) orchestrator.Redone 
 }
 
 // take opens the segment that an earlier run has left of a document, if it did.
-func (t *Tree) take(path string) *segment {
+// One that is no segment is removed; one that cannot be read now is kept.
+func (t *Tree) take(ctx context.Context, path string) (*segment, error) {
 	inWork, left := segmentFile(path)
 	for _, name := range []string{inWork, left} {
 		if !t.left[name] {
 			continue
 		}
-		delete(t.left, name)
-		s, lost, err := loadSegment(t.work, path, name)
-		if err == nil && name == left {
-			// In work again.
-			if err = t.work.rename(left, inWork); err == nil {
-				s.name = inWork
-			} else {
-				_ = s.file.Close()
+		var s *segment
+		var lost int64
+		err := t.space.try(ctx, func() (err error) {
+			if s, lost, err = loadSegment(t.work, path, name); err != nil || name == inWork {
+				return err
 			}
-		}
-		if err != nil {
+			if err = t.work.rename(left, inWork); err != nil {
+				return errors.Join(err, s.file.Close())
+			}
+			s.name = inWork
+			return nil
+		})
+		switch {
+		case errors.Is(err, errNotThis):
 			t.cfg.Log.Warn("the journal of a document cannot be read; the document is done again", "document", path, "err", err)
+			delete(t.left, name)
 			_ = t.work.remove(name)
 			continue
+		case err != nil:
+			err = t.explain("read", workDirectory+"/"+name, err)
+			t.fail(err)
+			return nil, err
 		}
 		if lost > 0 {
 			t.cfg.Log.Warn("the journal of a document was damaged or torn; the pages that are lost are done again", "document", path, "bytes_cut", lost)
 		}
+		delete(t.left, name)
 		t.discard(path) // there is no other
-		return s
+		return s, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // discard removes what an earlier run has left of a document.

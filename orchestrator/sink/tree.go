@@ -29,6 +29,9 @@ const (
 	recentName    = "finished-lately.jsonl"
 )
 
+// runSchema begins the name of run.json's format; its version follows.
+const runSchema = "quire-run/"
+
 // Config says where results go, and what to do again.
 type Config struct {
 	// Dir is the output directory; it is made when it is not there.
@@ -128,10 +131,32 @@ func Open(cfg Config) (_ *Tree, err error) {
 	if err := t.acquire(); err != nil {
 		return nil, err
 	}
+	if err := t.owns(); err != nil {
+		return nil, err
+	}
 	if err := t.sweep(); err != nil {
 		return nil, err
 	}
 	return t, t.probe()
+}
+
+// owns refuses a directory whose run.json somebody else has written: it would be
+// replaced.
+func (t *Tree) owns() error {
+	if info, err := t.root.Lstat(runName); err != nil || !info.Mode().IsRegular() {
+		return nil // what is in the way otherwise is not replaced
+	}
+	data, err := t.root.ReadFile(runName)
+	if err != nil {
+		return t.explain("read", runName, err)
+	}
+	var is struct {
+		Schema string `json:"schema"`
+	}
+	if json.Unmarshal(data, &is) != nil || !strings.HasPrefix(is.Schema, runSchema) {
+		return fmt.Errorf("%s is there and not quire's: move it away, or name another output directory with -o", filepath.Join(t.cfg.Dir, runName))
+	}
+	return nil
 }
 
 // acquire takes the lock that keeps a second run out. The kernel gives it back
@@ -215,7 +240,7 @@ func (t *Tree) probe() error {
 // answers (values as encoding/json can write them): it reads what earlier runs
 // have done, and writes run.json. Results that stand stay until new ones take
 // their place.
-func (t *Tree) Start(model orchestrator.ModelInfo, options map[string]any) (err error) {
+func (t *Tree) Start(ctx context.Context, model orchestrator.ModelInfo, options map[string]any) (err error) {
 	if options == nil {
 		options = map[string]any{}
 	}
@@ -226,14 +251,18 @@ func (t *Tree) Start(model orchestrator.ModelInfo, options map[string]any) (err 
 	if t.optionsSum, err = digest([]any{Schema, options}); err != nil {
 		return err
 	}
-	if err := t.writeRun(nil); err != nil {
+	if err := t.try(ctx, "write", runName, func() error { return t.writeRun(nil) }); err != nil {
 		return err
 	}
-	t.ledger, err = openLedger(t.work, func(name string, lost int64) {
+	damaged := func(name string, lost int64) {
 		t.cfg.Log.Warn("a file was damaged; documents that it no longer knows are done again", "file", filepath.Join(t.cfg.Dir, workDirectory, name), "bytes_left_out", lost)
+	}
+	err = t.try(ctx, "read", path.Join(workDirectory, ledgerName), func() (err error) {
+		t.ledger, err = openLedger(t.work, damaged)
+		return err
 	})
 	if err != nil {
-		return t.explain("read", path.Join(workDirectory, ledgerName), err)
+		return err
 	}
 	t.committer, t.flusher = newCommitter(t), newFlusher()
 	go t.committer.run()
@@ -253,7 +282,7 @@ func (t *Tree) writeRun(account *Account) error {
 		Model   Model          `json:"model"`
 		Options map[string]any `json:"options"`
 		Account *Account       `json:"account,omitempty"`
-	}{"quire-run/1", tool{t.cfg.Tool, t.cfg.ToolVersion}, Model(t.model), t.options, account}, "", "  ")
+	}{runSchema + "1", tool{t.cfg.Tool, t.cfg.ToolVersion}, Model(t.model), t.options, account}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("options of this run cannot be written to %s: %w", runName, err)
 	}
@@ -536,10 +565,26 @@ func (t *Tree) explain(verb, name string, err error) error {
 		hint = ": make it writable for this user, or name another directory with -o"
 	case errors.Is(err, syscall.EXDEV):
 		hint = ": the output directory must lie on one file system"
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTEMPTY):
+		hint = ": move away what is there, or name another directory with -o"
 	case errors.As(err, &errno):
 		hint = ": name another directory with -o"
+	case t.leadsOut(name):
+		hint = ": put a directory in the place of the link, or name another output directory with -o"
 	}
 	return &WriteError{Name: full, message: fmt.Sprintf("cannot %s %s: %v%s", verb, full, cause(err), hint), Err: err}
+}
+
+// leadsOut tells whether the way to a file goes through a link that leads out of
+// the output directory.
+func (t *Tree) leadsOut(name string) bool {
+	for dir := path.Dir(name); t.root != nil && dir != "."; dir = path.Dir(dir) {
+		if info, err := t.root.Lstat(dir); err == nil && info.Mode()&os.ModeSymlink != 0 {
+			_, err := t.root.Stat(dir)
+			return err != nil
+		}
+	}
+	return false
 }
 
 // cause drops the path that os puts into its errors: the text names it already.

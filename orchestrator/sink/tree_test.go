@@ -38,7 +38,7 @@ func openWith(t *testing.T, cfg Config, model orchestrator.ModelInfo, options ma
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(t, tree.Start(model, options))
+	check(t, tree.Start(t.Context(), model, options))
 	t.Cleanup(func() {
 		if err := tree.Close(); err != nil {
 			t.Error(err)
@@ -486,7 +486,7 @@ func BenchmarkDocument(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer tree.Close()
-	if err := tree.Start(testModel, nil); err != nil {
+	if err := tree.Start(b.Context(), testModel, nil); err != nil {
 		b.Fatal(err)
 	}
 	region := orchestrator.Region{Label: "text", LabelRaw: "text", Score: 0.9, BBox: [4]float64{1, 2, 3, 4}}

@@ -1,7 +1,7 @@
 // Package walk finds the documents of a run below directories.
 //
-// A document is a regular file, or a symbolic link to one that does not leave
-// its input root, whose name the patterns ask for. Symbolic links to
+// A document is a regular file, or a relative symbolic link to one that does not
+// leave its input root, whose name the patterns ask for. Symbolic links to
 // directories are not followed: they would make loops and find files twice.
 // Whatever is asked for and cannot be used (a directory that cannot be read, a
 // broken link, a FIFO) is yielded all the same and says why when it is opened,
@@ -173,7 +173,10 @@ func (w *Walker) Close() error {
 // Document.Open fails with a [*orchestrator.PageError].
 func (w *Walker) Documents(ctx context.Context) iter.Seq[orchestrator.Document] {
 	return func(yield func(orchestrator.Document) bool) {
-		w.find(ctx, w.cfg.Log, func(f found) bool { return yield(f.document(w.cfg.Checksum)) })
+		w.find(ctx, w.cfg.Log, func(f found) bool {
+			doc := f.document(ctx, w.cfg.Checksum)
+			return ctx.Err() == nil && yield(doc)
+		})
 	}
 }
 
@@ -313,33 +316,39 @@ func matches(patterns []string, name string) bool {
 // here; of something that has gone they are 0, and Open tells the rest. A long
 // document is opened by several workers, and its result filed under that size and
 // time: Open gives no other file.
-func (f found) document(checksum bool) orchestrator.Document {
+func (f found) document(ctx context.Context, checksum bool) orchestrator.Document {
 	doc := orchestrator.Document{Path: f.path, Open: f.open}
 	if f.err == nil {
 		if info, err := f.root.dir.Stat(f.name); err == nil && info.Mode().IsRegular() {
 			doc.Size, doc.ModTime = info.Size(), info.ModTime()
 			doc.Open = func() (*os.File, error) { return f.openAs(info) }
 			if checksum {
-				doc.Sum = f.sum()
+				doc.Sum = f.sum(ctx)
 			}
 		}
 	}
 	return doc
 }
 
-// sum is the digest of a file's content, and empty when that cannot be read:
-// whoever opens it will hear why.
-func (f found) sum() string {
+// sum is the digest of a file's content, and empty when that cannot be read (whoever
+// opens it will hear why) or ctx ends first.
+func (f found) sum(ctx context.Context) string {
 	file, err := f.open()
 	if err != nil {
 		return ""
 	}
 	defer file.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, file); err != nil {
-		return ""
+	for ctx.Err() == nil {
+		_, err := io.CopyN(h, file, 1<<20)
+		if err == io.EOF {
+			return hex.EncodeToString(h.Sum(nil)[:16])
+		}
+		if err != nil {
+			break
+		}
 	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	return ""
 }
 
 func (f found) open() (*os.File, error) {
@@ -362,7 +371,7 @@ func (f found) open() (*os.File, error) {
 		return fail(orchestrator.CategoryNotRegular, err, "not a regular file but %s", kind(fs.ModeSocket))
 	}
 	if err != nil && f.mode&fs.ModeSymlink != 0 {
-		return fail(orchestrator.CategoryUnreadable, err, "a symbolic link that cannot be followed within the input: %v", cause(err))
+		return fail(orchestrator.CategoryUnreadable, err, "a symbolic link that cannot be followed (only relative ones that stay within the input are): %v", cause(err))
 	}
 	if err != nil {
 		return fail(orchestrator.CategoryUnreadable, err, "cannot be opened: %v", cause(err))

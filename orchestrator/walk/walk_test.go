@@ -336,6 +336,19 @@ func TestStopping(t *testing.T) {
 	}
 }
 
+// A checksum that takes long is given up when the context ends.
+func TestStoppingAChecksum(t *testing.T) {
+	dir := plant(t, "a.pdf")
+	if err := os.Truncate(filepath.Join(dir, "a.pdf"), 1<<40); err != nil { // of hours
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	for doc := range newWalker(t, Config{Checksum: true}, dir).Documents(ctx) {
+		t.Errorf("%s was yielded, its sum %q", doc.Path, doc.Sum)
+	}
+}
+
 func TestLinkedDirectoryIsSaid(t *testing.T) {
 	var said bytes.Buffer
 	dir := plant(t, "sub/a.pdf", "again -> sub", "file -> sub/a.pdf")
