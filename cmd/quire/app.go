@@ -99,6 +99,7 @@ func newApp(stop stops) *cli.App {
 	for _, cmd := range app.Commands {
 		cmd.OnUsageError = app.OnUsageError
 		cmd.CustomHelpTemplate = helpText(cmd)
+		cmd.HideHelpCommand = true // a directory may be called help
 	}
 	return app
 }
@@ -134,9 +135,14 @@ func flagsFirst(app *cli.App, args []string) []string {
 			rest = append(rest, a)
 			continue
 		}
+		if a == "-h" || a == "--help" {
+			return []string{args[0], args[1], "--help"}
+		}
 		flags = append(flags, a)
-		if !strings.Contains(a, "=") && takesValue(strings.TrimLeft(a, "-")) && i+1 < len(args) {
-			i++
+		if !strings.Contains(a, "=") && takesValue(strings.TrimLeft(a, "-")) {
+			if i++; i == len(args) {
+				return slices.Concat(args[:2], flags) // without a value, which the parser says
+			}
 			flags = append(flags, args[i])
 		}
 	}

@@ -85,6 +85,36 @@ func TestKills(t *testing.T) {
 	}
 }
 
+// With quire and its guard killed at once nobody is there to end the rest, and it
+// ends by itself, whatever it is doing.
+func TestKilledTogether(t *testing.T) {
+	for _, moment := range []string{"while the model loads", "in mid-run"} {
+		t.Run(moment, func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "out")
+			p := start(t, nil, "run", must(t, manyDocuments), "-o", out, "--model-repository", repository)
+			p.await("a stub", func() bool { return len(p.named(nameStub)) > 0 })
+			if moment == "in mid-run" {
+				p.untilNewResult(out)
+			}
+			var pids []int
+			for _, c := range p.children() {
+				pids = append(pids, c.pid)
+			}
+			gone := watch(t, pids...)
+			guards := p.named(nameGuard)
+			p.signal(syscall.SIGSTOP) // so that it does not hear of the guard's end
+			for _, guard := range guards {
+				if err := syscall.Kill(guard, syscall.SIGKILL); err != nil {
+					t.Error(err)
+				}
+			}
+			p.signal(syscall.SIGKILL)
+			p.wait()
+			gone()
+		})
+	}
+}
+
 // Without its guard quire cannot go on, says so, and leaves nothing.
 func TestKilledGuard(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +19,11 @@ import (
 //
 //go:embed backend/onnxruntime/model.py
 var backendScript []byte
+
+// endScript is for the models of the Python backend, ours among them.
+//
+//go:embed backend/python/end_with_server.py
+var endScript []byte
 
 // ServerEnv installs what the server needs, if it is not there.
 func ServerEnv(ctx context.Context, o Options) (*Env, error) {
@@ -56,7 +62,7 @@ func layOut(ctx context.Context, o Options, e *Env) (backends, error) {
 	}
 	parent := filepath.Join(cache, "backends")
 	const unfinished = ".tmp-"
-	final := filepath.Join(parent, digest(layoutVersion, e.dir, e.python.Libpython, string(backendScript)))
+	final := filepath.Join(parent, digest(layoutVersion, e.dir, e.python.Libpython, string(backendScript), string(endScript)))
 	b := backends{dir: final, lib: filepath.Join(final, "lib")}
 	if _, err := os.Stat(final); err == nil {
 		return b, nil
@@ -127,7 +133,10 @@ func fillBackends(dir string, e *Env) error {
 			return err
 		}
 	}
-	return replaceFile(filepath.Join(dir, "onnxruntime", "model.py"), backendScript, 0o644)
+	return errors.Join(
+		replaceFile(filepath.Join(dir, "python", "end_with_server.py"), endScript, 0o644),
+		replaceFile(filepath.Join(dir, "onnxruntime", "model.py"), backendScript, 0o644),
+	)
 }
 
 func stubPath(e *Env) string {

@@ -52,14 +52,19 @@ func predicted(pixels []byte, stride, bpp int, hows ...int) []byte {
 	return out
 }
 
-// pictured draws a page that is one picture.
+// pictured draws a page that is one picture, of data that is deflated.
 func pictured(t *testing.T, entries string, data []byte) []byte {
+	t.Helper()
+	return picturedBy(t, "FlateDecode", entries, data)
+}
+
+func picturedBy(t *testing.T, filter, entries string, data []byte) []byte {
 	t.Helper()
 	f := pdftest.Simple("", pdftest.Page{
 		Attrs:   "/MediaBox[0 0 80 60]/Resources<</XObject<</I 5 0 R>>>>",
 		Content: "q 80 0 0 60 0 0 cm /I Do Q",
 	})
-	f.Stream("/Type/XObject/Subtype/Image/Filter/FlateDecode"+entries, data) // object 5
+	f.Stream("/Type/XObject/Subtype/Image/Filter/"+filter+entries, data) // object 5
 	e := newEngine(t)
 	open(t, e, f.Bytes())
 	rgb := make([]byte, 80*60*3)

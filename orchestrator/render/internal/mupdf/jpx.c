@@ -5,8 +5,7 @@
 /* A JPEG 2000 image holds itself at half its size, a quarter and so on, and the
  * time to decode it goes with the pixels. MuPDF decodes all of them, and then
  * scales a scan of 300 dpi down to the raster. Here the smallest is decoded that
- * is twice the raster or more each way, so that also an image of which a page
- * shows a half, as of two pages scanned at once, stays sharp. */
+ * is a third larger than the raster or more each way, so that it stays sharp. */
 
 static unsigned least_width, least_height;
 
@@ -27,8 +26,9 @@ int __wrap_opj_decode(void *codec, void *stream, opj_image_t *image)
 	if (least_width && !image->x0 && !image->y0)
 		while (times < 5 && image->x1 >> (times + 1) >= least_width && image->y1 >> (times + 1) >= least_height)
 			times++;
-	/* It may hold fewer sizes than that. */
-	while (times > 0 && !opj_set_decoded_resolution_factor(codec, times))
+	/* It may hold fewer sizes than that. What is refused stays set all the same,
+	 * and the decoder then reads what is not there, so that 0 is set, too. */
+	while (!opj_set_decoded_resolution_factor(codec, times) && times > 0)
 		times--;
 	if (!__real_opj_decode(codec, stream, image))
 		return 0;

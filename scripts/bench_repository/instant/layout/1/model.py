@@ -12,6 +12,8 @@ which all instances share: one executes at a time.
 For Triton's Python backend, as quire's embedded server has it.
 """
 
+import end_with_server  # beside triton_python_backend_utils there
+
 import ctypes
 import fcntl
 import json
