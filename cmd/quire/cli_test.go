@@ -33,6 +33,10 @@ func TestUsageErrors(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "a.pdf"), []byte("%PDF"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	latin1 := filepath.Join(dir, "latin1.txt")
+	if err := os.WriteFile(latin1, []byte("gr\xfcn\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	empty := t.TempDir()
 	for _, c := range []struct {
 		args []string
@@ -40,6 +44,11 @@ func TestUsageErrors(t *testing.T) {
 	}{
 		{[]string{"run"}, "no input"},
 		{[]string{"run", dir}, "-o OUT"},
+		{[]string{"run", dir, "-o"}, "-o"},
+		{[]string{"run", "help", "-o", "x"}, "help"},
+		{[]string{"run", "", "-o", "x"}, "empty string"},
+		{[]string{"run", dir, "-o", "x", "--password-file", latin1}, "not UTF-8"},
+		{[]string{"run", dir, "-o", "x", "--threshold", "NaN"}, "below 1"},
 		{[]string{"run", empty, "-o", "x"}, "no PDF found"},
 		{[]string{"run", filepath.Join(dir, "missing"), "-o", "x"}, "missing"},
 		{[]string{"run", dir, "-o", "x", "--workers", "0"}, "at least 1"},
@@ -149,7 +158,7 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
-	for _, args := range [][]string{{}, {"help"}, {"help", "run"}, {"version", "--help"}} {
+	for _, args := range [][]string{{}, {"help"}, {"help", "run"}, {"version", "--help"}, {"run", "in", "-h"}} {
 		if code, stdout, _ := call(t, args...); code != 0 || !strings.Contains(stdout, exitCodesHelp) {
 			t.Errorf("%q: exit code %d, %s", args, code, stdout)
 		}

@@ -57,7 +57,7 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 		cfg.diskWait = -1
 	}
 	if c.IsSet("threshold") {
-		if cfg.threshold < 0 || cfg.threshold >= 1 {
+		if !(cfg.threshold >= 0 && cfg.threshold < 1) {
 			return cfg, fmt.Errorf("--threshold %v: it must be at least 0 and below 1", cfg.threshold)
 		}
 		// On the command line 0 means 0; in a Config that is what a negative

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -22,7 +23,7 @@ func inputFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "include", EnvVars: []string{"QUIRE_INCLUDE"}, Usage: "take files that match `GLOB`, such as '*.{pdf,png,epub}'; may be given several times", DefaultText: "*.pdf in any case"},
 		&cli.StringSliceFlag{Name: "exclude", EnvVars: []string{"QUIRE_EXCLUDE"}, Usage: "leave out files and directories that match `GLOB`; may be given several times"},
-		&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line, on encrypted documents"},
+		&cli.StringFlag{Name: "password-file", EnvVars: []string{"QUIRE_PASSWORD_FILE"}, Usage: "try the passwords in `FILE`, one a line in UTF-8, on encrypted documents"},
 		&cli.StringFlag{Name: "sandbox", EnvVars: []string{"QUIRE_SANDBOX"}, Usage: "hold render workers in by `MODE`: auto is as far as the kernel can, require starts none without all of it, off leaves them your rights", Value: string(render.SandboxAuto)},
 	}
 }
@@ -43,6 +44,9 @@ func inputsOf(c *cli.Context, usage string) (inputs, error) {
 
 // inputsFrom is inputsOf for paths that need not be arguments.
 func inputsFrom(c *cli.Context, paths []string) (inputs, error) {
+	if slices.Contains(paths, "") {
+		return inputs{}, errors.New("an input is the empty string: name a directory or a PDF file (. is the current directory)")
+	}
 	in := inputs{paths: paths, include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
 	if !slices.Contains([]render.SandboxMode{render.SandboxAuto, render.SandboxRequire, render.SandboxOff}, in.sandbox) {
 		return in, fmt.Errorf("--sandbox %s: it is auto, require or off", in.sandbox)
@@ -52,7 +56,10 @@ func inputsFrom(c *cli.Context, paths []string) (inputs, error) {
 		if err != nil {
 			return in, fmt.Errorf("--password-file: %w", err)
 		}
-		for line := range strings.Lines(string(data)) {
+		if !utf8.Valid(data) {
+			return in, fmt.Errorf("--password-file %s: it is not UTF-8: convert it, for instance with iconv", name)
+		}
+		for line := range strings.Lines(strings.TrimPrefix(string(data), "\ufeff")) {
 			if line = strings.TrimRight(line, "\r\n"); line != "" {
 				in.passwords = append(in.passwords, line)
 			}

@@ -171,7 +171,11 @@ func printPlan(w io.Writer, f plan.Forecast, names []string) error {
 	case !e.Known():
 		fmt.Fprintf(&b, "\npages: not known: none of %d documents was opened in time, see --sample-time", e.Of)
 	case e.Exact():
-		fmt.Fprintf(&b, "\npages: %d, counted in all %d documents", e.Pages, e.Of)
+		if e.Failed > 0 {
+			fmt.Fprintf(&b, "\npages: %d, counted in the %d of %d documents that open", e.Pages, e.Opened-e.Failed, e.Of)
+		} else {
+			fmt.Fprintf(&b, "\npages: %d, counted in all %d documents", e.Pages, e.Of)
+		}
 	default:
 		fmt.Fprintf(&b, "\npages: about %d, likely %d to %d, from %d of %d documents", e.Pages, e.Low, e.High, e.Opened, e.Of)
 		if e.Failed > 0 {

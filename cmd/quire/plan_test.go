@@ -119,6 +119,13 @@ func TestPlanOfOddInputs(t *testing.T) {
 	if code != exitDone || !strings.Contains(stdout, "documents: 1,") {
 		t.Errorf("with patterns: code %d\n%s", code, stdout)
 	}
+
+	if err := os.WriteFile(filepath.Join(dir, "torn.pdf"), []byte("%PDF-1.7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stdout, _ = call(t, "plan", dir); !strings.Contains(stdout, "pages: 2, counted in the 2 of 3 documents that open\n") {
+		t.Errorf("with one that does not open:\n%s", stdout)
+	}
 }
 
 func TestPlanListIsBounded(t *testing.T) {

@@ -204,6 +204,18 @@ func TestRun(t *testing.T) {
 			t.Errorf("run %v left something else: %v", more, other)
 		}
 	}
+
+	// README.md shows the beginning of a result, wrapped; numbers may differ a
+	// little from one processor to the next.
+	_, shown, _ := strings.Cut(document(t, "README.md"), "```json\n")
+	shown, _, _ = strings.Cut(shown, "```")
+	plain := func(text string) string {
+		text = regexp.MustCompile(`sha256:[^"]+|\d+\.\d+`).ReplaceAllString(text, "…")
+		return strings.Join(strings.Fields(text), "")
+	}
+	if got := plain(first["slides.pdf.json"]); len(shown) < 500 || !strings.HasPrefix(got, plain(shown)) {
+		t.Errorf("README.md shows\n%s\nand it begins with\n%.1000s", shown, first["slides.pdf.json"])
+	}
 }
 
 // Two runs at once have two servers, and what is wrong with the documents of

@@ -8,7 +8,7 @@ package main
 // and quire, which wakes for each page and each answer, paid a fifth of its
 // processor time for that. With slack the kernel makes it a millisecond. A timer
 // may be that much late, which is nothing beside a page; in a render worker,
-// whose only timer is the one that ends a page after a minute, it may be more.
+// whose only timer is the one that ends a page after half a minute, it may be more.
 //
 // Threads have the slack of the one that started them, and programs keep it, so
 // it is set before Go's runtime starts, and the guard, which starts the server,

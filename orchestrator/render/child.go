@@ -4,9 +4,11 @@ package render
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"sync"
@@ -51,6 +53,8 @@ type child struct {
 	engine *mupdf.Engine
 	slot   []byte
 	setup  setupCommand
+	// passwords are tried in order.
+	passwords []string
 
 	mu       sync.Mutex
 	running  uint64 // the command that runs, or 0
@@ -69,7 +73,7 @@ func work() error {
 		return fmt.Errorf("render worker: no setup (%v)", err)
 	}
 	ready := reply{ID: first.ID}
-	if err := w.prepare(*first.Setup); err != nil {
+	if err := w.prepare(*first.Setup, first.file); err != nil {
 		ready.Reason, ready.Message = reasonSetup, err.Error()
 	}
 	if first.Setup.Sandbox != SandboxOff {
@@ -93,8 +97,16 @@ func work() error {
 	}
 }
 
-func (w *child) prepare(s setupCommand) error {
+func (w *child) prepare(s setupCommand, passwords *os.File) error {
 	w.setup = s
+	if passwords != nil {
+		defer passwords.Close()
+		// Its position is that of whoever wrote it.
+		from := io.NewSectionReader(passwords, 0, math.MaxInt64)
+		if err := json.NewDecoder(from).Decode(&w.passwords); err != nil {
+			return fmt.Errorf("reading the passwords: %w", err)
+		}
+	}
 	mem, err := unix.Mmap(fdSlot, 0, slotSize(s.Width, s.Height), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return os.NewSyscallError("mmap", err)
@@ -159,7 +171,7 @@ func (w *child) answer(cmd commandWithFile) (reply, error) {
 	case cmd.Open != nil && cmd.file != nil:
 		end := w.begin(cmd.ID, cmd.Open.Timeout)
 		start := threadCPU()
-		pages, err := w.engine.Open(cmd.file, cmd.Open.Format, w.setup.Passwords)
+		pages, err := w.engine.Open(cmd.file, cmd.Open.Format, w.passwords)
 		r.Pages, r.CPU = pages, threadCPU()-start
 		end()
 		r.fail(err)

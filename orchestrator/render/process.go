@@ -4,6 +4,7 @@ package render
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -52,11 +53,15 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 	setup := setupCommand{
 		Width: r.width, Height: r.height, Fit: r.fit,
 		Memory: cfg.MemoryLimit, Store: cfg.StoreBytes,
-		Passwords: cfg.Passwords,
-		Log:       cfg.Logger.Enabled(ctx, logLevel),
-		Sandbox:   cfg.Sandbox,
+		Log:     cfg.Logger.Enabled(ctx, logLevel),
+		Sandbox: cfg.Sandbox,
 	}
-	ready, err := p.call(ctx, command{Setup: &setup}, nil, startTimeout)
+	var ready reply
+	passwords, err := passwordFile(cfg.Passwords)
+	if err == nil {
+		ready, err = p.call(ctx, command{Setup: &setup}, passwords, startTimeout)
+		passwords.Close()
+	}
 	switch {
 	case err == nil && ready.Reason != "":
 		err = errors.New(ready.Message)
@@ -77,6 +82,23 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 		return nil, fmt.Errorf("render: cannot start a worker process: %w", err)
 	}
 	return p, nil
+}
+
+// passwordFile is a file in memory for the worker to read; nil for no passwords.
+func passwordFile(passwords []string) (*os.File, error) {
+	if len(passwords) == 0 {
+		return nil, nil
+	}
+	fd, err := unix.MemfdCreate("passwords", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "passwords")
+	if err := json.NewEncoder(f).Encode(passwords); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func (p *process) spawn(cfg Config) error {

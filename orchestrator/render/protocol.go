@@ -22,7 +22,9 @@ import (
 const maxMessage = 64 << 10
 
 // command is what a worker is told. Exactly one of Setup, Open and Draw is set;
-// Open comes with one descriptor. The worker answers each.
+// Open comes with one descriptor, and so may Setup: a file with the passwords,
+// which are too many for a message sometimes, as a list in JSON. The worker answers
+// each.
 type command struct {
 	ID    uint64
 	Setup *setupCommand `json:",omitempty"`
@@ -35,7 +37,6 @@ type setupCommand struct {
 	// Fit asks for pages of their own shape, Width×Height at most.
 	Fit           bool
 	Memory, Store int64
-	Passwords     []string `json:",omitempty"`
 	// Log asks for MuPDF's messages.
 	Log     bool
 	Sandbox SandboxMode

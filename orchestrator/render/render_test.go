@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -216,7 +217,8 @@ func TestPasswords(t *testing.T) {
 
 	g := pdftest.Simple("", plainPage(0, 0, 255))
 	g.Encrypt("sesame")
-	w = newWorker(t, newPool(t, Config{Passwords: []string{"wrong", "sesame"}}))
+	many := append(slices.Repeat([]string{"open barley"}, 10_000), "sesame") // more than a message holds
+	w = newWorker(t, newPool(t, Config{Passwords: many}))
 	open(t, w, newDocument(t, g.Bytes()))
 	wantColour(t, w, 1, 0, 0, 255)
 }
