@@ -295,7 +295,7 @@ func (p *page) cancel() {
 // join puts the drawn pixels into the open batch, or ends the page. It uses up
 // the page's announcement in either case.
 func (p *page) join(ctx context.Context, fill func(dst []byte)) {
-	slot, err := p.d.batches.Reserve(ctx, int64(p.d.raster.PageBytes()))
+	slot, err := p.d.batches.Reserve(ctx)
 	if err != nil {
 		p.d.batches.Withdraw()
 		p.cancel()
