@@ -133,8 +133,7 @@ func (f *fleet) working() []*endpoint {
 	return slices.DeleteFunc(slices.Clone(f.members()), func(e *endpoint) bool { return e.state != EndpointUp })
 }
 
-// release tells all endpoints that a slab is about to be unmapped. It may be
-// called under the batcher's lock, so it takes none.
+// release tells all endpoints that a slab is about to be unmapped.
 func (f *fleet) release(s *Slab) {
 	all := f.members()
 	if len(all) == 1 {

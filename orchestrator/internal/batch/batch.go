@@ -46,7 +46,8 @@ type Config[R any] struct {
 	// tells how many fit. It is called with at most InFlight batches running
 	// and none open, under the batcher's lock: it must not block.
 	Open func() (resource R, places int)
-	// Discard takes back the resource of a batch that never ran.
+	// Discard takes back the resource of a batch that never ran. It is called
+	// without the lock, by Close: taking a resource back may take its time.
 	Discard func(R)
 	// Move moves item src to place dst of the resource; it closes the gaps that
 	// removed items leave.
@@ -454,15 +455,16 @@ func (b *Batcher[R, T]) Stats() Stats {
 // It is idempotent.
 func (b *Batcher[R, T]) Close() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.closed = true
 	b.advance()
 	for b.inFlight > 0 || b.open != nil && b.open.live > 0 {
 		b.changed.Wait()
 	}
-	if b.open != nil {
-		b.cfg.Discard(b.open.resource)
-		b.open = nil
-	}
+	o := b.open
+	b.open = nil
 	b.changed.Broadcast()
+	b.mu.Unlock()
+	if o != nil {
+		b.cfg.Discard(o.resource)
+	}
 }

@@ -277,6 +277,29 @@ func TestCloseRefusesAndDrains(t *testing.T) {
 	})
 }
 
+// What takes a resource back may ask a server, so nobody is kept waiting by it.
+func TestDiscardHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newBench(t, Config[places]{MaxItems: 2, MaxAge: time.Hour, InFlight: 1})
+		discarded := 0
+		k.cfg.Discard = func(places) {
+			discarded++
+			if !k.Batcher.mu.TryLock() {
+				t.Error("Discard is called with the lock held")
+				return
+			}
+			k.Batcher.mu.Unlock()
+		}
+		k.Expect(2)
+		k.arrive(t, 1).Remove()
+		k.Close()
+		k.Close()
+		if discarded != 1 {
+			t.Errorf("the resource was taken back %d times", discarded)
+		}
+	})
+}
+
 func TestSetLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newBench(t, Config[places]{MaxItems: 2, MaxAge: time.Hour, InFlight: 1})
