@@ -38,6 +38,28 @@ func TestDetectOneByOneWaitsForNothing(t *testing.T) {
 	})
 }
 
+// A worker that always finds a page of the document that it has open takes those
+// of others too.
+func TestNoPageIsPassedOverForEver(t *testing.T) {
+	s := newSchedule()
+	add := func(path string) { s.addDetect(&detectTask{doc: Document{Path: path}}) }
+	for _, path := range []string{"q", "p", "p", "q", "p", "p"} {
+		add(path)
+	}
+	var taken []int // when those of q were
+	for i := range 3 * reach {
+		t, _ := s.next(openDocument{path: "p"})
+		if t.detect.doc.Path == "q" {
+			taken = append(taken, i)
+		}
+		add("p")
+	}
+	// The second one is first in the queue from then on, and starts anew.
+	if want := []int{reach, 2*reach + 1}; !slices.Equal(taken, want) {
+		t.Errorf("the pages of another document were taken at %v, want %v", taken, want)
+	}
+}
+
 func TestDetectManyCallersStayWithinTheBound(t *testing.T) {
 	path := file(t, "a.pdf")
 	synctest.Test(t, func(t *testing.T) {
