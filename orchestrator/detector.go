@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"quire/orchestrator/internal/batch"
 	"quire/orchestrator/internal/slab"
@@ -158,7 +159,10 @@ func (d *Detector) detect(ctx context.Context, path string, pageNo int, wait boo
 	}
 	defer leave()
 	p := newPage(d, ctx, ref)
-	t := &detectTask{page: p, doc: Document{Path: path, Open: func() (*os.File, error) { return os.Open(path) }}}
+	t := &detectTask{page: p, doc: Document{Path: path, Open: func() (*os.File, error) {
+		// Opening a FIFO would wait for a writer, and nothing could end that.
+		return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	}}}
 	d.batches.Expect(1)
 	d.work.addDetect(t)
 	return p.wait(func() {
