@@ -147,7 +147,8 @@ func (f *fleet) release(s *Slab) {
 	group.Wait()
 }
 
-// maxBatch is the most pages that every endpoint takes in a request.
+// maxBatch is the most pages that every endpoint takes in a request; 0 while there
+// is none.
 func (f *fleet) maxBatch() int {
 	most := 0
 	for _, e := range f.members() {

@@ -50,7 +50,8 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 		if ctx.Err() != nil {
 			return
 		}
-		if len(pages) > d.fleet.maxBatch() { // a reload may have lowered it
+		// A reload may have lowered it; 0 while there is no endpoint.
+		if most := d.fleet.maxBatch(); most > 0 && len(pages) > most {
 			halves(attempts)
 			return
 		}
