@@ -149,6 +149,72 @@ func TestDetectCancelledFreesItsPlaceAtOnce(t *testing.T) {
 	})
 }
 
+// Of two pages that were in one batch one is answered, and the other one never;
+// when that is cancelled, it is asked for no more and holds nothing up.
+func TestCancelledPageIsAskedNoMore(t *testing.T) {
+	path := file(t, "a.pdf")
+	refuse := func(context.Context, []seenPage) error {
+		return &ModelError{Action: ActionShrink, Message: "Exceeds maximum queue size"}
+	}
+	for _, tt := range []struct {
+		name  string
+		stuck int
+		ask   func(context.Context, []seenPage) error
+	}{{"refused, and the last", 2, refuse}, {"refused, and another one behind it", 1, refuse}, {"not answered, and the last", 2, never}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newFakeModel()
+				m.ask = func(ctx context.Context, pages []seenPage) error {
+					switch {
+					case len(pages) > 1:
+						return &ModelError{Action: ActionBisect, Message: "INTERNAL"}
+					case pages[0].page == tt.stuck:
+						return tt.ask(ctx, pages)
+					}
+					return nil
+				}
+				r := &fakeRenderer{pages: map[string]int{"a.pdf": 9}, draw: func(context.Context, string, int) error {
+					time.Sleep(time.Millisecond)
+					return nil
+				}}
+				d := newDetector(t, Config{Model: m, Renderer: r, Batch: 2, InFlight: 1, Workers: 1, InferTimeout: time.Hour, ServerWait: time.Hour})
+				defer d.Close()
+				stuck, cancel := context.WithCancel(t.Context())
+				var group sync.WaitGroup
+				for page := 1; page <= 2; page++ {
+					group.Go(func() {
+						ctx, want := t.Context(), error(nil)
+						if page == tt.stuck {
+							ctx, want = stuck, context.Canceled
+						}
+						if _, err := d.Detect(ctx, path, page); !errors.Is(err, want) {
+							t.Errorf("page %d: %v, want %v", page, err, want)
+						}
+					})
+					synctest.Wait()
+				}
+				time.Sleep(3 * time.Second)
+				cancel()
+				synctest.Wait()
+				if n := d.Stats().InFlight; n != 0 && tt.stuck == 2 {
+					t.Errorf("%d batches are under way, and nobody waits for a page", n)
+				}
+				asked := len(m.sizes())
+				if r, err := d.Detect(t.Context(), path, 3); err != nil || r.Regions[0].ClassID != 3 {
+					t.Errorf("the next page: %+v, %v", r, err)
+				}
+				group.Wait()
+				if slices.ContainsFunc(m.requests[asked:], func(pages []seenPage) bool { return pages[0].page == tt.stuck }) {
+					t.Error("the page was asked for after it was cancelled")
+				}
+				if sizes := m.sizes(); sizes[0] != 2 {
+					t.Errorf("the pages did not share a request: %v", sizes)
+				}
+			})
+		})
+	}
+}
+
 func TestCloseReturnsEveryCall(t *testing.T) {
 	path := file(t, "a.pdf")
 	synctest.Test(t, func(t *testing.T) {
@@ -185,6 +251,17 @@ func TestFailedBatchReturnsEveryCall(t *testing.T) {
 						var pe *PageError
 						if !errors.As(err, &pe) || pe.Stage != StageInfer || pe.Ref.Page != page || r.Status != StatusFailed {
 							t.Errorf("page %d: %v, %v", page, r.Status, err)
+						}
+						asked := 0
+						m.mu.Lock()
+						for _, pages := range m.requests {
+							if slices.ContainsFunc(pages, func(p seenPage) bool { return p.page == page }) {
+								asked++
+							}
+						}
+						m.mu.Unlock()
+						if want := fmt.Sprintf("no answer in %d attempts: no", asked); action == ActionRetry && pe != nil && pe.Message != want {
+							t.Errorf("page %d: %q, want %q", page, pe.Message, want)
 						}
 					})
 				}
