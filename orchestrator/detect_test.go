@@ -1,11 +1,13 @@
 package orchestrator
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"image"
 	"image/color"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -470,6 +472,41 @@ func TestReloadWithLargerBatchIsNoticed(t *testing.T) {
 		}
 		if s := d.Stats(); s.Sizes[6] < 100 || m.worst != 3 {
 			t.Errorf("%d at once, sizes %v", m.worst, s.Sizes)
+		}
+	})
+}
+
+// A reload that there is no memory for is tried and told once, and not at every
+// look; another one is tried again.
+func TestReloadWithoutMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = slow(100 * time.Millisecond)
+		start := time.Now()
+		m.refresh = func(in *Input) error {
+			switch s := time.Since(start); {
+			case s > 50*time.Second:
+				in.MaxBatch = 1 << 50 // of 24 bytes: more than there are addresses
+			case s > 40*time.Second:
+				in.MaxBatch = 4
+			case s > 12*time.Second:
+				in.MaxBatch = 1 << 50
+			}
+			return nil
+		}
+		var log bytes.Buffer
+		list, count := manyDocs(120, 100)
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: count}, Workers: 2, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		defer d.Close()
+		sum, err := d.Run(t.Context(), Job{Source: list, Sink: newFakeSink(t)})
+		if took := time.Since(start); err != nil || sum.Pages != (Counts{Done: 12_000}) || took < time.Minute {
+			t.Fatalf("%+v, %v, after %v", sum, err, took)
+		}
+		if n := strings.Count(log.String(), "no memory for the batches"); n != 2 {
+			t.Errorf("told %d times that there is no memory, want once for each reload:\n%s", n, log.String())
+		}
+		if n := strings.Count(log.String(), "was reloaded"); n != 3 {
+			t.Errorf("told of %d reloads, want 3:\n%s", n, log.String())
 		}
 	})
 }

@@ -47,10 +47,11 @@ type Detector struct {
 	doings    doings
 	stalled   atomic.Pointer[stall] // nil while pages end
 
-	reloads sync.Mutex // held while a reload is taken over
-	limits  atomic.Pointer[limits]
-	runsMu  sync.Mutex
-	runs    map[*run]bool
+	reloads      sync.Mutex // held while a reload is taken over
+	limits       atomic.Pointer[limits]
+	unaffordable limits // what the endpoints want and there was no memory for; guarded by reloads
+	runsMu       sync.Mutex
+	runs         map[*run]bool
 
 	ctx     context.Context // ends at Close
 	stop    context.CancelCauseFunc
