@@ -61,6 +61,7 @@ type endpoint struct {
 	reason    string // why it is not up
 	since     time.Time
 	mending   bool      // a goroutine looks after it
+	menders   int       // goroutines that do, or are about to end
 	fresh     bool      // is back and has not answered since
 	strikes   int       // failures that were its own, since it has answered
 	refusals  int       // times that its queue was full, since it has answered
@@ -120,7 +121,7 @@ func (f *fleet) remove(ctx context.Context, name string) {
 	}
 	f.fit()
 	f.wake()
-	for e.inFlight > 0 && ctx.Err() == nil {
+	for e.inFlight+e.menders > 0 && ctx.Err() == nil {
 		f.sleep(ctx)
 	}
 	f.mu.Unlock()

@@ -525,6 +525,40 @@ func TestWhatHasLeftIsNotRefreshed(t *testing.T) {
 	}
 }
 
+// A server that is asked whether it is back has not left before it has answered.
+func TestLeaveWaitsForWhoeverLooks(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		var s servers
+		a, am := s.model("a", func(context.Context, []seenPage) error { return &ModelError{Action: ActionWait, Message: "refused"} })
+		b, _ := s.model("b", nil)
+		looks := make(chan struct{}, 1)
+		var mu sync.Mutex
+		used := false
+		am.ready = func(ctx context.Context) error {
+			looks <- struct{}{}
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			mu.Lock()
+			defer mu.Unlock()
+			used = true
+			return ctx.Err()
+		}
+		d := newDetector(t, Config{Endpoints: []Endpoint{a, b}, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}})
+		defer d.Close()
+		if _, err := d.Detect(t.Context(), path, 1); err != nil {
+			t.Error(err)
+		}
+		<-looks
+		d.Leave("a")
+		mu.Lock()
+		defer mu.Unlock()
+		if !used {
+			t.Error("it has left, and is still asked whether it is back")
+		}
+	})
+}
+
 // When the last server leaves, what is in hand waits for the next that joins.
 func TestLastLeavesBeforeTheNextJoins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
