@@ -505,26 +505,6 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 }
 
-// Whoever walks over the servers may hold one that has left meanwhile.
-func TestWhatHasLeftIsNotRefreshed(t *testing.T) {
-	var s servers
-	a, _ := s.model("a", nil)
-	b, bm := s.model("b", nil)
-	used := false
-	bm.refresh = func(*Input) error { used = true; return nil }
-	d := newDetector(t, Config{Endpoints: []Endpoint{a, b}})
-	defer d.Close()
-	for _, e := range d.fleet.working() {
-		d.Leave("b")
-		if err := d.refresh(t.Context(), e); err != nil {
-			t.Error(err)
-		}
-	}
-	if used {
-		t.Error("the config of a server that has left was read")
-	}
-}
-
 // A server that is asked whether it is back has not left before it has answered.
 func TestLeaveWaitsForWhoeverLooks(t *testing.T) {
 	path := file(t, "a.pdf")
