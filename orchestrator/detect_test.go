@@ -439,6 +439,23 @@ func TestContradictionsNameBothValues(t *testing.T) {
 	}
 }
 
+func TestOneRequestDoesNotOutlastTheWait(t *testing.T) {
+	for _, c := range []struct{ wait, timeout, want time.Duration }{
+		{0, 0, time.Minute}, {30 * time.Second, 0, 30 * time.Second}, {time.Hour, 0, time.Minute}, {-1, 0, time.Minute},
+		{-1, time.Hour, time.Hour}, {30 * time.Second, time.Second, time.Second},
+	} {
+		d, err := New(Config{Model: newFakeModel(), ServerWait: c.wait, InferTimeout: c.timeout})
+		if err != nil {
+			t.Errorf("ServerWait %v, InferTimeout %v: %v", c.wait, c.timeout, err)
+			continue
+		}
+		if got := d.Settings().InferTimeout; got != c.want {
+			t.Errorf("ServerWait %v, InferTimeout %v: a request may take %v, want %v", c.wait, c.timeout, got, c.want)
+		}
+		d.Close()
+	}
+}
+
 func TestDetectBatch(t *testing.T) {
 	m := newFakeModel()
 	d := newDetector(t, Config{Model: m, Workers: 2})
