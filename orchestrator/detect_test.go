@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -456,6 +457,14 @@ func TestOneRequestDoesNotOutlastTheWait(t *testing.T) {
 	}
 }
 
+// blank is an image without pixels of its own.
+type blank struct {
+	image.Image
+	bounds image.Rectangle
+}
+
+func (b blank) Bounds() image.Rectangle { return b.bounds }
+
 func TestDetectBatch(t *testing.T) {
 	m := newFakeModel()
 	d := newDetector(t, Config{Model: m, Workers: 2})
@@ -472,6 +481,12 @@ func TestDetectBatch(t *testing.T) {
 	}
 	images = append(images, nil, image.NewUniform(color.Black))
 	images[21] = image.NewGray(image.Rect(0, 0, 4, 2)) // black: page 0
+	// Tall ones take memory for each row, wide ones for each column. The first takes
+	// little more than the limit, the others more than there is.
+	big := []image.Rectangle{image.Rect(0, 0, 1, maxScaling/32/5+1), image.Rect(-2e9, 0, 2e9, 1), {image.Pt(math.MinInt, math.MinInt), image.Pt(math.MaxInt, math.MaxInt)}}
+	for _, r := range big {
+		images = append(images, blank{image.White, r})
+	}
 	results, err := d.DetectBatch(t.Context(), images)
 	var pe *PageError
 	if !errors.As(err, &pe) || pe.Category != CategoryPageSize {
@@ -482,6 +497,10 @@ func TestDetectBatch(t *testing.T) {
 		case i == 20:
 			if r.Status != StatusFailed {
 				t.Errorf("empty image: %+v", r)
+			}
+		case i > 21:
+			if r.Err == nil || r.Err.Category != CategoryPageSize || !strings.Contains(r.Err.Message, "the limit is 512 MiB") || !strings.Contains(err.Error(), r.Err.Message) {
+				t.Errorf("image of %v: %+v", big[i-22], r)
 			}
 		case i == 21:
 			if r.Regions[0].ClassID != 0 || r.Regions[0].BBox != [4]float64{0, 0, 4, 2} {
