@@ -144,7 +144,14 @@ func (f *fleet) takeOut(e *endpoint, state EndpointState, reason string) bool {
 	e.state, e.reason = state, reason
 	if !e.mending {
 		e.mending = true
-		f.polls.Go(func() { f.mend(e) })
+		e.menders++
+		f.polls.Go(func() {
+			f.mend(e)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			e.menders--
+			f.wake() // it may be what remove waits for
+		})
 	}
 	if !f.anyUp(nil) && f.outage == nil && state != EndpointChecked {
 		f.begin(reason)

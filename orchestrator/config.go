@@ -31,7 +31,8 @@ type Config struct {
 	// config's quire.in_flight, else its instances + 1, so that one request is
 	// always ready when an instance comes free.
 	InFlight int
-	// InferTimeout bounds one request. Default 60 s.
+	// InferTimeout bounds one request, and is not above ServerWait. Default 60 s, or
+	// ServerWait where that is less.
 	InferTimeout time.Duration
 	// Logger takes details. Default: none.
 	Logger *slog.Logger
@@ -94,10 +95,15 @@ func (c Config) withDefaults() (Config, error) {
 	c.Attempts = cmp.Or(c.Attempts, 3)
 	served := c.limits(inputs(c.Endpoints)...)
 	c.Batch, c.InFlight, c.MaxAge = served.batch, served.inFlight, served.maxAge
-	c.InferTimeout = cmp.Or(c.InferTimeout, 60*time.Second)
 	c.RefreshEvery = cmp.Or(c.RefreshEvery, 5*time.Second)
 	c.Queue = cmp.Or(c.Queue, max(64, 4*(c.InFlight+1)*c.Batch))
 	c.ServerWait = cmp.Or(c.ServerWait, 10*time.Minute)
+	if c.InferTimeout == 0 {
+		c.InferTimeout = time.Minute
+		if c.ServerWait > 0 {
+			c.InferTimeout = min(c.InferTimeout, c.ServerWait)
+		}
+	}
 	c.SoftStop = cmp.Or(c.SoftStop, 30*time.Second)
 	c.StallAfter = cmp.Or(c.StallAfter, time.Minute)
 	c.Workers = cmp.Or(c.Workers, runtime.GOMAXPROCS(0))

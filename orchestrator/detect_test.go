@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,6 +37,28 @@ func TestDetectOneByOneWaitsForNothing(t *testing.T) {
 			t.Errorf("5 pages of 30 ms took %v; the batch waited for company that could not come", took)
 		}
 	})
+}
+
+// A worker that always finds a page of the document that it has open takes those
+// of others too.
+func TestNoPageIsPassedOverForEver(t *testing.T) {
+	s := newSchedule()
+	add := func(path string) { s.addDetect(&detectTask{doc: Document{Path: path}}) }
+	for _, path := range []string{"q", "p", "p", "q", "p", "p"} {
+		add(path)
+	}
+	var taken []int // when those of q were
+	for i := range 3 * reach {
+		t, _ := s.next(openDocument{path: "p"})
+		if t.detect.doc.Path == "q" {
+			taken = append(taken, i)
+		}
+		add("p")
+	}
+	// The second one is first in the queue from then on, and starts anew.
+	if want := []int{reach, 2*reach + 1}; !slices.Equal(taken, want) {
+		t.Errorf("the pages of another document were taken at %v, want %v", taken, want)
+	}
 }
 
 func TestDetectManyCallersStayWithinTheBound(t *testing.T) {
@@ -127,6 +150,72 @@ func TestDetectCancelledFreesItsPlaceAtOnce(t *testing.T) {
 	})
 }
 
+// Of two pages that were in one batch one is answered, and the other one never;
+// when that is cancelled, it is asked for no more and holds nothing up.
+func TestCancelledPageIsAskedNoMore(t *testing.T) {
+	path := file(t, "a.pdf")
+	refuse := func(context.Context, []seenPage) error {
+		return &ModelError{Action: ActionShrink, Message: "Exceeds maximum queue size"}
+	}
+	for _, tt := range []struct {
+		name  string
+		stuck int
+		ask   func(context.Context, []seenPage) error
+	}{{"refused, and the last", 2, refuse}, {"refused, and another one behind it", 1, refuse}, {"not answered, and the last", 2, never}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newFakeModel()
+				m.ask = func(ctx context.Context, pages []seenPage) error {
+					switch {
+					case len(pages) > 1:
+						return &ModelError{Action: ActionBisect, Message: "INTERNAL"}
+					case pages[0].page == tt.stuck:
+						return tt.ask(ctx, pages)
+					}
+					return nil
+				}
+				r := &fakeRenderer{pages: map[string]int{"a.pdf": 9}, draw: func(context.Context, string, int) error {
+					time.Sleep(time.Millisecond)
+					return nil
+				}}
+				d := newDetector(t, Config{Model: m, Renderer: r, Batch: 2, InFlight: 1, Workers: 1, InferTimeout: time.Hour, ServerWait: time.Hour})
+				defer d.Close()
+				stuck, cancel := context.WithCancel(t.Context())
+				var group sync.WaitGroup
+				for page := 1; page <= 2; page++ {
+					group.Go(func() {
+						ctx, want := t.Context(), error(nil)
+						if page == tt.stuck {
+							ctx, want = stuck, context.Canceled
+						}
+						if _, err := d.Detect(ctx, path, page); !errors.Is(err, want) {
+							t.Errorf("page %d: %v, want %v", page, err, want)
+						}
+					})
+					synctest.Wait()
+				}
+				time.Sleep(3 * time.Second)
+				cancel()
+				synctest.Wait()
+				if n := d.Stats().InFlight; n != 0 && tt.stuck == 2 {
+					t.Errorf("%d batches are under way, and nobody waits for a page", n)
+				}
+				asked := len(m.sizes())
+				if r, err := d.Detect(t.Context(), path, 3); err != nil || r.Regions[0].ClassID != 3 {
+					t.Errorf("the next page: %+v, %v", r, err)
+				}
+				group.Wait()
+				if slices.ContainsFunc(m.requests[asked:], func(pages []seenPage) bool { return pages[0].page == tt.stuck }) {
+					t.Error("the page was asked for after it was cancelled")
+				}
+				if sizes := m.sizes(); sizes[0] != 2 {
+					t.Errorf("the pages did not share a request: %v", sizes)
+				}
+			})
+		})
+	}
+}
+
 func TestCloseReturnsEveryCall(t *testing.T) {
 	path := file(t, "a.pdf")
 	synctest.Test(t, func(t *testing.T) {
@@ -163,6 +252,17 @@ func TestFailedBatchReturnsEveryCall(t *testing.T) {
 						var pe *PageError
 						if !errors.As(err, &pe) || pe.Stage != StageInfer || pe.Ref.Page != page || r.Status != StatusFailed {
 							t.Errorf("page %d: %v, %v", page, r.Status, err)
+						}
+						asked := 0
+						m.mu.Lock()
+						for _, pages := range m.requests {
+							if slices.ContainsFunc(pages, func(p seenPage) bool { return p.page == page }) {
+								asked++
+							}
+						}
+						m.mu.Unlock()
+						if want := fmt.Sprintf("no answer in %d attempts: no", asked); action == ActionRetry && pe != nil && pe.Message != want {
+							t.Errorf("page %d: %q, want %q", page, pe.Message, want)
 						}
 					})
 				}
@@ -302,97 +402,6 @@ func TestServerAwayForGood(t *testing.T) {
 	})
 }
 
-func TestReloadWithSmallerBatch(t *testing.T) {
-	path := file(t, "a.pdf")
-	synctest.Test(t, func(t *testing.T) {
-		m := newFakeModel()
-		m.ask = func(ctx context.Context, pages []seenPage) error {
-			m.mu.Lock()
-			served := 8
-			if len(m.requests) > 3 {
-				served = 2
-			}
-			m.mu.Unlock()
-			if len(pages) > served {
-				return &ModelError{Action: ActionRefresh, Message: "batch-size must be <= 2"}
-			}
-			return slow(time.Millisecond)(ctx, pages)
-		}
-		m.refresh = func(in *Input) error { in.MaxBatch = 2; return nil }
-		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 100}}, Workers: 2})
-		defer d.Close()
-		var wg sync.WaitGroup
-		for page := 1; page <= 100; page++ {
-			wg.Go(func() {
-				if r, err := d.Detect(t.Context(), path, page); err != nil || r.Regions[0].ClassID != page {
-					t.Errorf("page %d: %v", page, err)
-				}
-			})
-		}
-		wg.Wait()
-		if last := m.sizes()[len(m.requests)-5:]; slices.Max(last) > 2 {
-			t.Errorf("the last requests had %v pages", last)
-		}
-	})
-}
-
-func TestReloadWithLargerBatchIsNoticed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newFakeModel()
-		m.in.MaxBatch = 2
-		m.ask = slow(100 * time.Millisecond)
-		start := time.Now()
-		m.refresh = func(in *Input) error {
-			if time.Since(start) > 12*time.Second {
-				in.MaxBatch, in.Instances = 6, 2
-			}
-			return nil
-		}
-		list, count := manyDocs(30, 50)
-		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: count}, Workers: 2})
-		defer d.Close()
-		sink, progress := newFakeSink(t), &Progress{}
-		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
-		if err != nil || sum.Pages != (Counts{Done: 1500}) {
-			t.Fatalf("%+v, %v", sum, err)
-		}
-		checkAccounts(t, sink, sum, progress.Now())
-		for ref, p := range sink.pages {
-			if p.Regions[0].ClassID != ref.Page {
-				t.Errorf("%v has the regions of page %d", ref, p.Regions[0].ClassID)
-			}
-		}
-		if c := d.Settings(); c.Batch != 6 || c.InFlight != 3 || d.MemoryBound() != int64((4*6+4)*24) || d.slabs.Held() != 4*6*24 {
-			t.Errorf("after the reload: batch %d, in flight %d, bound %d", c.Batch, c.InFlight, d.MemoryBound())
-		}
-		// 600 pages at 2 × 2 in 100 ms until it is noticed at 15 s, then 3 × 6.
-		if took := time.Since(start); took > 21*time.Second {
-			t.Errorf("took %v", took)
-		}
-		if s := d.Stats(); s.Sizes[6] < 100 || m.worst != 3 {
-			t.Errorf("%d at once, sizes %v", m.worst, s.Sizes)
-		}
-	})
-}
-
-func TestReloadThatDoesNotFitEndsTheRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newFakeModel()
-		m.ask = slow(100 * time.Millisecond)
-		m.refresh = func(*Input) error { return &ModelError{Action: ActionStop, Message: "found 640×640, wanted 608×800"} }
-		list, count := manyDocs(300, 50)
-		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: count}, Workers: 2})
-		defer d.Close()
-		sink, progress := newFakeSink(t), &Progress{}
-		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
-		var se *ServerError
-		if !errors.As(err, &se) || se.Message != "found 640×640, wanted 608×800" {
-			t.Errorf("%v", err)
-		}
-		checkAccounts(t, sink, sum, progress.Now())
-	})
-}
-
 func TestDetectRefusals(t *testing.T) {
 	dir := t.TempDir()
 	m := newFakeModel()
@@ -431,6 +440,31 @@ func TestContradictionsNameBothValues(t *testing.T) {
 	}
 }
 
+func TestOneRequestDoesNotOutlastTheWait(t *testing.T) {
+	for _, c := range []struct{ wait, timeout, want time.Duration }{
+		{0, 0, time.Minute}, {30 * time.Second, 0, 30 * time.Second}, {time.Hour, 0, time.Minute}, {-1, 0, time.Minute},
+		{-1, time.Hour, time.Hour}, {30 * time.Second, time.Second, time.Second},
+	} {
+		d, err := New(Config{Model: newFakeModel(), ServerWait: c.wait, InferTimeout: c.timeout})
+		if err != nil {
+			t.Errorf("ServerWait %v, InferTimeout %v: %v", c.wait, c.timeout, err)
+			continue
+		}
+		if got := d.Settings().InferTimeout; got != c.want {
+			t.Errorf("ServerWait %v, InferTimeout %v: a request may take %v, want %v", c.wait, c.timeout, got, c.want)
+		}
+		d.Close()
+	}
+}
+
+// blank is an image without pixels of its own.
+type blank struct {
+	image.Image
+	bounds image.Rectangle
+}
+
+func (b blank) Bounds() image.Rectangle { return b.bounds }
+
 func TestDetectBatch(t *testing.T) {
 	m := newFakeModel()
 	d := newDetector(t, Config{Model: m, Workers: 2})
@@ -447,6 +481,12 @@ func TestDetectBatch(t *testing.T) {
 	}
 	images = append(images, nil, image.NewUniform(color.Black))
 	images[21] = image.NewGray(image.Rect(0, 0, 4, 2)) // black: page 0
+	// Tall ones take memory for each row, wide ones for each column. The first takes
+	// little more than the limit, the others more than there is.
+	big := []image.Rectangle{image.Rect(0, 0, 1, maxScaling/32/5+1), image.Rect(-2e9, 0, 2e9, 1), {image.Pt(math.MinInt, math.MinInt), image.Pt(math.MaxInt, math.MaxInt)}}
+	for _, r := range big {
+		images = append(images, blank{image.White, r})
+	}
 	results, err := d.DetectBatch(t.Context(), images)
 	var pe *PageError
 	if !errors.As(err, &pe) || pe.Category != CategoryPageSize {
@@ -457,6 +497,10 @@ func TestDetectBatch(t *testing.T) {
 		case i == 20:
 			if r.Status != StatusFailed {
 				t.Errorf("empty image: %+v", r)
+			}
+		case i > 21:
+			if r.Err == nil || r.Err.Category != CategoryPageSize || !strings.Contains(r.Err.Message, "the limit is 512 MiB") || !strings.Contains(err.Error(), r.Err.Message) {
+				t.Errorf("image of %v: %+v", big[i-22], r)
 			}
 		case i == 21:
 			if r.Regions[0].ClassID != 0 || r.Regions[0].BBox != [4]float64{0, 0, 4, 2} {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"quire/orchestrator/internal/batch"
 	"quire/orchestrator/internal/slab"
@@ -46,10 +47,11 @@ type Detector struct {
 	doings    doings
 	stalled   atomic.Pointer[stall] // nil while pages end
 
-	reloads sync.Mutex // held while a reload is taken over
-	limits  atomic.Pointer[limits]
-	runsMu  sync.Mutex
-	runs    map[*run]bool
+	reloads      sync.Mutex // held while a reload is taken over
+	limits       atomic.Pointer[limits]
+	unaffordable limits // what the endpoints want and there was no memory for; guarded by reloads
+	runsMu       sync.Mutex
+	runs         map[*run]bool
 
 	ctx     context.Context // ends at Close
 	stop    context.CancelCauseFunc
@@ -158,7 +160,10 @@ func (d *Detector) detect(ctx context.Context, path string, pageNo int, wait boo
 	}
 	defer leave()
 	p := newPage(d, ctx, ref)
-	t := &detectTask{page: p, doc: Document{Path: path, Open: func() (*os.File, error) { return os.Open(path) }}}
+	t := &detectTask{page: p, doc: Document{Path: path, Open: func() (*os.File, error) {
+		// Opening a FIFO would wait for a writer, and nothing could end that.
+		return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	}}}
 	d.batches.Expect(1)
 	d.work.addDetect(t)
 	return p.wait(func() {
@@ -241,6 +246,7 @@ type page struct {
 	frame    Frame
 	geometry Geometry
 	lost     int // times that the server died with it in flight; of its batch's goroutine
+	tries    int // requests with it that had no answer and cost an attempt; likewise
 
 	ended  atomic.Bool
 	result chan PageResult // capacity 1; unused by a run
@@ -254,11 +260,21 @@ func newPage(d *Detector, ctx context.Context, ref PageRef) *page {
 	return &page{d: d, ctx: ctx, ref: ref, result: make(chan PageResult, 1)}
 }
 
-// end gives the page its result. Only the first call counts.
-func (p *page) end(r PageResult) bool {
+// live tells whether the page has yet to end.
+func (p *page) live() bool { return !p.ended.Load() }
+
+// end gives the page its result, and its place in a batch up, if it has one: the
+// request of a batch that is left with no live page ends. Only the first call
+// counts.
+func (p *page) end(r PageResult) {
 	if !p.ended.CompareAndSwap(false, true) {
-		return false
+		return
 	}
+	p.slotMu.Lock()
+	if p.hasSlot {
+		p.slot.Remove()
+	}
+	p.slotMu.Unlock()
 	r.Ref = p.ref
 	if r.Err != nil {
 		r.Err.Ref = p.ref
@@ -270,32 +286,21 @@ func (p *page) end(r PageResult) bool {
 	p.d.counts.end(r.Status)
 	if p.run != nil {
 		p.run.pageEnded(p, r)
-		return true
+		return
 	}
 	p.result <- r
-	return true
 }
 
 func (p *page) fail(stage Stage, category Category, message string, err error) {
 	p.end(PageResult{Status: StatusFailed, Err: &PageError{Stage: stage, Category: category, Message: message, Err: err}})
 }
 
-// cancel ends the page and gives its place in a batch up, if it has one.
-func (p *page) cancel() {
-	if !p.end(PageResult{Status: StatusCancelled}) {
-		return
-	}
-	p.slotMu.Lock()
-	defer p.slotMu.Unlock()
-	if p.hasSlot {
-		p.slot.Remove()
-	}
-}
+func (p *page) cancel() { p.end(PageResult{Status: StatusCancelled}) }
 
 // join puts the drawn pixels into the open batch, or ends the page. It uses up
 // the page's announcement in either case.
 func (p *page) join(ctx context.Context, fill func(dst []byte)) {
-	slot, err := p.d.batches.Reserve(ctx, int64(p.d.raster.PageBytes()))
+	slot, err := p.d.batches.Reserve(ctx)
 	if err != nil {
 		p.d.batches.Withdraw()
 		p.cancel()
@@ -307,7 +312,7 @@ func (p *page) join(ctx context.Context, fill func(dst []byte)) {
 	p.slotMu.Unlock()
 	slot.Commit(p)
 	if p.ended.Load() {
-		// Cancelled while it was being filled: cancel may have looked before
+		// Cancelled while it was being filled: end may have looked before
 		// there was a slot to give up. Remove twice is harmless.
 		slot.Remove()
 	}

@@ -11,7 +11,7 @@
 //
 //   - [Detector.Detect]: one page of a file; waits while the queue is full;
 //   - [Detector.TryDetect]: the same, but refuses with [ErrBusy];
-//   - [Detector.DetectBatch]: images of any size, answered in their own pixels;
+//   - [Detector.DetectBatch]: images, answered in their own pixels;
 //   - [Detector.Run]: the documents of a [Source] into a [Sink].
 //
 // The examples of package orchestrator/endtoend show each with all its parts.
@@ -29,5 +29,7 @@
 //
 // Everything between a door and its answer is bounded. [Detector.MemoryBound]
 // is what page buffers take; it does not grow with the number or the length of
-// documents.
+// documents. Beside it [Detector.DetectBatch] takes up to 512 MiB for each image that
+// it scales, Config.Workers of them at once: for images as they come from scanners and
+// cameras far less.
 package orchestrator

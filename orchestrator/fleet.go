@@ -61,6 +61,7 @@ type endpoint struct {
 	reason    string // why it is not up
 	since     time.Time
 	mending   bool      // a goroutine looks after it
+	menders   int       // goroutines that do, or are about to end
 	fresh     bool      // is back and has not answered since
 	strikes   int       // failures that were its own, since it has answered
 	refusals  int       // times that its queue was full, since it has answered
@@ -120,7 +121,7 @@ func (f *fleet) remove(ctx context.Context, name string) {
 	}
 	f.fit()
 	f.wake()
-	for e.inFlight > 0 && ctx.Err() == nil {
+	for e.inFlight+e.menders > 0 && ctx.Err() == nil {
 		f.sleep(ctx)
 	}
 	f.mu.Unlock()
@@ -133,8 +134,7 @@ func (f *fleet) working() []*endpoint {
 	return slices.DeleteFunc(slices.Clone(f.members()), func(e *endpoint) bool { return e.state != EndpointUp })
 }
 
-// release tells all endpoints that a slab is about to be unmapped. It may be
-// called under the batcher's lock, so it takes none.
+// release tells all endpoints that a slab is about to be unmapped.
 func (f *fleet) release(s *Slab) {
 	all := f.members()
 	if len(all) == 1 {
@@ -148,7 +148,8 @@ func (f *fleet) release(s *Slab) {
 	group.Wait()
 }
 
-// maxBatch is the most pages that every endpoint takes in a request.
+// maxBatch is the most pages that every endpoint takes in a request; 0 while there
+// is none.
 func (f *fleet) maxBatch() int {
 	most := 0
 	for _, e := range f.members() {

@@ -505,6 +505,69 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 }
 
+// A server that is asked whether it is back has not left before it has answered.
+func TestLeaveWaitsForWhoeverLooks(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		var s servers
+		a, am := s.model("a", func(context.Context, []seenPage) error { return &ModelError{Action: ActionWait, Message: "refused"} })
+		b, _ := s.model("b", nil)
+		looks := make(chan struct{}, 1)
+		var mu sync.Mutex
+		used := false
+		am.ready = func(ctx context.Context) error {
+			looks <- struct{}{}
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			mu.Lock()
+			defer mu.Unlock()
+			used = true
+			return ctx.Err()
+		}
+		d := newDetector(t, Config{Endpoints: []Endpoint{a, b}, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}})
+		defer d.Close()
+		if _, err := d.Detect(t.Context(), path, 1); err != nil {
+			t.Error(err)
+		}
+		<-looks
+		d.Leave("a")
+		mu.Lock()
+		defer mu.Unlock()
+		if !used {
+			t.Error("it has left, and is still asked whether it is back")
+		}
+	})
+}
+
+// When the last server leaves, what is in hand waits for the next that joins.
+func TestLastLeavesBeforeTheNextJoins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s servers
+		a, _ := s.model("a", nil)
+		b, _ := s.model("b", nil)
+		list, count := manyDocs(40, 100)
+		d := newDetector(t, Config{Endpoints: []Endpoint{a}, Renderer: &fakeRenderer{pages: count}, Workers: 2})
+		defer d.Close()
+		go func() {
+			time.Sleep(300 * time.Millisecond)
+			d.Leave("a")
+			time.Sleep(time.Second)
+			if waiting := d.Stats().Waiting; waiting != "there is none" {
+				t.Errorf("with no server, Stats says %q", waiting)
+			}
+			if err := d.Join(b); err != nil {
+				t.Error(err)
+			}
+		}()
+		sink, progress := newFakeSink(t), &Progress{}
+		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+		if err != nil || sum.Pages != (Counts{Done: 4000}) || s.count("a") == 0 || s.count("b") == 0 {
+			t.Errorf("%+v, %v", sum, err)
+		}
+		checkAccounts(t, sink, sum, progress.Now())
+	})
+}
+
 // Endpoints that cannot be together are refused, with their names.
 func TestEndpointsMustFit(t *testing.T) {
 	a, b := newFakeModel(), newFakeModel()

@@ -10,11 +10,24 @@ import (
 	"golang.org/x/image/draw"
 )
 
-// DetectBatch returns the regions of images of any size, in order, with boxes
-// in pixels of each image. Images are scaled to the model's input without
-// keeping their aspect, as pages are, and laid on white where transparent. They
-// share batches with all other callers. The error is the first failure, if any;
-// the results tell which images have one.
+// maxScaling is the most memory that scaling one image may take, in bytes. The
+// default model's input is 608 pixels wide; that is enough for 27,000 rows.
+const maxScaling = 512 << 20
+
+// scalingBytes is what scaling an image to width pixels takes beside the raster:
+// draw.BiLinear has four float64 for each row of the image and each column of the
+// raster, and two weights of 16 bytes for each row and each column of the image. These
+// are float64 since an image may say that it is of any size.
+func scalingBytes(width int, columns, rows float64) float64 {
+	return 32 * (float64(width)*rows + rows + columns)
+}
+
+// DetectBatch returns the regions of images, which may differ in size, in order,
+// with boxes in pixels of each image. Images are scaled to the model's input
+// without keeping their aspect, as pages are, and laid on white where transparent;
+// one that would take more than 512 MiB to scale fails. They share batches with all
+// other callers. The error is all failures joined, nil if there is none; the results
+// tell which images have one.
 func (d *Detector) DetectBatch(ctx context.Context, images []image.Image) ([]PageResult, error) {
 	results := make([]PageResult, len(images))
 	errs := make([]error, len(images))
@@ -22,8 +35,8 @@ func (d *Detector) DetectBatch(ctx context.Context, images []image.Image) ([]Pag
 	defer group.Wait()
 	for i, img := range images {
 		ref := PageRef{Path: fmt.Sprintf("image %d", i), Page: 1}
-		if img == nil || img.Bounds().Empty() {
-			e := &PageError{Ref: ref, Stage: StageRender, Category: CategoryPageSize, Message: "the image has no pixels"}
+		if message := d.cannotScale(img); message != "" {
+			e := &PageError{Ref: ref, Stage: StageRender, Category: CategoryPageSize, Message: message}
 			results[i], errs[i] = PageResult{Ref: ref, Status: StatusFailed, Err: e}, e
 			continue
 		}
@@ -41,6 +54,20 @@ func (d *Detector) DetectBatch(ctx context.Context, images []image.Image) ([]Pag
 	}
 	group.Wait()
 	return results, errors.Join(errs...)
+}
+
+// cannotScale tells why an image cannot be made the model's input; empty if it can.
+func (d *Detector) cannotScale(img image.Image) string {
+	if img == nil || img.Bounds().Empty() {
+		return "the image has no pixels"
+	}
+	r := img.Bounds()
+	columns, rows := float64(r.Max.X)-float64(r.Min.X), float64(r.Max.Y)-float64(r.Min.Y)
+	if bytes := scalingBytes(d.raster.Width, columns, rows); bytes > maxScaling {
+		return fmt.Sprintf("scaling the image of %.0f×%.0f pixels takes %.0f MiB, the limit is %d MiB: make it smaller first",
+			columns, rows, bytes/(1<<20), maxScaling>>20)
+	}
+	return ""
 }
 
 // detectImage uses up one announcement to the batcher.

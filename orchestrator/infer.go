@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"quire/orchestrator/internal/batch"
@@ -47,10 +48,11 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 	var failed *endpoint // did so last: another one is asked next, if there is one
 	fault := ""          // what it said, unless it was busy or away
 	for attempt := 1; ; {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || !slices.ContainsFunc(pages, (*page).live) {
 			return
 		}
-		if len(pages) > d.fleet.maxBatch() { // a reload may have lowered it
+		// A reload may have lowered it; 0 while there is no endpoint.
+		if most := d.fleet.maxBatch(); most > 0 && len(pages) > most {
 			halves(attempts)
 			return
 		}
@@ -153,6 +155,9 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 		default: // ActionRetry
 			d.fleet.doubt(e, me.Message)
 			fault = me.Message
+			for _, p := range pages {
+				p.tries++
+			}
 			if attempt < attempts {
 				attempt++
 				if !waited.pause(ctx) {
@@ -168,7 +173,7 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 			if errors.Is(err, context.DeadlineExceeded) {
 				category = CategoryTimeout
 			}
-			pages[0].fail(StageInfer, category, fmt.Sprintf("no answer in %d attempts: %s", attempts, me.Message), err)
+			pages[0].fail(StageInfer, category, fmt.Sprintf("no answer in %d attempts: %s", pages[0].tries, me.Message), err)
 			return
 		}
 	}

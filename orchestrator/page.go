@@ -97,7 +97,7 @@ const (
 	CategoryMalformed   Category = "malformed"    // broken beyond repair
 	CategoryEncrypted   Category = "encrypted"    // needs a password that was not given
 	CategoryNoPages     Category = "no_pages"     // opens, has no page
-	CategoryPageSize    Category = "page_size"    // a page with no usable area
+	CategoryPageSize    Category = "page_size"    // a page with no usable area, an image too large to scale
 	CategoryTimeout     Category = "timeout"      // stopped at its deadline
 	CategoryMemory      Category = "memory"       // over the worker's memory limit
 	CategoryCrash       Category = "crash"        // the worker died on it, or at stage infer the server

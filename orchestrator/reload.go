@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -46,6 +47,9 @@ func (d *Detector) abortRuns(err error) {
 func (d *Detector) refresh(ctx context.Context, e *endpoint) error {
 	d.reloads.Lock()
 	defer d.reloads.Unlock()
+	if !slices.Contains(d.fleet.members(), e) {
+		return nil // it has left, and Leave may have returned
+	}
 	if err := e.Model.Refresh(ctx); err != nil {
 		stops, ok := asServerError(err)
 		switch {
@@ -77,7 +81,12 @@ func (d *Detector) adapt(more ...Endpoint) (now limits, changed bool) {
 	now = d.asked.limits(inputs(all)...)
 	// What was shared memory stays so: it is as good for everybody else.
 	now.shared = now.shared || was.shared
-	changed = now != was
+	// What there was no memory for is not tried, and told, at every look.
+	tried := now == d.unaffordable
+	if !tried {
+		d.unaffordable = limits{}
+	}
+	changed = now != was && !tried
 	defer func() {
 		for _, e := range d.fleet.members() {
 			d.fleet.resize(e, d.asked.inFlight(e.Model.Input()))
@@ -92,6 +101,7 @@ func (d *Detector) adapt(more ...Endpoint) (now limits, changed bool) {
 	if now.batch != was.batch || now.inFlight != was.inFlight || now.shared != was.shared {
 		if err := d.slabs.Resize(now.inFlight+1, now.batch, d.slabPrefix(now)); err != nil {
 			d.log.Warn("no memory for the batches that the servers take; going on with the old size", "err", err)
+			d.unaffordable = now
 			now.batch, now.inFlight, now.shared = min(was.batch, now.batch), min(was.inFlight, now.inFlight), was.shared
 		}
 	}

@@ -12,8 +12,9 @@ const chunk = 16
 
 // detectTask is one page that Detect wants.
 type detectTask struct {
-	page *page
-	doc  Document
+	page   *page
+	doc    Document
+	passed int // times that it was first and another one was taken; guarded by the schedule
 }
 
 // openTask is a document of a run that nobody has opened.
@@ -99,18 +100,21 @@ func (s *schedule) next(open openDocument) (task, bool) {
 }
 
 // reach is how far down the queue a worker looks for a page of the document it
-// has open; it bounds how often a page can be overtaken.
+// has open, and how often the first in it is passed over for one.
 const reach = 32
 
 func (s *schedule) takeDetect(openPath string) *detectTask {
-	i := 0
-	if openPath != "" {
+	i, first := 0, s.detects[0]
+	if openPath != "" && first.passed < reach {
 		for j := range min(reach, len(s.detects)) {
 			if s.detects[j].doc.Path == openPath {
 				i = j
 				break
 			}
 		}
+	}
+	if i > 0 {
+		first.passed++
 	}
 	t := s.detects[i]
 	s.detects = append(s.detects[:i], s.detects[i+1:]...)

@@ -58,8 +58,8 @@ type Stats struct {
 	// InFlight is how many batches are under way, Window how many may be, at all
 	// endpoints together.
 	InFlight, Window int
-	// Sealed counts batches by what sealed them: "size", "bytes", "age",
-	// "idle", "close". Sizes[n] counts those of n pages.
+	// Sealed counts batches by what sealed them: "size", "age", "idle",
+	// "close". Sizes[n] counts those of n pages.
 	Sealed map[string]int64
 	Sizes  []int64
 	// Endpoints are the servers, in the order in which they came.

@@ -118,8 +118,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	detector, err := orchestrator.New(orchestrator.Config{
 		Renderer:  pool,
 		Endpoints: served.fleet.Endpoints(), Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
-		ServerWait: cfg.serverWait, InferTimeout: min(cfg.serverWait, inferTimeout),
-		SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
+		ServerWait: cfg.serverWait, SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 	})
 	if err != nil {
 		return usageError{err}
@@ -203,9 +202,6 @@ func join(err, more error) error {
 	}
 	return errors.Join(err, more)
 }
-
-// inferTimeout bounds one request, also when a server may stay away longer.
-const inferTimeout = time.Minute
 
 // workerNice keeps this program's own goroutines ahead of its workers, as the
 // embedded server is.

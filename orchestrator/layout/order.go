@@ -25,8 +25,8 @@ const sameColumn = 0.25
 // What the relation leaves open is settled top to bottom, then left to right.
 // Boxes that overlap oddly can make the relation contradict itself; then the
 // region with the fewest others before it goes first. The answer depends on
-// nothing but the boxes. Time is O(n³) for n regions, at most a few dozen on
-// ordinary pages.
+// nothing but the boxes, and on the order of the regions only where two have the
+// same box. Time is O(n³) for n regions, at most a few dozen on ordinary pages.
 func setReadingOrder(regions []orchestrator.Region) {
 	n := len(regions)
 	before := make([]int, n)       // how many unread regions come before i
@@ -39,17 +39,12 @@ func setReadingOrder(regions []orchestrator.Region) {
 		bands[i], boxes[i] = band(r.Label), r.BBox
 	}
 	slices.SortStableFunc(position, func(a, b int) int {
-		return cmp.Or(
-			cmp.Compare(bands[a], bands[b]),
-			cmp.Compare(boxes[a][1], boxes[b][1]),
-			cmp.Compare(boxes[a][0], boxes[b][0]),
-			cmp.Compare(boxes[a][3], boxes[b][3]),
-			cmp.Compare(boxes[a][2], boxes[b][2]),
-		)
+		return cmp.Or(cmp.Compare(bands[a], bands[b]), compareBoxes(boxes[a], boxes[b]))
 	})
+	height := heights(boxes)
 	for a := range n {
 		for b := range n {
-			if a != b && bands[a] == bands[b] && precedes(a, b, boxes, bands) {
+			if a != b && bands[a] == bands[b] && precedes(a, b, boxes, bands, height) {
 				after[a] = append(after[a], b)
 				before[b]++
 			}
@@ -76,9 +71,9 @@ func setReadingOrder(regions []orchestrator.Region) {
 }
 
 // precedes is Breuel's relation between boxes a and b of one band.
-func precedes(a, b int, boxes [][4]float64, bands []int) bool {
+func precedes(a, b int, boxes [][4]float64, bands, height []int) bool {
 	if shareColumn(boxes[a], boxes[b]) {
-		return above(a, b, boxes)
+		return height[a] < height[b]
 	}
 	if boxes[a][0]+boxes[a][2] >= boxes[b][0]+boxes[b][2] {
 		return false // a is not to the left
@@ -87,7 +82,7 @@ func precedes(a, b int, boxes [][4]float64, bands []int) bool {
 		if c == a || c == b || bands[c] != bands[a] {
 			continue
 		}
-		between := above(a, c, boxes) && above(c, b, boxes) || above(b, c, boxes) && above(c, a, boxes)
+		between := (height[a] < height[c]) == (height[c] < height[b])
 		if between && shareColumn(boxes[c], boxes[a]) && shareColumn(boxes[c], boxes[b]) {
 			return false
 		}
@@ -95,10 +90,26 @@ func precedes(a, b int, boxes [][4]float64, bands []int) bool {
 	return true
 }
 
-// above compares heights of centres; of two at one height the first is above.
-func above(a, b int, boxes [][4]float64) bool {
-	ya, yb := boxes[a][1]+boxes[a][3], boxes[b][1]+boxes[b][3]
-	return ya < yb || ya == yb && a < b
+// compareBoxes orders boxes from top to bottom, then from left to right.
+func compareBoxes(a, b [4]float64) int {
+	return cmp.Or(cmp.Compare(a[1], b[1]), cmp.Compare(a[0], b[0]), cmp.Compare(a[3], b[3]), cmp.Compare(a[2], b[2]))
+}
+
+// heights ranks boxes by the heights of their centres: the one that is above has
+// the lower number. Of two at one height that is the one that begins higher, or
+// further left.
+func heights(boxes [][4]float64) []int {
+	down, rank := make([]int, len(boxes)), make([]int, len(boxes))
+	for i := range down {
+		down[i] = i
+	}
+	slices.SortStableFunc(down, func(a, b int) int {
+		return cmp.Or(cmp.Compare(boxes[a][1]+boxes[a][3], boxes[b][1]+boxes[b][3]), compareBoxes(boxes[a], boxes[b]))
+	})
+	for n, i := range down {
+		rank[i] = n
+	}
+	return rank
 }
 
 func shareColumn(a, b [4]float64) bool {

@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -92,6 +93,9 @@ func TestReadingOrder(t *testing.T) {
 			{"title", [4]float64{5, 5, 60, 15}}, {"left", [4]float64{5, 25, 45, 80}},
 			{"right", [4]float64{55, 20, 95, 80}}, {"source", [4]float64{5, 90, 95, 95}},
 		}, "title left right source"},
+		{"boxes of one column whose centres are at one height", []piece{
+			{"inside", [4]float64{10, 25, 40, 35}}, {"figure", [4]float64{5, 10, 60, 50}}, {"beside", [4]float64{30, 10, 80, 50}},
+		}, "figure beside inside"},
 		{"text inside a figure's box", []piece{
 			{"figure", [4]float64{5, 10, 95, 60}}, {"inside", [4]float64{10, 40, 40, 45}}, {"a", [4]float64{5, 65, 95, 90}},
 		}, "figure inside a"},
@@ -135,6 +139,26 @@ func TestReadingOrderIsPermutation(t *testing.T) {
 				t.Fatalf("order %d given twice or out of range in %v", r.Order, regions)
 			}
 			seen[r.Order] = true
+		}
+	}
+}
+
+// Boxes on a coarse grid are level in every way that there is.
+func TestReadingOrderDependsOnTheBoxesAlone(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 300 {
+		var pieces []piece
+		for range rng.IntN(12) {
+			x, y := float64(rng.IntN(4)), float64(rng.IntN(4))
+			box := [4]float64{x, y, x + 1 + float64(rng.IntN(3)), y + 1 + float64(rng.IntN(3))}
+			if !slices.ContainsFunc(pieces, func(p piece) bool { return p.box == box }) {
+				pieces = append(pieces, piece{fmt.Sprint(box), box})
+			}
+		}
+		want := readNames(pieces)
+		rng.Shuffle(len(pieces), func(i, j int) { pieces[i], pieces[j] = pieces[j], pieces[i] })
+		if got := readNames(pieces); got != want {
+			t.Fatalf("shuffled to %v: read as %q, want %q", pieces, got, want)
 		}
 	}
 }

@@ -208,6 +208,48 @@ func TestCategories(t *testing.T) {
 	}
 }
 
+// answering is a model that finds nothing on any page.
+type answering struct{ orchestrator.Model }
+
+func (answering) Info() orchestrator.ModelInfo { return orchestrator.ModelInfo{Name: "none"} }
+func (answering) Release(*orchestrator.Slab)   {}
+func (answering) Input() orchestrator.Input {
+	return orchestrator.Input{Width: width, Height: height, MaxBatch: 1, Instances: 1}
+}
+
+func (answering) Infer(_ context.Context, _ *orchestrator.Slab, _ int, frames []orchestrator.Frame) ([]orchestrator.Verdict, error) {
+	return make([]orchestrator.Verdict, len(frames)), nil
+}
+
+// TestDetectOfAPipe: the path that Detect is given may be a pipe that nobody
+// writes to. It fails, holds no worker, and Close returns.
+func TestDetectOfAPipe(t *testing.T) {
+	d, err := orchestrator.New(orchestrator.Config{Model: answering{}, Renderer: newPool(t, Config{}), Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	pipe, file := filepath.Join(t.TempDir(), "pipe.pdf"), filepath.Join(t.TempDir(), "a.pdf")
+	if err := errors.Join(unix.Mkfifo(pipe, 0o600), os.WriteFile(file, pdftest.Simple("", plainPage(0, 0, 255)).Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	held := time.AfterFunc(time.Minute, func() {
+		t.Error("the worker waits for somebody to write to the pipe")
+		if w, err := os.OpenFile(pipe, os.O_WRONLY, 0); err == nil {
+			w.Close()
+		}
+	})
+	defer held.Stop()
+	_, err = d.Detect(t.Context(), pipe, 1)
+	var e *orchestrator.PageError
+	if !errors.As(err, &e) || e.Category != orchestrator.CategoryNotRegular {
+		t.Errorf("a page of a pipe: %v", err)
+	}
+	if r, err := d.Detect(t.Context(), file, 1); err != nil || r.Status != orchestrator.StatusDone {
+		t.Errorf("a page of the next document: %v, %v", r.Status, err)
+	}
+}
+
 func TestPasswords(t *testing.T) {
 	f := pdftest.Simple("", plainPage(0, 0, 255))
 	f.Encrypt("sésame")

@@ -218,7 +218,7 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 	})
 	place := func(page int, due time.Time) bool {
 		batches.Expect(1)
-		slot, err := batches.Reserve(feed, int64(in.PageBytes()))
+		slot, err := batches.Reserve(feed)
 		if err != nil {
 			batches.Withdraw()
 			return false

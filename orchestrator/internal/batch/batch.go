@@ -1,4 +1,4 @@
-// Package batch groups items by count, bytes and age and keeps a bounded number
+// Package batch groups items by count and age and keeps a bounded number
 // of groups in flight. It knows neither pages nor servers.
 //
 // A batch takes its in-flight permit first and is sealed after, so that waiting
@@ -20,7 +20,6 @@ type Reason int
 // The reasons for sealing.
 const (
 	Size   Reason = iota // MaxItems reached
-	Bytes                // the next item would not fit MaxBytes
 	Age                  // the first item has waited MaxAge
 	Idle                 // nothing upstream can still join
 	Closed               // the batcher is closing
@@ -28,7 +27,7 @@ const (
 )
 
 func (r Reason) String() string {
-	return [...]string{"size", "bytes", "age", "idle", "close"}[r]
+	return [...]string{"size", "age", "idle", "close"}[r]
 }
 
 // ErrClosed is what Reserve returns once Close was called.
@@ -38,9 +37,6 @@ var ErrClosed = errors.New("batch: closed")
 type Config[R any] struct {
 	// MaxItems is the most items a batch holds, at least 1.
 	MaxItems int
-	// MaxBytes is the most bytes it holds; 0 means no limit. An item larger
-	// than that travels alone.
-	MaxBytes int64
 	// MaxAge is how long the first item waits for company; without a permit it
 	// waits on and leaves with the next one. 0 or less means not at all.
 	MaxAge time.Duration
@@ -50,7 +46,8 @@ type Config[R any] struct {
 	// tells how many fit. It is called with at most InFlight batches running
 	// and none open, under the batcher's lock: it must not block.
 	Open func() (resource R, places int)
-	// Discard takes back the resource of a batch that never ran.
+	// Discard takes back the resource of a batch that never ran. It is called
+	// without the lock, by Close: taking a resource back may take its time.
 	Discard func(R)
 	// Move moves item src to place dst of the resource; it closes the gaps that
 	// removed items leave.
@@ -100,9 +97,7 @@ type building[R, T any] struct {
 	entries  []*entry[R, T] // by place; nil is a gap
 	live     int            // entries that are not gaps
 	pending  int            // reserved, not committed
-	bytes    int64
 	aged     bool
-	tight    bool // an item did not fit MaxBytes
 	timer    *time.Timer
 }
 
@@ -110,7 +105,6 @@ type building[R, T any] struct {
 // before and after.
 type entry[R, T any] struct {
 	item      T
-	bytes     int64
 	place     int
 	open      *building[R, T] // nil once sealed
 	run       *inFlight       // nil until sealed
@@ -124,9 +118,7 @@ type inFlight struct {
 }
 
 type waiter[R, T any] struct {
-	bytes int64
-	slot  chan Slot[R, T] // capacity 1
-	gone  bool
+	slot chan Slot[R, T] // capacity 1
 }
 
 // New returns a batcher whose batches are handed to run, each on a goroutine of
@@ -175,16 +167,15 @@ type Slot[R, T any] struct {
 	entry    *entry[R, T]
 }
 
-// Reserve takes a place for one announced item of the given size. It blocks
-// while the open batch is full and waits for a permit. When it fails the item
-// is still announced.
-func (b *Batcher[R, T]) Reserve(ctx context.Context, bytes int64) (Slot[R, T], error) {
+// Reserve takes a place for one announced item. It blocks while the open batch is
+// full and waits for a permit. When it fails the item is still announced.
+func (b *Batcher[R, T]) Reserve(ctx context.Context) (Slot[R, T], error) {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
 		return Slot[R, T]{}, ErrClosed
 	}
-	w := &waiter[R, T]{bytes: bytes, slot: make(chan Slot[R, T], 1)}
+	w := &waiter[R, T]{slot: make(chan Slot[R, T], 1)}
 	b.waiters = append(b.waiters, w)
 	b.advance()
 	b.mu.Unlock()
@@ -199,7 +190,6 @@ func (b *Batcher[R, T]) Reserve(ctx context.Context, bytes int64) (Slot[R, T], e
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	w.gone = true
 	select {
 	case s, ok := <-w.slot:
 		// It was given a place just now; it goes back, and so does the
@@ -264,8 +254,6 @@ func (b *Batcher[R, T]) remove(e *entry[R, T]) {
 	o := e.open
 	o.entries[e.place] = nil
 	o.live--
-	o.bytes -= e.bytes
-	o.tight = false
 	if !e.committed {
 		o.pending--
 	}
@@ -314,13 +302,9 @@ func (b *Batcher[R, T]) seat() {
 		if b.full(o) {
 			return
 		}
-		if b.cfg.MaxBytes > 0 && o.live > 0 && o.bytes+w.bytes > b.cfg.MaxBytes {
-			o.tight = true
-			return
-		}
 		b.waiters = b.waiters[1:]
 		b.unexpect()
-		e := &entry[R, T]{bytes: w.bytes, open: o, place: -1}
+		e := &entry[R, T]{open: o, place: -1}
 		for i, x := range o.entries {
 			if x == nil {
 				e.place, o.entries[i] = i, e
@@ -333,7 +317,6 @@ func (b *Batcher[R, T]) seat() {
 		}
 		o.live++
 		o.pending++
-		o.bytes += w.bytes
 		if o.live == 1 {
 			b.startAge(o)
 		}
@@ -377,8 +360,6 @@ func (b *Batcher[R, T]) seal() bool {
 	switch {
 	case b.full(o):
 		reason = Size
-	case o.tight:
-		reason = Bytes
 	case b.closed:
 		reason = Closed
 	case b.expected == 0:
@@ -474,15 +455,16 @@ func (b *Batcher[R, T]) Stats() Stats {
 // It is idempotent.
 func (b *Batcher[R, T]) Close() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.closed = true
 	b.advance()
 	for b.inFlight > 0 || b.open != nil && b.open.live > 0 {
 		b.changed.Wait()
 	}
-	if b.open != nil {
-		b.cfg.Discard(b.open.resource)
-		b.open = nil
-	}
+	o := b.open
+	b.open = nil
 	b.changed.Broadcast()
+	b.mu.Unlock()
+	if o != nil {
+		b.cfg.Discard(o.resource)
+	}
 }

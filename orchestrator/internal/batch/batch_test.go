@@ -83,7 +83,7 @@ func (k *bench) add(t *testing.T, item int) Slot[places, int] {
 
 func (k *bench) arrive(t *testing.T, item int) Slot[places, int] {
 	t.Helper()
-	s, err := k.Reserve(context.Background(), 1)
+	s, err := k.Reserve(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,27 +200,6 @@ func TestPermitFirst(t *testing.T) {
 	})
 }
 
-func TestBytesSeal(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newBench(t, Config[places]{MaxItems: 9, MaxBytes: 10, MaxAge: time.Hour, InFlight: 1})
-		k.auto = true
-		k.Expect(4)
-		for i, size := range []int64{6, 4, 1, 99} {
-			s, err := k.Reserve(context.Background(), size)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.Resource[s.Place] = i
-			s.Commit(i)
-		}
-		synctest.Wait()
-		if got := k.seen(); got != "[[0 1] [2] [3]] [bytes bytes idle]" {
-			t.Fatal(got)
-		}
-		k.Close()
-	})
-}
-
 func TestCancelledWaiterFreesItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newBench(t, Config[places]{MaxItems: 1, InFlight: 1})
@@ -230,7 +209,7 @@ func TestCancelledWaiterFreesItsPlace(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error)
 		go func() {
-			_, err := k.Reserve(ctx, 1)
+			_, err := k.Reserve(ctx)
 			done <- err
 		}()
 		synctest.Wait()
@@ -288,12 +267,35 @@ func TestCloseRefusesAndDrains(t *testing.T) {
 		if got := k.seen(); got != "[[1]] [close]" {
 			t.Fatal(got)
 		}
-		if _, err := k.Reserve(context.Background(), 1); !errors.Is(err, ErrClosed) {
+		if _, err := k.Reserve(context.Background()); !errors.Is(err, ErrClosed) {
 			t.Fatal(err)
 		}
 		k.Close()
 		if k.lent != 0 {
 			t.Fatalf("%d resources still lent", k.lent)
+		}
+	})
+}
+
+// What takes a resource back may ask a server, so nobody is kept waiting by it.
+func TestDiscardHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newBench(t, Config[places]{MaxItems: 2, MaxAge: time.Hour, InFlight: 1})
+		discarded := 0
+		k.cfg.Discard = func(places) {
+			discarded++
+			if !k.Batcher.mu.TryLock() {
+				t.Error("Discard is called with the lock held")
+				return
+			}
+			k.Batcher.mu.Unlock()
+		}
+		k.Expect(2)
+		k.arrive(t, 1).Remove()
+		k.Close()
+		k.Close()
+		if discarded != 1 {
+			t.Errorf("the resource was taken back %d times", discarded)
 		}
 	})
 }
@@ -346,7 +348,7 @@ func TestNothingLostNothingDoubled(t *testing.T) {
 			rs := rand.New(rand.NewPCG(seed, 8)) // the batches' own, under mu
 			cfg := Config[places]{
 				MaxItems: 1 + r.IntN(6), InFlight: 1 + r.IntN(4),
-				MaxAge: time.Duration(r.IntN(20)) * time.Millisecond, MaxBytes: int64(r.IntN(9)),
+				MaxAge: time.Duration(r.IntN(20)) * time.Millisecond,
 			}
 			k := newBench(t, cfg)
 			var mu sync.Mutex
@@ -373,7 +375,7 @@ func TestNothingLostNothingDoubled(t *testing.T) {
 			removed, either := map[int]bool{}, map[int]bool{}
 			var wg sync.WaitGroup
 			for i := range n {
-				size, late, fate := int64(1+r.IntN(4)), time.Duration(r.IntN(100))*time.Millisecond, r.IntN(10)
+				window, late, fate := 1+r.IntN(4), time.Duration(r.IntN(100))*time.Millisecond, r.IntN(10)
 				patience := time.Duration(1+r.IntN(30)) * time.Millisecond
 				k.Expect(1)
 				wg.Go(func() {
@@ -383,7 +385,7 @@ func TestNothingLostNothingDoubled(t *testing.T) {
 					if fate > 1 {
 						ctx = context.Background()
 					}
-					s, err := k.Reserve(ctx, size)
+					s, err := k.Reserve(ctx)
 					if err != nil {
 						mu.Lock()
 						removed[i] = true
@@ -408,7 +410,7 @@ func TestNothingLostNothingDoubled(t *testing.T) {
 						mu.Unlock()
 					}
 					if fate == 4 {
-						k.SetWindow(1 + int(size))
+						k.SetWindow(1 + window)
 					}
 				})
 			}

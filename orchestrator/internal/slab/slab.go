@@ -51,7 +51,8 @@ type Config struct {
 
 // Pool is a set of slabs. Its methods may be called from any goroutine.
 type Pool struct {
-	resizing sync.Mutex // held by Resize; allocating takes time
+	release  func(*Slab) // Config.Release
+	resizing sync.Mutex  // held by Resize; allocating takes time
 
 	mu      sync.Mutex
 	cfg     Config
@@ -75,7 +76,7 @@ func New(cfg Config) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Pool{cfg: cfg, free: slabs, made: len(slabs), lent: map[*Slab]bool{}}, nil
+	return &Pool{release: cfg.Release, cfg: cfg, free: slabs, made: len(slabs), lent: map[*Slab]bool{}}, nil
 }
 
 // allocate makes the slabs that cfg asks for, numbered from first on; all or
@@ -96,7 +97,8 @@ func allocate(cfg Config, first int) ([]*Slab, error) {
 }
 
 // Resize replaces the slabs by others: those that are free now, those that are
-// lent when they are put back. Until then there are more slabs than asked for.
+// lent when they are put back. The new ones are made first, so for a moment there
+// are both sets, and until the last old one is back more than asked for.
 // prefix is as in Config. When there is no memory for the new ones, the old ones
 // stay.
 func (p *Pool) Resize(slabs, pages int, prefix string) error {
@@ -146,8 +148,8 @@ func (p *Pool) handOver() {
 }
 
 func (p *Pool) retire(s *Slab) {
-	if p.cfg.Release != nil {
-		p.cfg.Release(s)
+	if p.release != nil {
+		p.release(s)
 	}
 	s.unmap()
 }

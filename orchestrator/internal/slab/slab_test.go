@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -90,6 +91,40 @@ func TestPoolPrivateMemory(t *testing.T) {
 		p.Close()
 	}()
 	p.Put(s)
+}
+
+// A slab of an old set may be on its way out while the next Resize is under way;
+// the race detector sees what they share.
+func TestPutDuringResize(t *testing.T) {
+	resized := make(chan struct{})
+	out := make(chan struct{})
+	var old *Slab
+	p, err := New(Config{Slabs: 2, Pages: 1, PageBytes: 10, Release: func(s *Slab) {
+		if s == old {
+			<-resized
+			close(out)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, _ = p.Get(context.Background())
+	if err := p.Resize(2, 2, ""); err != nil {
+		t.Fatal(err)
+	}
+	go p.Put(old)
+	for p.Held() != p.Bytes() { // until Put is past its lock
+		runtime.Gosched()
+	}
+	if err := p.Resize(2, 3, ""); err != nil {
+		t.Fatal(err)
+	}
+	close(resized)
+	<-out
+	if p.Held() != p.Bytes() || p.Bytes() != 60 {
+		t.Errorf("%d bytes held, %d asked for, want 60", p.Held(), p.Bytes())
+	}
+	p.Close()
 }
 
 func TestResize(t *testing.T) {
