@@ -14,7 +14,7 @@
 //   - [Detector.DetectBatch]: images, answered in their own pixels;
 //   - [Detector.Run]: the documents of a [Source] into a [Sink].
 //
-// The examples of package orchestrator/endtoend show each with all its parts.
+// The tests of package orchestrator/endtoend have examples with all their parts.
 //
 // # Failures
 //
@@ -24,6 +24,10 @@
 // Config.ServerWait; after that a run ends with a [*ServerError]. Several servers
 // with the same model (Config.Endpoints; layout.OpenFleet finds them and has them
 // come and go) stand in for each other.
+//
+// A panic in what the caller brings (a Model, a Renderer, a Sink, a document's
+// Open) ends the program, as it would on any goroutine: these are called on
+// goroutines of the engine's. One of a Source comes back to the caller of Run.
 //
 // # Memory
 //

@@ -91,6 +91,9 @@ func (d *Detector) Run(ctx context.Context, job Job) (Summary, error) {
 	if d.cfg.Renderer == nil {
 		return Summary{}, errors.New("orchestrator: Config.Renderer is nil: nothing can draw a page")
 	}
+	if job.Source == nil || job.Sink == nil {
+		return Summary{}, errors.New("orchestrator: a Job needs a Source and a Sink")
+	}
 	if err := d.enter(); err != nil {
 		return Summary{}, err
 	}
@@ -126,12 +129,21 @@ func (d *Detector) Run(ctx context.Context, job Job) (Summary, error) {
 	group.Go(r.write)
 	d.batches.Expect(1) // held until no page of this run can join any more
 	r.holds.Store(1)
-	r.walk(job.Source)
-	r.release()
-	r.docs.Wait()
-	close(r.out)
-	close(finished)
-	group.Wait()
+	func() {
+		walked := false
+		defer func() {
+			if !walked { // the source has panicked; nothing of the run may stay behind
+				r.abort(errors.New("orchestrator: the source panicked"))
+			}
+			r.release()
+			r.docs.Wait()
+			close(r.out)
+			close(finished)
+			group.Wait()
+		}()
+		r.walk(job.Source)
+		walked = true
+	}()
 
 	r.accounts.Lock() // nobody has it any more
 	defer r.accounts.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -362,6 +363,40 @@ func TestBrokenWorkerIsNoPagesFault(t *testing.T) {
 }
 
 // TestRunAccountsHold throws random faults at every seam at once.
+// panicking is a source that yields one document and panics.
+type panicking struct{}
+
+func (panicking) Documents(context.Context) iter.Seq[Document] {
+	return func(yield func(Document) bool) {
+		yield(Document{Path: "a.pdf"})
+		panic("source")
+	}
+}
+
+// A source that panics, in a program that recovers, leaves nothing of its run:
+// later pages wait for nobody.
+func TestSourceThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDetector(t, Config{Model: newFakeModel(), Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 3}}, MaxAge: time.Minute})
+		defer d.Close() // with a goroutine left, the bubble would not end
+		func() {
+			defer func() {
+				if got := recover(); got != "source" {
+					t.Errorf("recovered %v", got)
+				}
+			}()
+			d.Run(t.Context(), Job{Source: panicking{}, Sink: newFakeSink(t)})
+		}()
+		start := time.Now()
+		if _, err := d.Detect(t.Context(), "a.pdf", 1); err != nil || time.Since(start) >= time.Minute {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		if _, err := d.Run(t.Context(), Job{Sink: newFakeSink(t)}); err == nil {
+			t.Error("a run without a source")
+		}
+	})
+}
+
 func TestRunAccountsHold(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {

@@ -67,6 +67,8 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 		err = errors.New(ready.Message)
 	case errors.Is(err, errDied):
 		err = fmt.Errorf("it ended at once (%s)%s; does main (or TestMain) call render.Main first?", p.end(), p.stderr.said())
+	case errors.Is(err, errStuck):
+		err = fmt.Errorf("%w; does main (or TestMain) call render.Main first?", err)
 	}
 	if err == nil && ready.Sandbox != nil {
 		p.sandbox = *ready.Sandbox

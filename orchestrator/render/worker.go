@@ -75,6 +75,9 @@ func (w *worker) Open(ctx context.Context, doc orchestrator.Document) (int, erro
 		w.doc = nil
 	}
 	d := &document{path: doc.Path, format: w.pool.format(doc.Path)}
+	if doc.Open == nil {
+		return 0, d.failure(0, orchestrator.CategoryUnreadable, "the document has no Open", nil)
+	}
 	file, err := doc.Open()
 	var told *orchestrator.PageError
 	if errors.As(err, &told) {

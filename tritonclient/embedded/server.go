@@ -303,7 +303,7 @@ func (s *Server) Stop(ctx context.Context) error {
 // Kill ends the server at once. It returns when nothing of it is left.
 func (s *Server) Kill() error {
 	run := s.current()
-	if err := run.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, guard.ErrClosed) {
+	if err := run.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, guard.ErrClosed) && !errors.Is(err, guard.ErrLost) {
 		return fmt.Errorf("embedded Triton: kill: %w", err)
 	}
 	<-run.done

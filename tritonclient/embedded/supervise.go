@@ -37,7 +37,7 @@ const (
 )
 
 // Supervise starts the server again, on the same port, whenever it has ended or
-// has lost the process of a model, and tells log so at warn level. (Triton goes
+// has lost the process of a model, and tells log, if not nil, so at warn level. (Triton goes
 // on without that process: it says that the model is ready, and fails every
 // request.) A model may be reloaded meanwhile, but not all unloaded. It returns
 // nil once ctx has ended, and an error when the guard is lost, or when the server
@@ -46,6 +46,9 @@ const (
 // and may be nil when nobody counts. Supervise must have returned before Stop,
 // Kill or Restart is called.
 func (s *Server) Supervise(ctx context.Context, log *slog.Logger, done func() int64) error {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	if done == nil {
 		done = func() int64 { return 0 }
 	}
@@ -96,7 +99,7 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, done func() in
 			log.Warn("the embedded Triton is back", "after", time.Since(now).Round(time.Millisecond))
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(failed, guard.ErrClosed):
+		case errors.Is(failed, guard.ErrClosed), errors.Is(failed, guard.ErrLost):
 			// The server ended because the guard did, which takes a moment.
 			<-s.cfg.Guard.Done()
 		default:

@@ -25,7 +25,7 @@ import (
 // ErrLost is the error of a guard that ended without being asked to.
 var ErrLost = errors.New("guard: the guard process ended unexpectedly; its children were ended with it")
 
-// ErrClosed is returned by Spawn after Close.
+// ErrClosed is returned by Spawn after Close; ErrLost is when the guard is lost.
 var ErrClosed = errors.New("guard: closed")
 
 // Config is how a guard is started. The zero value is good.

@@ -242,8 +242,8 @@ func TestKilledGuardEndsChildren(t *testing.T) {
 	if err := g.Err(); !errors.Is(err, ErrLost) {
 		t.Errorf("Err() = %v, want ErrLost", err)
 	}
-	if _, err := g.Spawn(Command{Path: "/bin/true"}); err == nil {
-		t.Error("Spawn after the guard's death gave no error")
+	if _, err := g.Spawn(Command{Path: "/bin/true"}); !errors.Is(err, ErrLost) {
+		t.Errorf("Spawn after the guard's death gave %v", err)
 	}
 	if err := p.Kill(); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("Kill() = %v, want os.ErrProcessDone", err)

@@ -236,8 +236,9 @@ func (g *Guard) call(req request, p *Process, fds []int) (reply, error) {
 	c := &call{process: p, reply: make(chan reply, 1)}
 	g.mu.Lock()
 	if g.closing {
+		err := g.err // of a guard that was lost
 		g.mu.Unlock()
-		return reply{}, ErrClosed
+		return reply{}, cmp.Or(err, ErrClosed)
 	}
 	g.lastID++
 	req.ID = g.lastID
