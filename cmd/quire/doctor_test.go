@@ -122,6 +122,9 @@ func TestDoctorInstallsNothing(t *testing.T) {
 
 	t.Setenv("QUIRE_CACHE", "/proc/self/nowhere")
 	wantFinding(t, examined(t, exitFailed)["cache"], doctor.Fail, "/proc/self", "QUIRE_CACHE")
+
+	t.Setenv("QUIRE_CACHE", "/tmp/my cache")
+	wantFinding(t, examined(t, exitFailed)["cache"], doctor.Fail, "/tmp/my cache", "QUIRE_CACHE")
 }
 
 func TestDoctorServerThatIsNotThere(t *testing.T) {

@@ -147,6 +147,30 @@ func TestInstallErrors(t *testing.T) {
 	o.Cache = ""
 	_, err = Install(t.Context(), o, req)
 	wantSetupError(t, err, "cache directory", EnvCache)
+	for _, name := range []string{"my cache", "R&D", "a:b", "it's", "$HOME", "x(1)", "tab\tbed"} {
+		o.Cache = filepath.Join(t.TempDir(), name)
+		for what, try := range map[string]func() error{
+			"install": func() error { _, err := Install(t.Context(), o, req); return err },
+			"look":    func() error { _, _, err := Installed(t.Context(), o); return err },
+			"serve":   func() error { _, err := Start(t.Context(), identityConfig(o, t.TempDir())); return err },
+			"lay out": func() error { _, err := BundledRepository(o); return err },
+		} {
+			err := try()
+			if wantSetupError(t, err, strings.Fields(name)[0], EnvCache); !strings.Contains(err.Error(), "cache directory") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if _, err := os.Stat(o.Cache); !os.IsNotExist(err) {
+			t.Errorf("%q was made: %v", name, err)
+		}
+		if dir, err := CacheDir(o); dir != o.Cache || err == nil {
+			t.Errorf("CacheDir gives %q, %v", dir, err)
+		}
+	}
+	o.Cache = filepath.Join(t.TempDir(), "Ä_1.0-x+y=z,@home%20")
+	if _, err := CacheDir(o); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestDiagnose(t *testing.T) {
