@@ -214,7 +214,7 @@ func TestDoctorInterrupted(t *testing.T) {
 	})
 	var out, errs bytes.Buffer
 	code := execute(t.Context(), []string{"quire", "doctor", "--triton", server.Addr()}, &out, &errs, stops{soft: stop})
-	if code != exitInterrupted || strings.Contains(out.String(), "fail") {
+	if code != exitInterrupted || strings.Contains(out.String(), "fail") || errs.String() != "quire: interrupted\n" {
 		t.Errorf("code %d\n%s%s", code, out.String(), errs.String())
 	}
 }
