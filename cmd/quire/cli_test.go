@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"quire/orchestrator"
+	"quire/tritonclient/tritontest"
 )
 
 // call runs the program in this process.
@@ -44,6 +45,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", filepath.Join(dir, "missing"), "-o", "x"}, "missing"},
 		{[]string{"run", dir, "-o", "x", "--workers", "0"}, "at least 1"},
 		{[]string{"run", dir, "-o", "x", "--batch", "many"}, "batch"},
+		{[]string{"run", dir, "-o", "x", "--in-flight", "9223372036854775807"}, "--in-flight 9223372036854775807: no machine"},
 		{[]string{"run", dir, "-o", "x", "--max-age", "-1s"}, "must not be negative"},
 		{[]string{"run", dir, "-o", "x", "--threshold", "1.5"}, "below 1"},
 		{[]string{"run", dir, "-o", "x", "--page-timeout", "0s"}, "above 0"},
@@ -230,6 +232,29 @@ func TestServerThatIsNotThere(t *testing.T) {
 	code, _, stderr := call(t, "run", dir, "-o", filepath.Join(dir, "out"), "--triton", "127.0.0.1:1")
 	if code != exitServer || !strings.Contains(stderr, "127.0.0.1:1") || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("code %d, %q", code, stderr)
+	}
+}
+
+// More than a machine can hold is refused before anything is taken, with what
+// helps; it is no wrong usage, since another machine could.
+func TestNoRoomForBatches(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a.pdf"), []byte("%PDF"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := tritontest.Start(t, tritontest.Config{})
+	for transport, want := range map[string]string{
+		"shm":  "no space left on device; make /dev/shm larger (a container: --shm-size=1g), send less at once with --batch and --in-flight, or use --transport grpc\n",
+		"grpc": "cannot allocate memory; send less at once with --batch and --in-flight\n",
+	} {
+		code, _, stderr := call(t, "run", dir, "-o", filepath.Join(dir, "out"), "--triton", server.Addr(), "--transport", transport, "--in-flight", "2147483647")
+		if code != exitFailed || !strings.HasSuffix(stderr, want) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%s: code %d, %q", transport, code, stderr)
+		}
+	}
+	code, _, stderr := call(t, "run", dir, "-o", filepath.Join(dir, "out"), "--triton", server.Addr(), "--batch", "64")
+	if code != exitUsage || !strings.Contains(stderr, "max_batch_size") {
+		t.Errorf("a batch that is too large: code %d, %q", code, stderr)
 	}
 }
 
