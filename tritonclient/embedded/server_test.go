@@ -210,6 +210,7 @@ func TestPathThatAShellTakesApart(t *testing.T) {
 	said := make(chan string, 1000)
 	cfg.Log = writerFunc(func(p []byte) (int, error) { said <- string(p); return len(p), nil })
 	a, b := startServer(t, cfg), startServer(t, cfg) // the second finds the link there
+	defer os.Remove(a.served)
 	wantIdentity(t, a.Addr())
 	wantIdentity(t, b.Addr())
 	for _, s := range []*Server{a, b} {
