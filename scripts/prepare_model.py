@@ -20,6 +20,7 @@ in place, 1 it is not (with --check: it is missing or stale), 2 usage.
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -557,6 +558,10 @@ def current(found, largest):
 
 def write(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(".model-*.tmp"):  # by a build that was killed
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 3600:  # else somebody may be at it
+                left.unlink()
     mask = os.umask(0)
     os.umask(mask)
     handle, temporary = tempfile.mkstemp(prefix=".model-", suffix=".tmp", dir=path.parent)

@@ -102,7 +102,8 @@ type TLS struct {
 	ServerName string
 }
 
-// ReadTLS reads PEM files into a TLS; empty paths leave their field empty.
+// ReadTLS reads PEM files into a TLS; empty paths leave their field empty. Errors
+// name the file.
 func ReadTLS(caFile, certFile, keyFile, serverName string) (*TLS, error) {
 	t := &TLS{ServerName: serverName}
 	for _, f := range []struct {
@@ -114,9 +115,18 @@ func ReadTLS(caFile, certFile, keyFile, serverName string) (*TLS, error) {
 		}
 		data, err := os.ReadFile(f.path)
 		if err != nil {
-			return nil, fmt.Errorf("read TLS file: %w", err)
+			return nil, err
 		}
 		*f.into = data
+	}
+	// Here the files' names are known. An empty one would mean the system's.
+	if caFile != "" && !x509.NewCertPool().AppendCertsFromPEM(t.CA) {
+		return nil, fmt.Errorf("%s: there is no PEM certificate in it", caFile)
+	}
+	if certFile != "" && keyFile != "" {
+		if _, err := tls.X509KeyPair(t.Cert, t.Key); err != nil {
+			return nil, fmt.Errorf("%s and %s: %w", certFile, keyFile, err)
+		}
 	}
 	return t, nil
 }

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
+
+	"google.golang.org/grpc/resolver"
 )
 
 // Endpoint is the address of one server.
@@ -54,19 +57,33 @@ func ParseEndpoints(list string) (Endpoints, error) {
 			return Endpoints{}, fmt.Errorf("%s is there twice", entry)
 		}
 		host, port, err := net.SplitHostPort(rest)
+		scheme, _, schemed := strings.Cut(entry, "://")
 		switch {
 		case strings.HasPrefix(entry, "dns:") && !all:
 			return Endpoints{}, fmt.Errorf("%s: names are given as dns:///NAME:PORT", entry)
 		case all && (err != nil || host == "" || port == ""):
 			return Endpoints{}, fmt.Errorf("%s: it is dns:///NAME:PORT (Triton's gRPC port is 8001 by default)", entry)
-		case all, strings.HasPrefix(entry, "unix:"), strings.Contains(entry, "://"):
+		case strings.HasPrefix(entry, "unix:"), !all && schemed && resolver.Get(scheme) != nil:
 			// gRPC's own ways to name a server.
+		case !all && schemed:
+			return Endpoints{}, fmt.Errorf("%s: it is HOST:PORT without a scheme (Triton's gRPC port is 8001 by default; TLS is --tls)", entry)
 		case err != nil || port == "":
 			return Endpoints{}, fmt.Errorf("%s: it is HOST:PORT (Triton's gRPC port is 8001 by default)", entry)
+		case !portOrName(port):
+			return Endpoints{}, fmt.Errorf("%s: there is no port %s: ports are 1 to 65535 (Triton's gRPC port is 8001 by default)", entry, port)
 		}
 		e.entries = append(e.entries, entry)
 	}
 	return e, nil
+}
+
+// portOrName tells whether a port is one, or may be a name of one.
+func portOrName(port string) bool {
+	n, err := strconv.Atoi(port)
+	if errors.Is(err, strconv.ErrSyntax) {
+		return true
+	}
+	return err == nil && n >= 1 && n <= 65535
 }
 
 // Single gives the target when there is one server and there will be no other.

@@ -18,6 +18,8 @@ func TestEndpoints(t *testing.T) {
 	}{
 		{"gpu:8001", "gpu:8001", []tritonclient.Endpoint{{Target: "gpu:8001"}}},
 		{"[::1]:8001", "[::1]:8001", []tritonclient.Endpoint{{Target: "[::1]:8001"}}},
+		{"gpu:https", "gpu:https", []tritonclient.Endpoint{{Target: "gpu:https"}}}, // a port's name
+		{"unix:///run/triton", "unix:///run/triton", []tritonclient.Endpoint{{Target: "unix:///run/triton"}}},
 		{"unix:/run/triton", "unix:/run/triton", []tritonclient.Endpoint{{Target: "unix:/run/triton"}}},
 		{"passthrough:///x", "passthrough:///x", []tritonclient.Endpoint{{Target: "passthrough:///x"}}},
 		{"b:8001, a:8002", "", []tritonclient.Endpoint{{Target: "b:8001"}, {Target: "a:8002"}}},
@@ -47,13 +49,21 @@ func TestEndpoints(t *testing.T) {
 		}
 	}
 	for list, says := range map[string]string{
-		"":                      "address is missing",
-		"a:1,":                  "address is missing",
-		"gpu":                   "gpu: it is HOST:PORT",
-		"a:1,a:1":               "a:1 is there twice",
-		"dns:///fleet":          "dns:///NAME:PORT",
-		"dns:fleet:1":           "dns:///NAME:PORT",
-		"dns://8.8.8.8/fleet:1": "dns:///NAME:PORT",
+		"":                       "address is missing",
+		"a:1,":                   "address is missing",
+		"gpu":                    "gpu: it is HOST:PORT",
+		"a:1,a:1":                "a:1 is there twice",
+		"dns:///fleet":           "dns:///NAME:PORT",
+		"dns:fleet:1":            "dns:///NAME:PORT",
+		"dns://8.8.8.8/fleet:1":  "dns:///NAME:PORT",
+		"http://gpu:8000":        "http://gpu:8000: it is HOST:PORT without a scheme",
+		"a:1,https://gpu:8001":   "TLS is --tls",
+		"grpc://gpu:8001":        "without a scheme",
+		"a:65536":                "a:65536: there is no port 65536",
+		"a:0":                    "no port 0",
+		"a:-1":                   "no port -1",
+		"a:99999999999999999999": "no port 9",
+		"dns:///fleet:99999":     "no port 99999",
 	} {
 		if _, err := tritonclient.ParseEndpoints(list); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v does not say %q", list, err, says)

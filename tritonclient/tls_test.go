@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"quire/tritonclient"
@@ -88,6 +89,12 @@ func TestReadTLS(t *testing.T) {
 	}
 	if _, err := tritonclient.ReadTLS(filepath.Join(dir, "nope.pem"), "", "", ""); err == nil {
 		t.Error("a file that is not there was read")
+	}
+	if _, err := tritonclient.ReadTLS(paths["key"], "", "", ""); err == nil || !strings.Contains(err.Error(), paths["key"]) {
+		t.Errorf("a key for a certificate: %v", err)
+	}
+	if _, err := tritonclient.ReadTLS("", paths["ca"], paths["key"], ""); err == nil || !strings.Contains(err.Error(), paths["ca"]) {
+		t.Errorf("another certificate's key: %v", err)
 	}
 	if side, err := tritonclient.ReadTLS("", "", "", ""); err != nil || side.CA != nil {
 		t.Errorf("no files: %v, %v", side, err)

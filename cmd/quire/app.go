@@ -59,7 +59,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop 
 	case err == nil || err.Error() == "": // told already
 	case readerGone(err): // who has read enough, as of quire plan | head, knows
 	case code == exitInterrupted:
-		fmt.Fprintln(stderr, "quire: interrupted: the results that stand are whole; run the same command again for the rest")
+		fmt.Fprintln(stderr, "quire: "+oneLine(lastWords(args[1], err)))
 	default:
 		fmt.Fprintln(stderr, "quire: "+oneLine(err.Error()))
 	}

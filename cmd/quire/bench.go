@@ -50,8 +50,7 @@ func benchCommand(stop stops) *cli.Command {
 		Action: func(c *cli.Context) error {
 			err := benchRun(c, stop)
 			if errors.Is(err, orchestrator.ErrInterrupted) {
-				fmt.Fprintln(c.App.ErrWriter, "quire: interrupted: what was measured until then is not told, for it is not the whole")
-				return quietError{exitInterrupted}
+				return interruption{"what was measured until then is not told, for it is not the whole"}
 			}
 			return err
 		},

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"quire/orchestrator"
+	"quire/tritonclient/tritontest"
 )
 
 // call runs the program in this process.
@@ -53,6 +54,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", filepath.Join(dir, "missing"), "-o", "x"}, "missing"},
 		{[]string{"run", dir, "-o", "x", "--workers", "0"}, "at least 1"},
 		{[]string{"run", dir, "-o", "x", "--batch", "many"}, "batch"},
+		{[]string{"run", dir, "-o", "x", "--in-flight", "9223372036854775807"}, "--in-flight 9223372036854775807: no machine"},
 		{[]string{"run", dir, "-o", "x", "--max-age", "-1s"}, "must not be negative"},
 		{[]string{"run", dir, "-o", "x", "--threshold", "1.5"}, "below 1"},
 		{[]string{"run", dir, "-o", "x", "--page-timeout", "0s"}, "above 0"},
@@ -66,7 +68,9 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", dir, "-o", "x", "--server-wait", "0s"}, "above 0"},
 		{[]string{"run", dir, "-o", "x", "--tls"}, "name it with --triton"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-ca", filepath.Join(dir, "none")}, "none"},
-		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-ca", filepath.Join(dir, "a.pdf")}, "no PEM certificate"},
+		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-ca", filepath.Join(dir, "a.pdf")}, "--tls-ca: " + filepath.Join(dir, "a.pdf") + ": there is no PEM certificate"},
+		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-ca", "/dev/null"}, "--tls-ca: /dev/null: there is no PEM certificate"},
+		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-cert", "/dev/null", "--tls-key", "/dev/null"}, "--tls-key: /dev/null and /dev/null: "},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-cert", "c"}, "go together"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--triton-header", "secret"}, "KEY=VALUE"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--triton-header", "A=1", "--triton-header", "a=2"}, "twice"},
@@ -77,6 +81,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"bench", "--triton", "a:1,b:1", dir}, "about one server"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1,b"}, "b: it is HOST:PORT"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1,a:1"}, "twice"},
+		{[]string{"run", dir, "-o", "x", "--triton", "https://a:8001"}, "https://a:8001: it is HOST:PORT without a scheme"},
 		{[]string{"doctor", "--triton", "dns:///a"}, "dns:///NAME:PORT"},
 		{[]string{"stats", "--triton", "a:1,"}, "an address is missing"},
 		{[]string{"bench", "--curve", dir}, "leave DIR out"},
@@ -236,6 +241,29 @@ func TestServerThatIsNotThere(t *testing.T) {
 	code, _, stderr := call(t, "run", dir, "-o", filepath.Join(dir, "out"), "--triton", "127.0.0.1:1")
 	if code != exitServer || !strings.Contains(stderr, "127.0.0.1:1") || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("code %d, %q", code, stderr)
+	}
+}
+
+// More than a machine can hold is refused before anything is taken, with what
+// helps; it is no wrong usage, since another machine could.
+func TestNoRoomForBatches(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a.pdf"), []byte("%PDF"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := tritontest.Start(t, tritontest.Config{})
+	for transport, want := range map[string]string{
+		"shm":  "no space left on device; make /dev/shm larger (a container: --shm-size=1g), send less at once with --batch and --in-flight, or use --transport grpc\n",
+		"grpc": "cannot allocate memory; send less at once with --batch and --in-flight\n",
+	} {
+		code, _, stderr := call(t, "run", dir, "-o", filepath.Join(dir, "out"), "--triton", server.Addr(), "--transport", transport, "--in-flight", "2147483647")
+		if code != exitFailed || !strings.HasSuffix(stderr, want) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%s: code %d, %q", transport, code, stderr)
+		}
+	}
+	code, _, stderr := call(t, "run", dir, "-o", filepath.Join(dir, "out"), "--triton", server.Addr(), "--batch", "64")
+	if code != exitUsage || !strings.Contains(stderr, "max_batch_size") {
+		t.Errorf("a batch that is too large: code %d, %q", code, stderr)
 	}
 }
 

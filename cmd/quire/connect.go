@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"quire/orchestrator"
 	"quire/orchestrator/layout"
@@ -140,13 +141,27 @@ func (s *served) info() (orchestrator.ModelInfo, error) {
 	if s.repository == "" || info.Digest != "" {
 		return info, nil
 	}
+	digest, err := contentOf(os.DirFS(filepath.Join(s.repository, info.Name, info.Version)))
+	if err != nil {
+		return info, fmt.Errorf("read the model: %w", err)
+	}
+	info.Digest = digest
+	return info, nil
+}
+
+// contentOf is a digest of a model's files, but not of what those who serve or
+// write it leave beside them: compiled Python, and files that are not whole yet,
+// whose names begin with a dot.
+func contentOf(files fs.FS) (string, error) {
 	h := sha256.New()
-	files := os.DirFS(filepath.Join(s.repository, info.Name, info.Version))
 	err := fs.WalkDir(files, ".", func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			if e != nil && e.Name() == "__pycache__" {
-				return fs.SkipDir // made by whoever serves it
+		if err == nil && path != "." && (e.Name() == "__pycache__" || strings.HasPrefix(e.Name(), ".")) {
+			if e.IsDir() {
+				return fs.SkipDir
 			}
+			return nil
+		}
+		if err != nil || e.IsDir() {
 			return err
 		}
 		f, err := files.Open(path)
@@ -162,11 +177,7 @@ func (s *served) info() (orchestrator.ModelInfo, error) {
 		_, err = io.Copy(h, f)
 		return err
 	})
-	if err != nil {
-		return info, fmt.Errorf("read the model: %w", err)
-	}
-	info.Digest = "sha256:" + hex.EncodeToString(h.Sum(nil))
-	return info, nil
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), err
 }
 
 // findRepository returns the model repository to serve: the one that was named,

@@ -32,10 +32,15 @@ func connectionOf(c *cli.Context) (tritonclient.Config, error) {
 		if (cert == "") != (key == "") {
 			return cfg, errors.New("--tls-cert and --tls-key go together: one of them is missing")
 		}
-		var err error
-		if cfg.TLS, err = tritonclient.ReadTLS(ca, cert, key, name); err != nil {
-			return cfg, err
+		servers, err := tritonclient.ReadTLS(ca, "", "", "")
+		if err != nil {
+			return cfg, fmt.Errorf("--tls-ca: %w", err)
 		}
+		own, err := tritonclient.ReadTLS("", cert, key, "")
+		if err != nil {
+			return cfg, fmt.Errorf("--tls-cert and --tls-key: %w", err)
+		}
+		cfg.TLS = &tritonclient.TLS{CA: servers.CA, Cert: own.Cert, Key: own.Key, ServerName: name}
 	}
 	for _, header := range c.StringSlice("triton-header") {
 		// The value may be a secret: it is in no message.

@@ -122,6 +122,9 @@ func TestDoctorInstallsNothing(t *testing.T) {
 
 	t.Setenv("QUIRE_CACHE", "/proc/self/nowhere")
 	wantFinding(t, examined(t, exitFailed)["cache"], doctor.Fail, "/proc/self", "QUIRE_CACHE")
+
+	t.Setenv("QUIRE_CACHE", "/tmp/my cache")
+	wantFinding(t, examined(t, exitFailed)["cache"], doctor.Fail, "/tmp/my cache", "QUIRE_CACHE")
 }
 
 func TestDoctorServerThatIsNotThere(t *testing.T) {
@@ -211,7 +214,7 @@ func TestDoctorInterrupted(t *testing.T) {
 	})
 	var out, errs bytes.Buffer
 	code := execute(t.Context(), []string{"quire", "doctor", "--triton", server.Addr()}, &out, &errs, stops{soft: stop})
-	if code != exitInterrupted || strings.Contains(out.String(), "fail") {
+	if code != exitInterrupted || strings.Contains(out.String(), "fail") || errs.String() != "quire: interrupted\n" {
 		t.Errorf("code %d\n%s%s", code, out.String(), errs.String())
 	}
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"math"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -30,6 +33,8 @@ func engineChoiceOf(c *cli.Context) (engineChoice, error) {
 	for _, name := range []string{"workers", "batch", "in-flight"} {
 		if n := c.Int(name); c.IsSet(name) && n < 1 {
 			return e, fmt.Errorf("--%s %d: it must be at least 1", name, n)
+		} else if n > math.MaxInt32 {
+			return e, fmt.Errorf("--%s %d: no machine has memory for so many", name, n)
 		}
 	}
 	// On the command line 0 means 0; in a Config that is what a negative
@@ -43,4 +48,20 @@ func engineChoiceOf(c *cli.Context) (engineChoice, error) {
 		}
 	}
 	return e, nil
+}
+
+// engineError tells what a machine has not got for an engine, with what helps,
+// from what the command line cannot have.
+func engineError(err error) error {
+	const less = "send less at once with --batch and --in-flight"
+	errno, ok := errors.AsType[syscall.Errno](err)
+	switch {
+	case !ok:
+		return usageError{err}
+	case errno == syscall.ENOSPC:
+		return fmt.Errorf("%w; make /dev/shm larger (a container: --shm-size=1g), "+less+", or use --transport grpc", err)
+	case errno == syscall.ENOMEM:
+		return fmt.Errorf("%w; "+less, err)
+	}
+	return err
 }

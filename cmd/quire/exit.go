@@ -26,7 +26,7 @@ const exitCodesHelp = `EXIT CODES:
         of verify: answers differ by more than the tolerance
    4    the server is not ready, or its model does not fit
    5    wrong usage, or no PDF found
-   130  interrupted; the results that stand are whole
+   130  interrupted; of run: the results that stand are whole
 `
 
 // usageError is the user's mistake.
@@ -43,6 +43,24 @@ func (e serverError) Unwrap() error { return e.error }
 type quietError struct{ code int }
 
 func (e quietError) Error() string { return "" }
+
+// interruption is orchestrator.ErrInterrupted with what there is to say besides.
+type interruption struct{ text string }
+
+func (e interruption) Error() string { return "interrupted: " + e.text }
+
+func (e interruption) Unwrap() error { return orchestrator.ErrInterrupted }
+
+// lastWords is what a command that was interrupted ends with.
+func lastWords(command string, err error) string {
+	if told, ok := errors.AsType[interruption](err); ok {
+		return told.Error()
+	}
+	if command == "run" {
+		return "interrupted: the results that stand are whole; run the same command again for the rest"
+	}
+	return "interrupted"
+}
 
 // exitCode is the one place that turns errors into exit codes.
 func exitCode(err error) int {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"quire/orchestrator"
@@ -185,5 +186,32 @@ func TestGoingOn(t *testing.T) {
 	}
 	if skipped != documents || last.Documents.Skipped != documents || last.DocumentsBefore.Failed == 0 || last.Pages.Skipped != last.PagesBefore.Done+last.PagesBefore.Failed {
 		t.Errorf("%d documents skipped: %+v", skipped, last)
+	}
+}
+
+// What a build that was killed has left, and what Python leaves, makes no other
+// model of one.
+func TestContentOf(t *testing.T) {
+	digest := func(names ...string) string {
+		t.Helper()
+		files := fstest.MapFS{}
+		for _, name := range names {
+			files[name] = &fstest.MapFile{Data: []byte("content of " + name)}
+		}
+		d, err := contentOf(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	model := digest("model.onnx")
+	if got := digest("model.onnx", ".model-x1.tmp", ".part/model.onnx", "__pycache__/model.pyc"); got != model {
+		t.Errorf("leftovers make %s of %s", got, model)
+	}
+	if digest("model.onnx", "weights/part.bin") == model || digest("model2.onnx") == model {
+		t.Error("another model has the same digest")
+	}
+	if _, err := contentOf(os.DirFS(filepath.Join(t.TempDir(), "none"))); err == nil {
+		t.Error("a model that is not there has a digest")
 	}
 }

@@ -121,7 +121,7 @@ func run(c *cli.Context, stop stops) (err error) {
 		ServerWait: cfg.serverWait, SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 	})
 	if err != nil {
-		return usageError{err}
+		return engineError(err)
 	}
 	defer detector.Close()
 	// Before the detector takes its memory back from it, which a server that

@@ -193,7 +193,10 @@ func tuneRun(c *cli.Context, stop stops) (err error) {
 	report, err := t.measure(ctx, walker)
 	screen.hide()
 	if err != nil {
-		return interruptedOr(ctx, err)
+		if errors.Is(interruptedOr(ctx, err), orchestrator.ErrInterrupted) {
+			return t.interrupted()
+		}
+		return err
 	}
 	return t.tell(ctx, c, report)
 }
@@ -207,6 +210,18 @@ type tuning struct {
 	guard  *guard.Guard
 	hard   <-chan struct{}
 	server *tune.Server
+	left   error // why the server is not what it was
+}
+
+// interrupted tells what became of the server when somebody said stop.
+func (t *tuning) interrupted() error {
+	switch {
+	case t.left != nil:
+		return interruption{t.left.Error()}
+	case t.served.server != nil: // ends with quire
+		return interruption{"nothing is proposed"}
+	}
+	return interruption{"nothing is proposed, and the server is what it was"}
 }
 
 // measure takes the server, searches, and puts the server back.
@@ -243,7 +258,10 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 		Client: s.client, Server: t.server, Model: s.model, Sample: sample, Renderer: pool, Workers: cfg.workers,
 		Window: window, SharedMemoryPrefix: t.guard.ShmPrefix() + "tune-", Metrics: gpus, Log: t.log,
 	})
-	defer func() { err = join(err, t.restore()) }()
+	defer func() {
+		t.left = t.restore()
+		err = join(err, t.left)
+	}()
 	result, err := tune.Search(ctx, search, live)
 	if err != nil {
 		return nil, t.explain(err)

@@ -116,10 +116,33 @@ func TestTune(t *testing.T) {
 		}
 		gone := p.leavesNothing()
 		p.signal(syscall.SIGINT)
-		if code := p.wait(); code != exitInterrupted {
-			t.Errorf("code %d", code)
+		if code := p.wait(); code != exitInterrupted || !strings.HasSuffix(p.said(), "quire: interrupted: nothing is proposed, and the server is what it was") {
+			t.Errorf("code %d\n%s", code, p.said())
 		}
 		gone()
+		unchanged()
+	})
+	t.Run("interrupted twice", func(t *testing.T) {
+		p := start(t, nil, args...)
+		p.until("measuring 3 ")
+		if err := server.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		p.signal(syscall.SIGINT)
+		p.until("putting the server back")
+		p.signal(syscall.SIGINT)
+		code, said := p.wait(), p.said()
+		if err := server.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(said, "\n")
+		if last := lines[len(lines)-1]; code != exitInterrupted || !strings.HasPrefix(last, "quire: interrupted: the server is not back to what it was: ") ||
+			!strings.HasSuffix(last, "quire doctor --triton "+server.Addr()+" puts it back") {
+			t.Errorf("code %d\n%s", code, said)
+		}
+		if code, stdout, _ := call(t, "doctor", "--triton", server.Addr()); code != exitDone || !strings.Contains(stdout, "had left the model on trial settings") {
+			t.Errorf("doctor: code %d,\n%s", code, stdout)
+		}
 		unchanged()
 	})
 	t.Run("killed", func(t *testing.T) {

@@ -22,6 +22,8 @@ type Machine struct {
 	LandlockABI func() (int, error)
 	// Statfs replaces statfs(2), for tests.
 	Statfs func(path string, st *unix.Statfs_t) error
+	// Access replaces access(2), for tests.
+	Access func(path string, mode uint32) error
 }
 
 func (m Machine) limit(resource int) (unix.Rlimit, error) {
@@ -80,7 +82,8 @@ func (m Machine) SharedMemory(need int64) Finding {
 }
 
 // Cache looks at a directory that programs will be installed in, or are; need is
-// how many bytes will be added.
+// how many bytes will be added. With nothing to add it need not be writable: what
+// is installed runs from there.
 func (m Machine) Cache(dir string, need int64) Finding {
 	f := Finding{Check: "cache", Status: OK}
 	const another = "or name another directory with QUIRE_CACHE"
@@ -92,10 +95,21 @@ func (m Machine) Cache(dir string, need int64) Finding {
 		}
 		there = filepath.Dir(there)
 	}
-	if err := unix.Access(there, unix.W_OK|unix.X_OK); err != nil {
+	access := m.Access
+	if access == nil {
+		access = unix.Access
+	}
+	if err := access(there, unix.W_OK|unix.X_OK); err != nil {
 		f.Status, f.Text = Fail, fmt.Sprintf("%s: %s: %v", dir, there, err)
 		f.Remedy = fmt.Sprintf("chown %d %s, %s", os.Geteuid(), there, another)
-		return f
+		if errors.Is(err, unix.EROFS) {
+			f.Remedy = "mount it writable, " + another
+		}
+		if need > 0 {
+			return f
+		}
+		f.Status = Warn
+		f.Text += "; what is installed there is used, and nothing can be added or kept there"
 	}
 	st, err := m.statfs(there)
 	if err != nil {
@@ -103,7 +117,9 @@ func (m Machine) Cache(dir string, need int64) Finding {
 		return f
 	}
 	free := int64(st.Bavail) * st.Bsize
-	f.Text = fmt.Sprintf("%s: %s free", dir, size(free))
+	if f.Status == OK {
+		f.Text = fmt.Sprintf("%s: %s free", dir, size(free))
+	}
 	switch {
 	case st.Flags&unix.ST_NOEXEC != 0:
 		f.Status, f.Text = Fail, fmt.Sprintf("%s: its file system is mounted noexec, and the server is to run from there", dir)

@@ -24,9 +24,11 @@
 //	env/NAME-KEY.lock        held while one process installs and others wait
 //	backends/KEY/            Triton's backend directory: its Python backend, and ours
 //	repositories/KEY/        the model repository of this binary
+//	served/KEY               a link to a repository whose path a shell would take apart
 //	locks/                   held while one process builds a model
 //	scripts/KEY/             scripts of this binary, for Python to run
 //	logs/                    the log of a server that failed
 //
-// KEY is a digest of everything that the directory's contents depend on.
+// KEY is a digest of everything that the directory's contents depend on. The
+// server cannot be run from a directory whose own path a shell would take apart.
 package embedded

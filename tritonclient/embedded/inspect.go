@@ -11,7 +11,8 @@ import (
 const InstallBytes = 1 << 30
 
 // CacheDir is where this package keeps what it installs, and where others may
-// keep small things beside it. It need not be there yet.
+// keep small things beside it. It need not be there yet. With an error that comes
+// with a directory, others may, and the server cannot.
 func CacheDir(o Options) (string, error) { return o.cacheDir() }
 
 // Installed returns where the server's environment is, and whether it is there,

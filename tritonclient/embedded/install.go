@@ -51,15 +51,18 @@ func (o Options) report(p Progress) {
 	}
 }
 
-func (o Options) cacheDir() (string, error) {
-	if dir := cmp.Or(o.Cache, os.Getenv(EnvCache)); dir != "" {
-		return filepath.Abs(dir)
+// cacheDir is the cache directory, with an error if there is none or the server
+// cannot run from there.
+func (o Options) cacheDir() (dir string, err error) {
+	if dir = cmp.Or(o.Cache, os.Getenv(EnvCache)); dir != "" {
+		dir, err = filepath.Abs(dir)
+	} else if dir, err = os.UserCacheDir(); err == nil {
+		dir = filepath.Join(dir, "quire")
 	}
-	dir, err := os.UserCacheDir()
 	if err != nil {
 		return "", &SetupError{Thing: "cache directory", Reason: err.Error(), Remedy: "set " + EnvCache + " to a directory, " + wayOut, Err: err}
 	}
-	return filepath.Join(dir, "quire"), nil
+	return dir, usableCache(dir)
 }
 
 // Env is an installed virtual environment.

@@ -8,6 +8,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"quire/tritonclient/guard"
 )
 
 // tinyRequirements is something small to install on top of the server's
@@ -147,6 +151,30 @@ func TestInstallErrors(t *testing.T) {
 	o.Cache = ""
 	_, err = Install(t.Context(), o, req)
 	wantSetupError(t, err, "cache directory", EnvCache)
+	for _, name := range []string{"my cache", "R&D", "a:b", "it's", "$HOME", "x(1)", "tab\tbed"} {
+		o.Cache = filepath.Join(t.TempDir(), name)
+		for what, try := range map[string]func() error{
+			"install": func() error { _, err := Install(t.Context(), o, req); return err },
+			"look":    func() error { _, _, err := Installed(t.Context(), o); return err },
+			"serve":   func() error { _, err := Start(t.Context(), identityConfig(o, t.TempDir())); return err },
+			"lay out": func() error { _, err := BundledRepository(o); return err },
+		} {
+			err := try()
+			if wantSetupError(t, err, strings.Fields(name)[0], EnvCache); !strings.Contains(err.Error(), "cache directory") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if _, err := os.Stat(o.Cache); !os.IsNotExist(err) {
+			t.Errorf("%q was made: %v", name, err)
+		}
+		if dir, err := CacheDir(o); dir != o.Cache || err == nil {
+			t.Errorf("CacheDir gives %q, %v", dir, err)
+		}
+	}
+	o.Cache = filepath.Join(t.TempDir(), "Ä_1.0-x+y=z,@home%20")
+	if _, err := CacheDir(o); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestDiagnose(t *testing.T) {
@@ -165,6 +193,26 @@ func TestDiagnose(t *testing.T) {
 		if !strings.Contains(reason, test.reason) || !strings.Contains(remedy, test.remedy) || (test.reason == "") != (reason == "") {
 			t.Errorf("%q: %q, %q", test.text, reason, remedy)
 		}
+	}
+}
+
+// venv does not say that the disk is full; a package would be of no help then.
+func TestSilentlyFullDisk(t *testing.T) {
+	for free, want := range map[uint64]string{
+		10 << 20:  "no space left on device; make room (1 GB) or name another directory with QUIRE_CACHE, or use",
+		200 << 20: "exit code 1; apt-get install python3-venv, or use",
+	} {
+		p := &pip{env: &Env{dir: t.TempDir()}, recent: newTail(9), statfs: func(_ string, st *unix.Statfs_t) error {
+			*st = unix.Statfs_t{Bsize: 4096, Bavail: free / 4096}
+			return nil
+		}}
+		if err := p.open(filepath.Join(t.TempDir(), "log")); err != nil {
+			t.Fatal(err)
+		}
+		p.line("Error: Command '['venv/bin/python3', '-m', 'ensurepip']' returned non-zero exit status 1.")
+		err := p.explain("virtual environment", &exitError{guard.State{Code: 1}}, "apt-get install python3-venv")
+		wantSetupError(t, err, want)
+		p.close()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -58,6 +59,41 @@ func TestModelCurrent(t *testing.T) {
 	}
 	if err := PrepareModel(t.Context(), Options{}, t.TempDir()); err != nil {
 		t.Errorf("a repository without the model: %v", err)
+	}
+}
+
+// A build that is killed while it writes leaves nothing for good, and one that
+// is at work is left alone.
+func TestLeftoverOfAKilledBuild(t *testing.T) {
+	py, err := FindPython(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{
+		"prepare_model.py": string(scripts.PrepareModel), "1/.model-old.tmp": "half of it", "1/.model-new.tmp": "half of it", "1/other.tmp": "",
+	})
+	before := time.Now().Add(-2 * time.Hour)
+	for _, name := range []string{".model-old.tmp", "other.tmp"} {
+		if err := os.Chtimes(filepath.Join(dir, "1", name), before, before); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := exec.Command(py.Path, "-B", "-c", "import pathlib, prepare_model; prepare_model.write(pathlib.Path('1/model.onnx'), b'whole')")
+	write.Dir = dir
+	if out, err := write.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if got := strings.Join(names, " "); got != ".model-new.tmp model.onnx other.tmp" {
+		t.Errorf("there are %s", got)
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"quire/tritonclient/guard"
 )
 
@@ -25,6 +27,8 @@ type pip struct {
 	tmp     string   // for downloads
 	lock    *os.File // of the environment; the processes hold it too
 	log     *os.File
+
+	statfs func(string, *unix.Statfs_t) error // for tests; nil: the system's
 
 	mu       sync.Mutex // held around report and what it needs
 	download Progress
@@ -190,6 +194,9 @@ func (p *pip) explain(thing string, exit *exitError, remedy string) error {
 	lines := p.recent.all()
 	p.mu.Unlock()
 	reason, better := diagnose(lines)
+	if reason == "" && p.full() {
+		reason, better = diskFull()
+	}
 	if reason == "" {
 		reason = exit.Error()
 	}
@@ -200,6 +207,24 @@ func (p *pip) explain(thing string, exit *exitError, remedy string) error {
 		remedy += ", "
 	}
 	return &SetupError{Thing: thing, Reason: reason, Remedy: fmt.Sprintf("%s%s; log: %s", remedy, wayOut, p.log.Name()), Err: exit}
+}
+
+// leastRoom is less than any step of an installation needs.
+const leastRoom = 64 << 20
+
+// full tells whether the disk is: venv keeps to itself why its pip could not be
+// installed.
+func (p *pip) full() bool {
+	ask := p.statfs
+	if ask == nil {
+		ask = unix.Statfs
+	}
+	var st unix.Statfs_t
+	return ask(p.env.dir, &st) == nil && int64(st.Bavail)*st.Bsize < leastRoom
+}
+
+func diskFull() (reason, remedy string) {
+	return "no space left on device", "make room (1 GB) or name another directory with " + EnvCache
 }
 
 // diagnose finds the reason and the remedy in what pip said.
@@ -221,7 +246,7 @@ func diagnose(lines []string) (reason, remedy string) {
 	const index = "check the network, or name a mirror with PIP_INDEX_URL or a proxy with HTTPS_PROXY"
 	switch {
 	case has("No space left on device"):
-		return "no space left on device", "make room (1 GB) or name another directory with " + EnvCache
+		return diskFull()
 	case has("DO NOT MATCH THE HASHES"):
 		return "a downloaded package does not match its pinned hash", "check the package index (PIP_INDEX_URL, pip.conf) and try again"
 	case has("CERTIFICATE_VERIFY_FAILED"):

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,7 +90,7 @@ func FindPython(ctx context.Context, want string) (Python, error) {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			if named {
-				return Python{}, &SetupError{Thing: name, Reason: "no such program", Remedy: "name a python3 of 3.10 to 3.13, " + wayOut, Err: err}
+				return Python{}, &SetupError{Thing: name, Reason: lookReason(err), Remedy: "name a python3 of 3.10 to 3.13, " + wayOut, Err: err}
 			}
 			continue
 		}
@@ -116,6 +117,20 @@ func FindPython(ctx context.Context, want string) (Python, error) {
 		}
 	}
 	return Python{}, nearest
+}
+
+// lookReason is why there is no program to run, without the name.
+func lookReason(err error) string {
+	if errors.Is(err, exec.ErrNotFound) {
+		return "no such program"
+	}
+	if e, ok := errors.AsType[*exec.Error](err); ok {
+		err = e.Err
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	return err.Error()
 }
 
 // checkPython asks an interpreter and counts the checks it passed.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -78,6 +79,16 @@ func TestNoPython(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	_, err := FindPython(t.Context(), "python3")
 	wantSetupError(t, err, "python3: no such program", "--triton ADDR")
+	dir := t.TempDir()
+	text := filepath.Join(dir, "text")
+	if err := os.WriteFile(text, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, reason := range map[string]string{dir: "is a directory", text: "permission denied", filepath.Join(dir, "none"): "no such file or directory"} {
+		t.Setenv(EnvPython, name)
+		_, err := FindPython(t.Context(), "")
+		wantSetupError(t, err, name+": "+reason+"; ", "3.10 to 3.13")
+	}
 }
 
 // The first interpreter that has everything is taken; when none has, the line

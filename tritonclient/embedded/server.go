@@ -75,6 +75,7 @@ type Server struct {
 	env      *Env
 	backends backends
 	cache    string
+	served   string // the repository, as the server is told it
 	grpcPort int
 	metrics  int
 	life     string // of the current or last start; no two are alike
@@ -108,6 +109,9 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	cfg.ModelRepository = repository
 	s := &Server{cfg: cfg, log: newTail(logLines)}
 	if s.cache, err = cfg.cacheDir(); err != nil {
+		return nil, err
+	}
+	if s.served, err = servedPath(s.cache, repository); err != nil {
 		return nil, err
 	}
 	if s.env, err = ServerEnv(ctx, cfg.Options); err != nil {
@@ -212,7 +216,7 @@ func (s *Server) start(ctx context.Context) error {
 func (s *Server) args(prefix string) []string {
 	args := []string{
 		"--id=" + s.life,
-		"--model-repository=" + s.cfg.ModelRepository,
+		"--model-repository=" + s.served,
 		"--model-control-mode=explicit",
 		"--backend-directory=" + s.backends.dir,
 		"--backend-config=python,shm-region-prefix-name=" + prefix,
@@ -237,7 +241,12 @@ func (s *Server) args(prefix string) []string {
 	return append(args, s.cfg.ExtraArgs...)
 }
 
+// line takes one line of the server's log, and names the repository in it as the
+// user does.
 func (s *Server) line(line string) {
+	if s.served != s.cfg.ModelRepository {
+		line = strings.ReplaceAll(line, s.served, s.cfg.ModelRepository)
+	}
 	s.mu.Lock()
 	s.log.add(line)
 	s.mu.Unlock()

@@ -199,6 +199,41 @@ func TestKilledProgramLeavesNoServer(t *testing.T) {
 	}
 }
 
+// A repository is served wherever it lies, though the server hands its path to a
+// shell, and its user's name for it is the one that is told.
+func TestPathThatAShellTakesApart(t *testing.T) {
+	o := options(t)
+	repo := filepath.Join(t.TempDir(), "w d & co")
+	writeFiles(t, repo, identity)
+	cfg := identityConfig(o, repo)
+	cfg.ReadyTimeout = time.Minute
+	said := make(chan string, 1000)
+	cfg.Log = writerFunc(func(p []byte) (int, error) { said <- string(p); return len(p), nil })
+	a, b := startServer(t, cfg), startServer(t, cfg) // the second finds the link there
+	defer os.Remove(a.served)
+	wantIdentity(t, a.Addr())
+	wantIdentity(t, b.Addr())
+	for _, s := range []*Server{a, b} {
+		if err := s.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg.Log, cfg.Models = nil, []string{"broken"}
+	if _, err := Start(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "the reason it gives") {
+		t.Errorf("a broken model: %v", err)
+	}
+	cfg.Models = []string{"absent"}
+	if _, err := Start(t.Context(), cfg); err == nil || strings.Contains(err.Error(), a.served) {
+		t.Errorf("an absent model: %v", err)
+	}
+	close(said)
+	for line := range said {
+		if strings.Contains(line, a.served) {
+			t.Errorf("the log has %q, which nobody knows", line)
+		}
+	}
+}
+
 // A server killed from outside is noticed, and its stub and memory go with it.
 func TestKilledServer(t *testing.T) {
 	o := options(t)
@@ -276,7 +311,7 @@ func TestBusyPort(t *testing.T) {
 	o, repo := options(t), repository(t)
 	first := startServer(t, identityConfig(o, repo))
 	cfg := identityConfig(o, repo).withDefaults()
-	second := &Server{cfg: cfg, env: first.env, backends: first.backends, cache: t.TempDir(), log: newTail(logLines), grpcPort: first.grpcPort}
+	second := &Server{cfg: cfg, env: first.env, backends: first.backends, cache: t.TempDir(), served: first.served, log: newTail(logLines), grpcPort: first.grpcPort}
 	// Whoever is first to notice: it must not be taken for ready.
 	if err := second.start(t.Context()); !errors.Is(err, errPortBusy) {
 		t.Errorf("a second server on the port: %v", err)

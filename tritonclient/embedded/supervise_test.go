@@ -83,7 +83,7 @@ func TestSupervise(t *testing.T) {
 
 	// One that cannot start any more is not tried for ever either.
 	cfg := identityConfig(o, t.TempDir())
-	broken := &Server{cfg: cfg.withDefaults(), env: s.env, backends: s.backends, cache: t.TempDir(), log: newTail(logLines), run: s.run}
+	broken := &Server{cfg: cfg.withDefaults(), env: s.env, backends: s.backends, cache: t.TempDir(), served: cfg.ModelRepository, log: newTail(logLines), run: s.run}
 	if err := broken.pickPorts(); err != nil {
 		t.Fatal(err)
 	}

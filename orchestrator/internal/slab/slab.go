@@ -67,7 +67,8 @@ type Pool struct {
 const shmDir = "/dev/shm"
 
 // New allocates all slabs at once, so that a /dev/shm that is too small is an
-// error here and not a SIGBUS in mid-run.
+// error here and not a SIGBUS in mid-run. What cannot fit is refused before the
+// first of them takes memory from others.
 func New(cfg Config) (*Pool, error) {
 	if cfg.Slabs < 1 || cfg.Pages < 1 || cfg.PageBytes < 1 {
 		return nil, fmt.Errorf("slab: %d slabs of %d pages of %d bytes: each must be at least 1", cfg.Slabs, cfg.Pages, cfg.PageBytes)
@@ -82,6 +83,9 @@ func New(cfg Config) (*Pool, error) {
 // allocate makes the slabs that cfg asks for, numbered from first on; all or
 // none.
 func allocate(cfg Config, first int) ([]*Slab, error) {
+	if err := cfg.fits(shmFree(), memoryFree()); err != nil {
+		return nil, err
+	}
 	var slabs []*Slab
 	for i := range cfg.Slabs {
 		s, err := newSlab(cfg, first+i)

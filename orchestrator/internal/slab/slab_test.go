@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func shmNames(t *testing.T, prefix string) []string {
@@ -66,11 +68,55 @@ func TestPoolTooLargeIsAnErrorAtStart(t *testing.T) {
 	prefix := fmt.Sprintf("quire-test-big-%d-", os.Getpid())
 	// 2^50 bytes: no /dev/shm has them.
 	_, err := New(Config{Slabs: 1, Pages: 1 << 25, PageBytes: 1 << 25, Prefix: prefix})
-	if err == nil || !strings.Contains(err.Error(), "too small") {
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "too small") {
 		t.Fatalf("err = %v", err)
+	}
+	// 2^62 bytes each, which a sum of 64 bits cannot hold.
+	for _, prefix := range []string{prefix, ""} {
+		if _, err := New(Config{Slabs: 4, Pages: 1 << 31, PageBytes: 1 << 31, Prefix: prefix}); err == nil || !strings.Contains(err.Error(), "too small for 4 batches") {
+			t.Errorf("prefix %q: %v", prefix, err)
+		}
 	}
 	if names := shmNames(t, prefix); len(names) != 0 {
 		t.Fatalf("left behind: %v", names)
+	}
+}
+
+// All slabs together have to fit, before the first is made.
+func TestFits(t *testing.T) {
+	const gb = 1 << 30
+	for _, c := range []struct {
+		cfg         Config
+		shm, memory uint64
+		want        error
+	}{
+		{Config{Slabs: 3, Pages: 8, PageBytes: 1459200, Prefix: "p"}, 1 * gb, 1 * gb, nil},
+		{Config{Slabs: 1000001, Pages: 8, PageBytes: 1459200, Prefix: "p"}, 24 * gb, 24 * gb, unix.ENOSPC},
+		{Config{Slabs: 1000001, Pages: 8, PageBytes: 1459200}, 0, 24 * gb, unix.ENOMEM},
+		{Config{Slabs: 1000001, Pages: 8, PageBytes: 1459200}, 0, unknown, nil},
+		{Config{Slabs: 3, Pages: 1, PageBytes: gb, Prefix: "p"}, 64 << 20, 24 * gb, unix.ENOSPC},
+		{Config{Slabs: 3, Pages: 1, PageBytes: gb, Prefix: "p"}, 24 * gb, 2 * gb, unix.ENOMEM}, // a /dev/shm as large as memory
+		{Config{Slabs: 3, Pages: 1, PageBytes: gb, Prefix: "p"}, 3 * gb, 3 * gb, nil},
+		{Config{Slabs: 3, Pages: 1, PageBytes: gb}, 0, 3 * gb, nil},
+		{Config{Slabs: 1 << 40, Pages: 1 << 20, PageBytes: 1 << 20, Prefix: "p"}, unknown, unknown, unix.ENOMEM}, // overflows
+		{Config{Slabs: 1, Pages: 1 << 40, PageBytes: 1 << 40}, 0, 24 * gb, unix.ENOMEM},
+	} {
+		if err := c.cfg.fits(c.shm, c.memory); !errors.Is(err, c.want) {
+			t.Errorf("%+v in %d and %d bytes: %v, want %v", c.cfg, c.shm, c.memory, err, c.want)
+		}
+	}
+	for text, want := range map[string]uint64{
+		"MemTotal: 9 kB\nMemAvailable:   20 kB\nSwapTotal: 7 kB\nSwapFree: 3 kB\n": 23 << 10,
+		"MemTotal: 9 kB\nSwapFree: 3 kB\n":                                         unknown, // before Linux 3.14
+		"MemAvailable: many\n":                                                     unknown,
+		"":                                                                         unknown,
+	} {
+		if got := available(text); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+	if free := memoryFree(); free == 0 || free == unknown {
+		t.Errorf("this machine has %d bytes", free)
 	}
 }
 
