@@ -99,6 +99,9 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Guard == nil {
 		return nil, errors.New("embedded Triton: Config.Guard is missing")
 	}
+	if cfg.ModelRepository == "" {
+		return nil, errors.New("embedded Triton: Config.ModelRepository is missing")
+	}
 	repository, err := filepath.Abs(cfg.ModelRepository)
 	if err != nil {
 		return nil, err

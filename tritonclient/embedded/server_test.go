@@ -264,11 +264,12 @@ func TestStartErrors(t *testing.T) {
 		change func(*Config)
 		want   []string
 	}{
-		"broken model":  {func(c *Config) { c.Models = []string{"broken"} }, []string{"failed to load 'broken' version 1", "the reason it gives", "tritonserver.log"}},
-		"unknown model": {func(c *Config) { c.Models = []string{"absent"} }, []string{"failed to poll model 'absent'", "exit code 1"}},
-		"bad flag":      {func(c *Config) { c.ExtraArgs = []string{"--no-such-flag"} }, []string{"no-such-flag"}},
-		"no repository": {func(c *Config) { c.ModelRepository = filepath.Join(repo, "none") }, []string{"none: no such directory", "--model-repository"}},
-		"too slow":      {func(c *Config) { c.ReadyTimeout = time.Nanosecond }, []string{"not ready within 1ns"}},
+		"broken model":        {func(c *Config) { c.Models = []string{"broken"} }, []string{"failed to load 'broken' version 1", "the reason it gives", "tritonserver.log"}},
+		"unknown model":       {func(c *Config) { c.Models = []string{"absent"} }, []string{"failed to poll model 'absent'", "exit code 1"}},
+		"bad flag":            {func(c *Config) { c.ExtraArgs = []string{"--no-such-flag"} }, []string{"no-such-flag"}},
+		"no repository":       {func(c *Config) { c.ModelRepository = filepath.Join(repo, "none") }, []string{"none: no such directory", "--model-repository"}},
+		"no repository named": {func(c *Config) { c.ModelRepository = "" }, []string{"ModelRepository is missing"}},
+		"too slow":            {func(c *Config) { c.ReadyTimeout = time.Nanosecond }, []string{"not ready within 1ns"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := identityConfig(o, repo)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,7 +60,6 @@ type Pool struct {
 	free    []*Slab
 	waiting []chan *Slab // Gets that found none, in order; each has capacity 1
 	lent    map[*Slab]bool
-	made    int // ever; the names count on
 	closed  bool
 }
 
@@ -73,22 +73,25 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.Slabs < 1 || cfg.Pages < 1 || cfg.PageBytes < 1 {
 		return nil, fmt.Errorf("slab: %d slabs of %d pages of %d bytes: each must be at least 1", cfg.Slabs, cfg.Pages, cfg.PageBytes)
 	}
-	slabs, err := allocate(cfg, 0)
+	slabs, err := allocate(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &Pool{release: cfg.Release, cfg: cfg, free: slabs, made: len(slabs), lent: map[*Slab]bool{}}, nil
+	return &Pool{release: cfg.Release, cfg: cfg, free: slabs, lent: map[*Slab]bool{}}, nil
 }
 
-// allocate makes the slabs that cfg asks for, numbered from first on; all or
-// none.
-func allocate(cfg Config, first int) ([]*Slab, error) {
+// serial numbers the slabs of a process, whatever pools they are of: no two have
+// the same name.
+var serial atomic.Int64
+
+// allocate makes the slabs that cfg asks for; all or none.
+func allocate(cfg Config) ([]*Slab, error) {
 	if err := cfg.fits(shmFree(), memoryFree()); err != nil {
 		return nil, err
 	}
 	var slabs []*Slab
-	for i := range cfg.Slabs {
-		s, err := newSlab(cfg, first+i)
+	for range cfg.Slabs {
+		s, err := newSlab(cfg)
 		if err != nil {
 			for _, s := range slabs {
 				s.unmap()
@@ -109,11 +112,10 @@ func (p *Pool) Resize(slabs, pages int, prefix string) error {
 	p.resizing.Lock()
 	defer p.resizing.Unlock()
 	p.mu.Lock()
-	cfg, first := p.cfg, p.made
+	cfg := p.cfg
 	cfg.Slabs, cfg.Pages, cfg.Prefix = max(slabs, 1), max(pages, 1), prefix
-	p.made += cfg.Slabs
 	p.mu.Unlock()
-	fresh, err := allocate(cfg, first)
+	fresh, err := allocate(cfg)
 	if err != nil {
 		return err
 	}
@@ -158,7 +160,7 @@ func (p *Pool) retire(s *Slab) {
 	s.unmap()
 }
 
-func newSlab(cfg Config, i int) (*Slab, error) {
+func newSlab(cfg Config) (*Slab, error) {
 	size := cfg.Pages * cfg.PageBytes
 	s := &Slab{Pages: cfg.Pages, PageBytes: cfg.PageBytes}
 	if cfg.Prefix == "" {
@@ -169,7 +171,7 @@ func newSlab(cfg Config, i int) (*Slab, error) {
 		s.mapped, s.Bytes = m, m
 		return s, nil
 	}
-	name := fmt.Sprintf("%sslab-%d", cfg.Prefix, i)
+	name := fmt.Sprintf("%sslab-%d", cfg.Prefix, serial.Add(1))
 	path := filepath.Join(shmDir, name)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

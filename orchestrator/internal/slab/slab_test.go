@@ -82,6 +82,31 @@ func TestPoolTooLargeIsAnErrorAtStart(t *testing.T) {
 	}
 }
 
+// Two pools of a process may be given one prefix.
+func TestNamesAreUsedOnce(t *testing.T) {
+	prefix := fmt.Sprintf("quire-test-%d-", os.Getpid())
+	keys := map[string]bool{}
+	for range 2 {
+		p, err := New(Config{Slabs: 2, Pages: 1, PageBytes: 8, Prefix: prefix})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		for range 2 {
+			s, err := p.Get(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(filepath.Join(shmDir, s.Key))
+			defer p.Put(s)
+			keys[s.Key] = true
+		}
+	}
+	if len(keys) != 4 {
+		t.Errorf("4 slabs are named %v", keys)
+	}
+}
+
 // All slabs together have to fit, before the first is made.
 func TestFits(t *testing.T) {
 	const gb = 1 << 30
