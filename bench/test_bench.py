@@ -129,6 +129,17 @@ class Turns(unittest.TestCase):
         self.assertEqual(complaints, ["b, round 1: broken", "b, round 2: broken"])
 
 
+class Results(unittest.TestCase):
+    def test_names_in_any_case(self):
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder)
+            (out / "below").mkdir()
+            for number, name in enumerate(["a.pdf.json", "below/B.PDF.json", "below/c.Pdf.json"]):
+                (out / name).write_text(str(number))
+            (out / "summary.json").write_text("9")
+            self.assertEqual(sorted(compare.results(out)), [0, 1, 2])
+
+
 class Write(unittest.TestCase):
     def test_replaces_between_the_marks(self):
         with tempfile.TemporaryDirectory() as folder:

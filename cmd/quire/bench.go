@@ -40,7 +40,7 @@ func benchCommand(stop stops) *cli.Command {
 		}, serverFlags(), []cli.Flag{transportFlag()}, inputFlags(), engineFlags(), []cli.Flag{
 			&cli.IntFlag{Name: "pages", EnvVars: []string{"QUIRE_PAGES"}, Usage: "sample documents until they have `N` pages; a curve goes up to so many", DefaultText: "200, or 10000 for a curve"},
 			&cli.IntFlag{Name: "repeat", EnvVars: []string{"QUIRE_REPEAT"}, Usage: "take at least `N` rounds, and print medians", Value: 5},
-			&cli.DurationFlag{Name: "min-time", EnvVars: []string{"QUIRE_MIN_TIME"}, Usage: "measure for `TIME` or longer in each window; a round has three", Value: 5 * time.Second},
+			&cli.DurationFlag{Name: "min-time", EnvVars: []string{"QUIRE_MIN_TIME"}, Usage: "measure for about `TIME` in each window; a round has three", Value: 5 * time.Second},
 			&cli.DurationFlag{Name: "budget", EnvVars: []string{"QUIRE_BUDGET"}, Usage: "take more rounds until three agree, for at most `TIME`", Value: 3 * time.Minute},
 			&cli.StringFlag{Name: "perf-analyzer", EnvVars: []string{"QUIRE_PERF_ANALYZER"}, Usage: "also ask NVIDIA's perf_analyzer, the program in `FILE`, what the server does alone", DefaultText: "it is not asked"},
 			&cli.BoolFlag{Name: "curve", EnvVars: []string{"QUIRE_CURVE"}, Usage: "measure instead what cost and memory do as documents and pages become more; with documents of its own, and with the instant model unless --model names another"},
@@ -206,6 +206,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 	if s.server != nil {
 		what.Server = s.server.Pid
 	}
+	what.Near = s.maybeHere()
 	var result interface{ Text(io.Writer) error }
 	if cfg.curve {
 		result, err = benchCurve(ctx, what, scratch, own, log)

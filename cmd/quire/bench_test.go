@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"quire/orchestrator/bench"
+	"quire/tritonclient/tritontest"
 )
 
 // near tells whether two numbers are the same but for rounding.
@@ -24,7 +26,7 @@ func TestBench(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &r); err != nil || code != exitDone {
 		t.Fatalf("code %d, %v:\n%s\n%s", code, err, stdout, stderr)
 	}
-	if r.Schema != bench.Schema || r.ToolVersion != version || r.Model.Kind != bench.KindLayout || !r.Model.Ours || r.Machine.Cores < 1 || r.Machine.CPU == "" || r.Machine.Kernel == "" {
+	if r.Schema != bench.Schema || r.ToolVersion != version || r.Model.Kind != bench.KindLayout || !r.Model.Ours || r.Model.Near || r.Machine.Cores < 1 || r.Machine.CPU == "" || r.Machine.Kernel == "" {
 		t.Errorf("%+v %+v %+v", r.Schema, r.Model, r.Machine)
 	}
 	if r.Settings.Batch != 3 || r.Settings.Workers < 1 || r.Settings.InFlight < 1 || r.Settings.Transport != "shm" || r.Settings.MaxAgeMS <= 0 {
@@ -113,6 +115,18 @@ func TestBench(t *testing.T) {
 	}
 	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// A server that is named with --triton may be on this machine: it maps this
+// machine's memory, or its address is loopback.
+func TestBenchServerHere(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	server := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{tritontest.Layout(80, 60, 4)}})
+	code, stdout, stderr := call(t, "bench", "--json", "--repeat", "1", "--min-time", "1ms", "--budget", "0s", "--triton", server.Addr(), "--transport", "grpc", filepath.Join(examples, "form.pdf"))
+	var r bench.Result
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil || code != exitDone || !r.Model.Near || r.Model.Ours {
+		t.Errorf("code %d, %v, %+v\n%s", code, err, r.Model, stderr)
 	}
 }
 

@@ -102,6 +102,9 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"verify", "--batch", "0"}, "at least 1"},
 		{[]string{"verify", "--tolerance", "-1"}, "must not be negative"},
 		{[]string{"verify", "--score-tolerance", "NaN"}, "must not be negative"},
+		{[]string{"verify", "--tolerance", "Inf"}, "must be finite"},
+		{[]string{"verify", "--score-tolerance", "1e999"}, "score-tolerance"},
+		{[]string{"verify", "--score-tolerance", "+Inf"}, "must be finite"},
 		{[]string{"ran"}, `no command "ran"`},
 		{[]string{"help", "ran"}, "ran"},
 	} {

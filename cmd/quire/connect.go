@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,6 +94,17 @@ func connect(ctx context.Context, choice serverChoice, threshold float64, g *gua
 	first := s.fleet.Servers()[0]
 	s.model, s.client = first.Model, first.Client
 	return s, nil
+}
+
+// maybeHere tells whether a server that quire has not started may run on this
+// machine: it maps memory of this machine, or its address is loopback, which may
+// also be the near end of a tunnel.
+func (s *served) maybeHere() bool {
+	if s.server != nil {
+		return false
+	}
+	host, _, _ := net.SplitHostPort(s.where)
+	return s.model.Input().SharedMemory || host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // supervise keeps the server that quire has started alive until close, and

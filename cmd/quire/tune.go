@@ -124,6 +124,18 @@ func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 	return cfg, nil
 }
 
+// exhaustiveTime is more than any grid takes.
+const exhaustiveTime = 24 * time.Hour
+
+// lasts is how long the search will not take longer than, for others to know by
+// when it has ended. Every setting of a grid takes as long as it takes.
+func (c tuneConfig) lasts() time.Duration {
+	if c.search.Exhaustive {
+		return max(c.budget, exhaustiveTime)
+	}
+	return c.budget
+}
+
 const (
 	leastBudget = 10 * time.Second
 	// A measurement should count for so long; what it takes beside that is for
@@ -231,7 +243,7 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 	if err != nil {
 		return nil, serverError{err}
 	}
-	if t.server, err = tune.Take(ctx, s.client, s.model.Info().Name, cfg.budget, t.screen.say); err != nil {
+	if t.server, err = tune.Take(ctx, s.client, s.model.Info().Name, cfg.lasts(), t.screen.say); err != nil {
 		return nil, serverError{err}
 	}
 	pool := render.New(render.Config{
@@ -273,8 +285,8 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 	}
 	return &tune.Report{
 		Tool: "quire", ToolVersion: version, Model: info.Name, Version: info.Version, Server: meta.GetVersion(), Where: s.where,
-		Transport: transport, Local: s.server != nil, Workers: live.Workers(), Documents: sample.Documents(), Pages: sample.Pages(),
-		Objective: search.Objective, MaxP99: search.MaxP99, Budget: cfg.budget, Window: window, Took: time.Since(began), Result: result,
+		Transport: transport, Local: s.server != nil || s.model.Input().SharedMemory, Workers: live.Workers(), Documents: sample.Documents(), Pages: sample.Pages(),
+		Objective: search.Objective, MaxP99: search.MaxP99, MaxGPUMemory: search.MaxGPUMemory, Budget: cfg.budget, Window: window, Took: time.Since(began), Result: result,
 	}, nil
 }
 

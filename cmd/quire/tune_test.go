@@ -193,11 +193,12 @@ func TestTune(t *testing.T) {
 		code, stdout, stderr := call(t, append(args, "--budget", "30s", "--write", "--json", "--html", page)...) // also where others compute
 		var report struct {
 			Schema, Verdict string
+			Local           bool `json:"server_on_this_machine"`
 			Start, Chosen   struct {
 				MaxBatch int `json:"max_batch_size"`
 			}
 		}
-		if err := json.Unmarshal([]byte(stdout), &report); code != exitDone || err != nil || report.Schema != "quire-tune/1" {
+		if err := json.Unmarshal([]byte(stdout), &report); code != exitDone || err != nil || report.Schema != "quire-tune/1" || !report.Local {
 			t.Fatalf("code %d, %v\n%s\n%s", code, err, stdout, stderr)
 		}
 		// 30.5 ms a page become a fraction of that.
@@ -245,6 +246,19 @@ func TestTuneOwnServer(t *testing.T) {
 	}
 	if now := read(t, config); now != file {
 		t.Errorf("the file is now\n%s", now)
+	}
+}
+
+// TestHowLongTuneLasts: others do not take a search that tries everything for one
+// that has ended.
+func TestHowLongTuneLasts(t *testing.T) {
+	cfg := tuneConfig{budget: time.Minute}
+	if got := cfg.lasts(); got != time.Minute {
+		t.Errorf("%v", got)
+	}
+	cfg.search.Exhaustive = true
+	if got := cfg.lasts(); got != exhaustiveTime {
+		t.Errorf("exhaustive: %v", got)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,7 +37,8 @@ func verifyCommand(stop stops) *cli.Command {
 			"through shared memory. The pages are those of the inputs, else samples that\n" +
 			"quire carries; the samples are also compared with the answers of the pipeline\n" +
 			"that the model comes from. Of several servers each that is ready is verified.\n" +
-			"Code 3 means that answers differ by more than the tolerance.",
+			"Code 3 means that answers differ by more than the tolerance, code 1 that there\n" +
+			"was nothing to compare: batches of 1 in messages, and no reference.",
 		Flags: slices.Concat(serverFlags(), connectionFlags(), []cli.Flag{transportFlag()}, inputFlags(), []cli.Flag{
 			&cli.IntFlag{Name: "pages", EnvVars: []string{"QUIRE_PAGES"}, Usage: "verify with `N` pages, at most 4 of one of your documents", Value: 16},
 			&cli.IntFlag{Name: "batch", EnvVars: []string{"QUIRE_BATCH"}, Usage: "verify batches of `N` pages", DefaultText: "quire.batch, else max_batch_size of the served config"},
@@ -80,6 +82,9 @@ func verifyConfigOf(c *cli.Context) (cfg verifyConfig, err error) {
 	for name, v := range map[string]float64{"tolerance": cfg.tolerance.Pixels, "score-tolerance": cfg.tolerance.Score} {
 		if !(v >= 0) {
 			return cfg, fmt.Errorf("--%s %v: it must not be negative", name, v)
+		}
+		if math.IsInf(v, 1) {
+			return cfg, fmt.Errorf("--%s %v: it must be finite", name, v)
 		}
 	}
 	if level := c.String("log-level"); !validLogLevel(level) {
@@ -157,6 +162,7 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 		return err
 	}
 	servers, within := served.fleet.Servers(), true
+	var nothing error
 	for _, server := range servers {
 		where := served.where
 		if len(servers) > 1 {
@@ -170,7 +176,11 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 		if err != nil {
 			return interruptedOr(ctx, err)
 		}
-		within = within && out.Within
+		if out.Nothing() {
+			nothing = errors.Join(nothing, fmt.Errorf("%s: nothing was compared: try --batch 2 or more, or --transport auto", where))
+		} else {
+			within = within && out.Within
+		}
 		if c.Bool("json") {
 			err = json.NewEncoder(c.App.Writer).Encode(out)
 		} else {
@@ -183,7 +193,7 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	if !within {
 		return quietError{exitSomeFailed}
 	}
-	return nil
+	return nothing
 }
 
 // verifyServer verifies one server's answers, for pages and for ours, which are
@@ -297,11 +307,18 @@ func (v verified) print(w io.Writer) error {
 	default:
 		fmt.Fprintf(&b, "shared memory gave the same bytes as messages: %d requests, %d pages\n", t.Requests, t.Compared)
 	}
+	if v.Regions == 0 {
+		b.WriteString("no region was found on any page\n")
+	}
 	verdict := "all answers are within"
 	if !v.Within {
 		verdict = "answers differ by more than"
 	}
-	fmt.Fprintf(&b, "%s the tolerance: %v pixels of the input, %v of score\n", verdict, v.Tolerance.Pixels, v.Tolerance.Score)
+	if v.Nothing() {
+		b.WriteString("nothing was compared: whether the answers can be trusted is not known\n")
+	} else {
+		fmt.Fprintf(&b, "%s the tolerance: %v pixels of the input, %v of score\n", verdict, v.Tolerance.Pixels, v.Tolerance.Score)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

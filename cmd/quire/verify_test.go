@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"path/filepath"
 	"strings"
@@ -101,6 +102,32 @@ func TestVerifyTellsWhatIsWrong(t *testing.T) {
 	}
 	if v := verifyJSON(t, exitDone, append(args, "--transport", "grpc")...); v.Transport.Compared != 0 || v.Transport.Reason != "--transport is grpc" {
 		t.Errorf("%+v", v.Transport)
+	}
+}
+
+// What was not compared is not called within the tolerance, and pages without a
+// region are not passed over in silence.
+func TestVerifyOfNothing(t *testing.T) {
+	model := tritontest.Layout(800, 608, 4)
+	blind := model.Infer
+	model.Infer = func(pages []byte, n int) []tritontest.Output { return blind(bytes.Repeat([]byte{255}, len(pages)), n) }
+	server := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{model}})
+	args := []string{"--triton", server.Addr(), "--pages", "2"}
+	v := verifyJSON(t, exitDone, args...)
+	if !v.Within || v.Regions != 0 || v.Pages != 2 || v.Batches[0].Pages != 4 {
+		t.Errorf("%+v", v)
+	}
+	if _, stdout, _ := call(t, append([]string{"verify"}, args...)...); !strings.Contains(stdout, "no region was found on any page\n") || !strings.Contains(stdout, "all answers are within") {
+		t.Error(stdout)
+	}
+	args = append(args, "--batch", "1", "--transport", "grpc")
+	if v := verifyJSON(t, exitFailed, args...); v.Within {
+		t.Errorf("%+v", v)
+	}
+	code, stdout, stderr := call(t, append([]string{"verify"}, args...)...)
+	if code != exitFailed || !strings.Contains(stdout, "\nnothing was compared: ") || strings.Contains(stdout, "within the tolerance") ||
+		!strings.Contains(stderr, server.Addr()+": nothing was compared: try --batch 2 or more, or --transport auto\n") {
+		t.Errorf("code %d\n%s%s", code, stdout, stderr)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"time"
 
 	"quire/orchestrator"
@@ -45,6 +46,9 @@ type Config struct {
 	// Server gives the process ID of the server, if this program started it;
 	// nil if not.
 	Server func() int
+	// Near tells that a server which this program did not start may run on this
+	// machine, so that its work is among that of other programs.
+	Near bool
 	// MuPDF gives the processor time that the renderer's workers have spent
 	// drawing; nil if nobody knows.
 	MuPDF func() time.Duration
@@ -59,7 +63,8 @@ type Config struct {
 
 	// Repeat is how many rounds of windows are taken at least. Default 5.
 	Repeat int
-	// MinTime is how long a window is at least. Default 5 s.
+	// MinTime is how long a window is, about: the set is drawn so many times as
+	// took that long at first. Default 5 s.
 	MinTime time.Duration
 	// Budget is how long more rounds are taken for as long as they do not agree.
 	// Default 3 minutes; negative: no more than Repeat.
@@ -315,7 +320,7 @@ func (b *bench) result() *Result {
 	r := &Result{
 		Schema: Schema, ToolVersion: b.cfg.ToolVersion, Measured: time.Now().UTC().Truncate(time.Second),
 		Machine: machine(b.cores),
-		Model:   Model{Name: info.Name, Version: info.Version, Kind: b.cfg.Kind, Server: b.cfg.Where, Ours: b.cfg.Server != nil},
+		Model:   Model{Name: info.Name, Version: info.Version, Kind: b.cfg.Kind, Server: b.cfg.Where, Ours: b.cfg.Server != nil, Near: b.cfg.Near && b.cfg.Server == nil},
 		Settings: Settings{
 			Workers: b.settings.Workers, Batch: b.settings.Batch, InFlight: b.settings.InFlight,
 			MaxAgeMS: max(0, milliseconds(b.settings.MaxAge)), Instances: in.Instances,
@@ -333,7 +338,8 @@ func (b *bench) result() *Result {
 	r.Server = median(b.rounds, func(r Repeat) Window { return r.Server })
 	r.Whole = median(b.rounds, func(r Repeat) Window { return r.Whole })
 	r.Limit = limit(b.cfg.limitKind(), b.cores, r.Rendering, r.Server)
-	r.Fraction = r.Whole.PagesPerSecond / r.Limit.PagesPerSecond
+	r.Limit.PagesPerSecond = finite(r.Limit.PagesPerSecond)
+	r.Fraction = finite(r.Whole.PagesPerSecond / r.Limit.PagesPerSecond)
 	var rates []float64
 	for _, round := range b.rounds {
 		rates = append(rates, round.Whole.PagesPerSecond)
@@ -352,13 +358,18 @@ func (b *bench) warnings(r *Result) (w []string) {
 		w = append(w, fmt.Sprintf("the %s model finds no layout: it stands in for one that is faster, to measure everything else", r.Model.Kind))
 	}
 	if !r.Stable {
-		if len(r.Repeats) < measure.StableWindows {
+		if r.Spread == 0 {
+			w = append(w, r.stableWords())
+		} else if len(r.Repeats) < measure.StableWindows {
 			w = append(w, fmt.Sprintf("not known to be stable: that takes %d rounds, see --repeat", measure.StableWindows))
 		} else {
-			w = append(w, fmt.Sprintf("not stable: the last %d rounds differ by %.0f %% (at most 5 %% would be stable)", measure.StableWindows, 100*(r.Spread-1)))
+			w = append(w, r.stableWords()+" (at most 5 % would be stable)")
 		}
 	}
-	if other := r.Use.Others + r.Use.Stolen; other > disturbance*float64(r.Machine.Cores) {
+	if b.limited() {
+		w = append(w, fmt.Sprintf("what other programs did is not known: quire has %d of the %d cores that it runs on (a CPU quota, or GOMAXPROCS)", b.cores, runtime.NumCPU()))
+	}
+	if other := r.foreign(); other > disturbance*float64(r.Machine.Cores) {
 		w = append(w, fmt.Sprintf("other programs kept %.1f of %d cores busy meanwhile: measure again when the machine is quiet", other, r.Machine.Cores))
 	}
 	failed := 0

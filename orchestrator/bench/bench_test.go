@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -86,6 +87,47 @@ func TestBottleneck(t *testing.T) {
 		}
 		if bottleneckWords[got.What] == "" {
 			t.Errorf("%s: no word for %q", c.name, got.What)
+		}
+	}
+}
+
+// The work of a server on this machine that quire has not started is not that of
+// other programs, as far as anybody can tell.
+func TestServerHere(t *testing.T) {
+	use := Use{Ours: 0.6, Others: 1.38, Executing: 0.97, Stalled: 0.9, Full: 0.9}
+	for _, c := range []struct {
+		near   bool
+		stolen float64
+		what   string
+		warns  bool
+	}{{false, 0, "others", true}, {true, 0, "machine", false}, {true, 0.5, "others", true}} {
+		use.Stolen = c.stolen
+		r := &Result{Machine: Machine{Cores: 2}, Model: Model{Kind: KindLayout, Near: c.near}, Settings: Settings{Workers: 2}, Use: use, Stable: true}
+		if got := bottleneck(r); got.What != c.what {
+			t.Errorf("near %t, stolen %v: %+v", c.near, c.stolen, got)
+		}
+		warnings := strings.Join((&bench{cores: runtime.NumCPU()}).warnings(r), "\n")
+		if strings.Contains(warnings, "other programs kept") != c.warns {
+			t.Errorf("near %t, stolen %v: %s", c.near, c.stolen, warnings)
+		}
+	}
+}
+
+// TestQuota: with fewer cores than it runs on, this program does not judge what
+// others do there, and says so.
+func TestQuota(t *testing.T) {
+	for _, limited := range []bool{false, true} {
+		b := &bench{cfg: Config{}.withDefaults(), cores: runtime.NumCPU()}
+		if limited {
+			b.cores--
+		}
+		now, err := b.read()
+		if err != nil || (now.machine == measure.Machine{}) != limited {
+			t.Errorf("limited %t: %+v, %v", limited, now.machine, err)
+		}
+		r := &Result{Machine: Machine{Cores: max(1, b.cores)}, Stable: true}
+		if warnings := strings.Join(b.warnings(r), "\n"); strings.Contains(warnings, "is not known: quire has") != limited {
+			t.Errorf("limited %t: %s", limited, warnings)
 		}
 	}
 }
@@ -227,6 +269,48 @@ func TestResultIsJSON(t *testing.T) {
 }
 
 var zero float64
+
+// named is a model that is not asked.
+type named struct{ orchestrator.Model }
+
+func (named) Info() orchestrator.ModelInfo { return orchestrator.ModelInfo{Name: "layout"} }
+func (named) Input() orchestrator.Input    { return orchestrator.Input{MaxBatch: 4, Instances: 1} }
+
+// TestNoPages: stages that did no page have no limit, and no share of it, in text
+// and in JSON.
+func TestNoPages(t *testing.T) {
+	did := Window{Pages: 10, Seconds: 1, PagesPerSecond: 10, CPU: 1}
+	none := Window{Failed: 10, Seconds: 1}
+	for name, round := range map[string]Repeat{
+		"the server":    {Rendering: did, Server: none, Whole: none},
+		"only in parts": {Rendering: did, Server: none, Whole: did},
+		"nothing":       {none, none, none},
+	} {
+		for _, ours := range []func() int{nil, func() int { return 1 }} {
+			b := &bench{cfg: Config{Engine: orchestrator.Config{Model: named{}}, Server: ours}.withDefaults(), cores: runtime.NumCPU(), settings: orchestrator.Config{Workers: 2}, rounds: []Repeat{round, round, round}}
+			b.sum.add(span{elapsed: time.Second}, measure.Flow{}, 0)
+			r := b.result()
+			if _, err := json.Marshal(r); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			var text bytes.Buffer
+			if err := r.Text(&text); err != nil {
+				t.Fatal(err)
+			}
+			for _, bad := range []string{"Inf", "NaN", "-100 %"} {
+				if strings.Contains(text.String(), bad) {
+					t.Errorf("%s: %q in\n%s", name, bad, text.String())
+				}
+			}
+			if known := r.Limit.PagesPerSecond > 0; strings.Contains(text.String(), "not known   a stage did no page") == known {
+				t.Errorf("%s: limit %v in\n%s", name, r.Limit, text.String())
+			}
+			if (round.Whole == none) != strings.Contains(text.String(), "not stable: a whole did no page") {
+				t.Errorf("%s: it says\n%s", name, text.String())
+			}
+		}
+	}
+}
 
 func TestBar(t *testing.T) {
 	for share, want := range map[float64]string{0: "", 1: "████", 0.5: "██", 0.53125: "██▏", 0.01: "", 0.25 - 1.0/32: "▉"} {

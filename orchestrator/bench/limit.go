@@ -29,16 +29,28 @@ const (
 	workersTight = 0.85
 )
 
+// foreign is how many cores were kept busy by what is certainly not of the bench.
+func (r *Result) foreign() float64 {
+	if r.Model.Near {
+		return r.Use.Stolen
+	}
+	return r.Use.Others + r.Use.Stolen
+}
+
 // bottleneck reads from what was busy what holds the whole up.
 func bottleneck(r *Result) Bottleneck {
 	u, s, cores := r.Use, r.Settings, float64(r.Machine.Cores)
 	percent := func(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
 	busy := (u.Ours + u.Others + u.Stolen) / cores
 	switch {
-	case busy >= machineFull && (u.Others+u.Stolen)/cores > 2*disturbance:
+	case busy >= machineFull && r.foreign()/cores > 2*disturbance:
 		return Bottleneck{"others",
-			fmt.Sprintf("The machine is full (%s), and %s of it is not quire's.", percent(busy), percent((u.Others+u.Stolen)/cores/busy)),
+			fmt.Sprintf("The machine is full (%s), and %s of it is not quire's.", percent(busy), percent(r.foreign()/cores/busy)),
 			"Measure again when nothing else runs here."}
+	case busy >= machineFull && r.Model.Near:
+		return Bottleneck{"machine",
+			fmt.Sprintf("The machine is full: %.2f of %d cores are busy, %.2f of them with quire's processes. The rest is the server's if it runs here, or other programs'.", u.Ours+u.Others+u.Stolen, r.Machine.Cores, u.Ours),
+			"Cheaper inference moves it, or more cores; if other programs run here, measure again without them."}
 	case busy >= machineFull:
 		total := r.Parts.MuPDF + r.Parts.Own + r.Parts.Server + r.Parts.Model
 		inference, drawing := (r.Parts.Server+r.Parts.Model)/total, r.Parts.MuPDF/total

@@ -27,7 +27,7 @@ type Result struct {
 	Fraction float64 `json:"fraction"`
 	// Stable tells whether the rates of the last three wholes are within 5 % of
 	// each other; Spread is the largest over the smallest of them, or of as many
-	// as there are.
+	// as there are, and 0 if one of them did no page.
 	Stable bool    `json:"stable"`
 	Spread float64 `json:"spread"`
 
@@ -69,6 +69,9 @@ type Model struct {
 	// Ours tells whether quire started the server. Only then is its processor
 	// time known.
 	Ours bool `json:"ours"`
+	// Near tells that a server that is not ours may run on this machine. Its
+	// work then is among that of other programs.
+	Near bool `json:"near"`
 }
 
 // Settings are those in force.
@@ -80,7 +83,7 @@ type Settings struct {
 	Instances int     `json:"instances"`
 	// Transport is "shm" or "grpc".
 	Transport string `json:"transport"`
-	// WindowSeconds is how long each window is at least.
+	// WindowSeconds is how long each window is, about.
 	WindowSeconds float64 `json:"window_seconds"`
 }
 
@@ -116,7 +119,8 @@ type Window struct {
 	PagesPerSecond float64 `json:"pages_per_second"`
 	CPU            float64 `json:"cpu_ms_per_page"`
 	// Others is how many cores programs that are not quire's kept busy, Stolen
-	// how many other guests of the same host did.
+	// how many other guests of the same host did; 0 where a CPU quota gives quire
+	// fewer cores than it runs on.
 	Others float64 `json:"others_cores"`
 	Stolen float64 `json:"stolen_cores"`
 	// RequestMS are wall times of requests in milliseconds; of the server's
@@ -173,7 +177,8 @@ type Parts struct {
 
 // Use is what kept what busy.
 type Use struct {
-	// Ours, Others and Stolen are cores, on average over the time.
+	// Ours, Others and Stolen are cores, on average over the time; the last two
+	// as in Window.
 	Ours   float64 `json:"ours_cores"`
 	Others float64 `json:"others_cores"`
 	Stolen float64 `json:"stolen_cores"`

@@ -49,8 +49,13 @@ func (r *Result) Text(w io.Writer) error {
 		p("  %-20s %10.1f\n", "  by perf_analyzer", a.PagesPerSecond)
 	}
 	row("the whole", r.Whole, true)
-	p("\n  %-20s %10.1f   %s\n", "the limit", r.Limit.PagesPerSecond, r.limitWords())
-	p("  %-20s %10.3f   %s\n", "achieved of it", r.Fraction, r.stableWords())
+	if r.Limit.PagesPerSecond > 0 {
+		p("\n  %-20s %10.1f   %s\n", "the limit", r.Limit.PagesPerSecond, r.limitWords())
+		p("  %-20s %10.3f   %s\n", "achieved of it", r.Fraction, r.stableWords())
+	} else {
+		p("\n  %-20s %10s   a stage did no page\n", "the limit", "not known")
+		p("  %-20s %10s   %s\n", "achieved of it", "not known", r.stableWords())
+	}
 
 	head("where a page's CPU time goes")
 	b.WriteString(r.Parts.text(m.Ours))
@@ -104,6 +109,8 @@ func (r *Result) stableWords() string {
 	switch {
 	case r.Stable:
 		return fmt.Sprintf("stable: the last 3 wholes within %.1f %%", 100*(r.Spread-1))
+	case r.Spread == 0:
+		return "not stable: a whole did no page"
 	case len(r.Repeats) >= measure.StableWindows:
 		return fmt.Sprintf("not stable: the last 3 wholes %.0f %% apart", 100*(r.Spread-1))
 	}

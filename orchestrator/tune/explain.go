@@ -61,8 +61,12 @@ func (r *Report) Limit() Limit {
 		}
 		return LimitServer, text + "."
 	}
-	// What the server was seen to do at best, in whatever way.
-	seen := res.Curve.best()
+	// What the server was seen to do at best, in whatever way that is within the
+	// limits. Of a batch size alone it is not known whether it is.
+	seen := 0.0
+	if !r.limited() {
+		seen = res.Curve.best()
+	}
 	for _, t := range res.Trials {
 		if t.Infeasible == "" {
 			seen = max(seen, rate(t.Alone))
@@ -73,14 +77,14 @@ func (r *Report) Limit() Limit {
 		return Limit{Kind: LimitUnknown, Text: "What limits was not measured."}
 	case !measured || drawing <= 0:
 		kind, text := server()
-		most, more := upTo(alone.PagesPerSecond, seen, math.Inf(1))
+		most, more := r.upTo(alone.PagesPerSecond, seen, math.Inf(1))
 		return Limit{kind, most, text + more}
 	case whole.PagesPerSecond >= limitedShare*drawing:
 		return Limit{LimitRendering, max(1, drawing/whole.PagesPerSecond), fmt.Sprintf(
 			"Rendering is the limit: this machine draws %s pages/s by itself and does %s with the server. No batch setting will help further; more processors for drawing (--workers, another machine) will.",
 			number(drawing), number(whole.PagesPerSecond))}
 	}
-	most, more := upTo(whole.PagesPerSecond, seen, drawing)
+	most, more := r.upTo(whole.PagesPerSecond, seen, drawing)
 	// Two that take turns on the same processors.
 	both := 1 / (1/drawing + 1/alone.PagesPerSecond)
 	switch {
@@ -99,17 +103,27 @@ func (r *Report) Limit() Limit {
 
 // upTo is how many times as much as now more tuning can bring, when the server
 // alone was seen to do so much at best and this machine draws so much, and a
-// sentence that says so.
-func upTo(now, seen, drawing float64) (times float64, text string) {
+// sentence that says so; nothing when nothing was tried.
+func (r *Report) upTo(now, seen, drawing float64) (times float64, text string) {
+	if len(r.Result.Trials) == 1 {
+		return 0, ""
+	}
+	within := ""
+	if r.limited() {
+		within = " within the limit"
+	}
 	times = max(1, min(seen, drawing)/now)
 	switch {
 	case times <= 1+worth:
-		return times, " No batch setting that was tried does more."
+		return times, " No batch setting that was tried does more" + within + "."
 	case drawing <= seen:
 		return times, fmt.Sprintf(" More tuning of batches can bring %s times as much at most, the %s pages/s that this machine draws by itself.", number(times), number(drawing))
 	}
-	return times, fmt.Sprintf(" More tuning of batches can bring %s times as much at most, the %s pages/s that the server alone was seen to do at best.", number(times), number(seen))
+	return times, fmt.Sprintf(" More tuning of batches can bring %s times as much at most, the %s pages/s that the server alone was seen to do at best%s.", number(times), number(seen), within)
 }
+
+// limited tells whether there are settings that are ruled out, whatever they do.
+func (r *Report) limited() bool { return r.MaxP99 > 0 || r.MaxGPUMemory > 0 }
 
 // Explain says what came of it, a sentence or two in each string.
 func (r *Report) Explain() []string {
@@ -124,17 +138,27 @@ func (r *Report) Explain() []string {
 		say("If more machines draw for this server, tune it with --server-only.")
 		return text
 	case VerdictNone:
-		say("The settings in use are over a limit (%s), and nothing that was tried is within it.", res.Start.Infeasible)
+		if len(res.Trials) == 1 {
+			say("The settings in use are over a limit (%s), and no others were tried.", res.Start.Infeasible)
+		} else {
+			say("The settings in use are over a limit (%s), and nothing that was tried is within it.", res.Start.Infeasible)
+		}
 	case VerdictKeep:
-		if len(res.Finalists) == 0 {
+		if len(res.Trials) == 1 {
+			say("Keep the settings in use: no others were tried, so whether there are better ones is not known.")
+		} else if len(res.Finalists) == 0 {
 			say("Keep the settings in use: nothing that was tried did better.")
 		} else {
 			say("Keep the settings in use: nothing that was tried is better by more than noise. The windows of the settings in use differ by %s among themselves, and a change has to gain more than %.1f %%.", spread, 100*res.Needed)
 		}
 	case VerdictChange:
 		if r.Objective == Latency {
-			say("Change the settings: the 99th percentile falls from %s to %s at %s pages/s. (The windows of the settings in use differ by %s among themselves.)",
-				latency(p99(res.Start.Deciding)), latency(p99(res.Chosen.Deciding)), number(res.OpenRate), spread)
+			falls := "falls"
+			if p99(res.Chosen.Deciding) > p99(res.Start.Deciding) {
+				falls = "rises, to keep within the limit,"
+			}
+			say("Change the settings: the 99th percentile %s from %s to %s at %s pages/s. (The windows of the settings in use differ by %s among themselves.)",
+				falls, latency(p99(res.Start.Deciding)), latency(p99(res.Chosen.Deciding)), number(res.OpenRate), spread)
 		} else {
 			with := "by the server alone"
 			if len(res.Chosen.Pipeline) > 0 {
@@ -168,41 +192,48 @@ func (r *Report) Explain() []string {
 	return text
 }
 
-// why says what a field's change does.
+// why says what a field's change does. Settings that were over a limit have to
+// change, so what they would do else is no reason.
 func (r *Report) why(f Field) string {
 	from, to := r.Result.Start.Settings, r.Result.Chosen.Settings
+	change, reason := "", ""
 	switch f {
 	case FieldMaxBatch:
+		change = fmt.Sprintf("max_batch_size %d → %d", from.MaxBatch, to.MaxBatch)
 		curve := r.Result.Curve
 		if a, b := curve.compute(from.MaxBatch), curve.compute(to.MaxBatch); a > 0 && b > 0 {
-			return fmt.Sprintf("max_batch_size %d → %d: a page computes in %s in a batch of %d, and in %s in one of %d.",
-				from.MaxBatch, to.MaxBatch, latency(b/time.Duration(to.MaxBatch)), to.MaxBatch, latency(a/time.Duration(from.MaxBatch)), from.MaxBatch)
+			reason = fmt.Sprintf("a page computes in %s in a batch of %d, and in %s in one of %d",
+				latency(b/time.Duration(to.MaxBatch)), to.MaxBatch, latency(a/time.Duration(from.MaxBatch)), from.MaxBatch)
 		}
-		return fmt.Sprintf("max_batch_size %d → %d.", from.MaxBatch, to.MaxBatch)
 	case FieldInstances:
+		change, reason = fmt.Sprintf("instances %d → %d", from.Instances, to.Instances), "more of them gain nothing here, and take memory"
 		if to.Instances > from.Instances {
-			return fmt.Sprintf("instances %d → %d: while one copies, another computes.", from.Instances, to.Instances)
+			reason = "while one copies, another computes"
 		}
-		return fmt.Sprintf("instances %d → %d: more of them gain nothing here, and take memory.", from.Instances, to.Instances)
 	case FieldDelay:
-		if from.Delay < 0 {
-			return fmt.Sprintf("dynamic_batching with a delay of %v: the server may merge requests.", to.Delay)
+		change = fmt.Sprintf("max_queue_delay_microseconds %d → %d", from.Delay.Microseconds(), to.Delay.Microseconds())
+		switch {
+		case from.Delay < 0:
+			change, reason = fmt.Sprintf("dynamic_batching with a delay of %v", to.Delay), "the server may merge requests"
+		case to.Delay == 0:
+			reason = "requests come full, so there is nothing to wait for"
+		default:
+			reason = "the server merges requests"
 		}
-		if to.Delay == 0 {
-			return fmt.Sprintf("max_queue_delay_microseconds %d → 0: requests come full, so there is nothing to wait for.", from.Delay.Microseconds())
-		}
-		return fmt.Sprintf("max_queue_delay_microseconds %d → %d: the server merges requests.", from.Delay.Microseconds(), to.Delay.Microseconds())
 	case FieldBatch:
-		return fmt.Sprintf("quire.batch %d → %d: pages in a request.", from.Batch, to.Batch)
+		change, reason = fmt.Sprintf("quire.batch %d → %d", from.Batch, to.Batch), "pages in a request"
 	case FieldMaxAge:
-		return fmt.Sprintf("quire.max_age_ms %s → %s: how long the first page of a request waits for others.", milliseconds(from.MaxAge), milliseconds(to.MaxAge))
+		change, reason = fmt.Sprintf("quire.max_age_ms %s → %s", milliseconds(from.MaxAge), milliseconds(to.MaxAge)), "how long the first page of a request waits for others"
 	case FieldInFlight:
+		change, reason = fmt.Sprintf("quire.in_flight %d → %d", from.InFlight, to.InFlight), "fewer requests under way do as much, and a page waits less"
 		if to.InFlight > from.InFlight {
-			return fmt.Sprintf("quire.in_flight %d → %d: more requests under way, so that one is ready whenever the model is.", from.InFlight, to.InFlight)
+			reason = "more requests under way, so that one is ready whenever the model is"
 		}
-		return fmt.Sprintf("quire.in_flight %d → %d: fewer requests under way do as much, and a page waits less.", from.InFlight, to.InFlight)
 	}
-	return ""
+	if reason == "" || r.Result.Start.Infeasible != "" {
+		return change + "."
+	}
+	return change + ": " + reason + "."
 }
 
 func rate(windows []Window) float64 {
@@ -215,12 +246,18 @@ func p99(windows []Window) time.Duration {
 	return w.P99
 }
 
-// gain is a factor in words.
+// gain is a factor in words. Only a limit has what does less be chosen.
 func gain(g float64) string {
-	if g >= 1 {
+	switch percent := math.Round(100 * g); {
+	case g >= 1:
 		return fmt.Sprintf("%s times as many", number(1+g))
+	case percent < 0:
+		return fmt.Sprintf("%.0f %% fewer, to keep within the limit", -percent)
+	case percent == 0:
+		return "as many"
+	default:
+		return fmt.Sprintf("%.0f %% more", percent)
 	}
-	return fmt.Sprintf("%.0f %% more", 100*g)
 }
 
 // number has three digits that matter.

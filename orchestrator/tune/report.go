@@ -15,16 +15,16 @@ type Report struct {
 	Model, Version, Server, Where string
 	// Transport is how pages went, in words.
 	Transport string
-	// Local tells that the server runs on this machine's processors, beside
-	// the drawing.
+	// Local tells that the server runs on this machine, whose processors draw.
 	Local bool
 	// Workers is how many pages were drawn at once.
 	Workers int
 	// Documents and Pages are the sample.
 	Documents, Pages int
-	// Objective and MaxP99 are what was looked for.
-	Objective Objective
-	MaxP99    time.Duration
+	// Objective, MaxP99 and MaxGPUMemory are what was looked for.
+	Objective    Objective
+	MaxP99       time.Duration
+	MaxGPUMemory int64
 	// Budget is the time there was, Window how long a measurement counted, Took
 	// how long all took.
 	Budget, Window, Took time.Duration

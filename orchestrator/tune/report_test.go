@@ -81,6 +81,48 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// TestReportOfALimit: what is slower was chosen for the limit, and for nothing
+// else; what the model does beyond the limit is nothing to hope for.
+func TestReportOfALimit(t *testing.T) {
+	start := Settings{MaxBatch: 64, Instances: 2, Delay: time.Millisecond, Batch: 64, MaxAge: 20 * time.Millisecond, InFlight: 8}
+	cfg := Config{Start: start, MaxP99: ms(60)}
+	r := &Report{MaxP99: cfg.MaxP99, Result: searchOn(t, servers(0)["gpu"], cfg)}
+	text := strings.Join(r.Explain(), "\n")
+	if r.Verdict() != VerdictChange || r.Result.Gain >= 0 {
+		t.Fatalf("%s, gain %v:\n%s", r.Verdict(), r.Result.Gain, text)
+	}
+	for _, want := range []string{" % fewer, to keep within the limit.", "The settings in use are over a limit: p99 of", "max_batch_size 64 → ", "quire.in_flight 8 → "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	for _, bad := range []string{" more", "do as much", "a page computes in", "gain nothing", "nothing to wait for"} {
+		if strings.Contains(strings.ReplaceAll(text, "does more within the limit", ""), bad) {
+			t.Errorf("%q in\n%s", bad, text)
+		}
+	}
+	if most := r.Limit().AtMost; most > 1.1 {
+		t.Errorf("%v times as much, of what is over the limit:\n%s", most, text)
+	}
+}
+
+// TestNothingTried: a search that had no time to try anything says so, and not
+// that nothing is better.
+func TestNothingTried(t *testing.T) {
+	for says, cfg := range map[string]Config{
+		"Keep the settings in use: no others were tried": {Start: delivered},
+		"and no others were tried.":                      {Start: delivered, MaxP99: time.Millisecond},
+	} {
+		s := servers(0)["gpu"]
+		cfg.Deadline = s.now.Add(time.Second)
+		r := &Report{MaxP99: cfg.MaxP99, Result: searchOn(t, s, cfg)}
+		text := strings.Join(r.Explain(), "\n")
+		if !strings.Contains(text, says) || !strings.Contains(text, "There was no time for everything") || strings.Contains(text, "that was tried") || r.Limit().AtMost != 0 {
+			t.Errorf("at most %v times as much:\n%s", r.Limit().AtMost, text)
+		}
+	}
+}
+
 // TestGPUs: use and memory of the GPUs stand in table, page and JSON where the
 // server tells them, and are left out where it does not.
 func TestGPUs(t *testing.T) {

@@ -128,8 +128,34 @@ func TestNothingToGain(t *testing.T) {
 		t.Errorf("cpu: %v", r.Chosen.Settings)
 	}
 	r := searchOn(t, servers(0)["drawing is slow"], Config{Start: delivered})
-	if r.Chosen != r.Start || !r.RenderingLimits || r.Measurements > 6 || len(r.Start.Pipeline) < 3 {
+	if r.Chosen != r.Start || !r.RenderingLimits || r.Measurements > 8 || len(r.Start.Pipeline) < 3 {
 		t.Errorf("drawing: %v, limit %t, %d measurements", r.Chosen.Settings, r.RenderingLimits, r.Measurements)
+	}
+}
+
+// disturbed has the first drawings slower than they are.
+type disturbed struct {
+	*simulated
+	first int
+}
+
+func (d *disturbed) Rendering(ctx context.Context) (float64, error) {
+	rate, err := d.simulated.Rendering(ctx)
+	if d.first--; d.first >= 0 {
+		rate *= 0.2
+	}
+	return rate, err
+}
+
+// TestDisturbedDrawing: a window of drawing that something else slowed down does
+// not make it the limit.
+func TestDisturbedDrawing(t *testing.T) {
+	for first := range drawings {
+		s := servers(0)["drawing is the limit later"]
+		r, err := Search(t.Context(), Config{Start: badByHand, Rendering: true}, &disturbed{s, first})
+		if err != nil || r.RenderingLimits || r.Chosen == r.Start || r.Rendering < 0.9*s.drawing {
+			t.Errorf("%d disturbed: %v, rendering %.0f of %.0f, limit %t, chosen %v", first, err, r.Rendering, s.drawing, r.RenderingLimits, r.Chosen.Settings)
+		}
 	}
 }
 

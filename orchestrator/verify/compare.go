@@ -26,6 +26,7 @@ type Comparison struct {
 	Name string `json:"name"`
 	// Pages were compared, with so many Regions in the answers that count as
 	// right. Failed is how many pages have no usable answer in one of the two.
+	// A page that was asked about twice, to fill a batch, counts twice.
 	Pages   int `json:"pages"`
 	Regions int `json:"regions"`
 	Failed  int `json:"failed"`

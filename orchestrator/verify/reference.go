@@ -121,7 +121,7 @@ func (v *verifier) reference(ctx context.Context, samples []Page) (*Comparison, 
 		}
 		got[i].regions = above
 	}
-	compared := c.compare(fmt.Sprintf("batches of %d", v.cfg.Batch), samples, right, got)
+	compared := c.compare(fmt.Sprintf("batches of %d", min(v.cfg.Batch, len(samples))), samples, right, got)
 	// The reference tells no more of a region than a label, a score and a box.
 	compared.Identical = false
 	return &compared, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"quire/orchestrator"
@@ -56,8 +57,10 @@ type Config struct {
 // Report is what was found.
 type Report struct {
 	// Pages are compared with what each gets alone, Documents is of how many.
+	// Regions were found on them, on each alone.
 	Pages     int `json:"pages"`
 	Documents int `json:"documents"`
+	Regions   int `json:"regions"`
 	// Batch is the batch size that was verified.
 	Batch     int       `json:"batch"`
 	Tolerance Tolerance `json:"tolerance"`
@@ -72,8 +75,15 @@ type Report struct {
 	// pipeline's; nil when there is none.
 	Reference *Comparison `json:"reference,omitempty"`
 	Transport Transport   `json:"transport"`
-	// Within tells that nothing is beyond the tolerance.
+	// Within tells that something was compared, and nothing is beyond the
+	// tolerance.
 	Within bool `json:"within"`
+}
+
+// Nothing tells that nothing was compared, or nothing that tells anything: in
+// batches of 1, with no reference, all pages going one way.
+func (r *Report) Nothing() bool {
+	return len(r.Batches) == 0 && r.Reference == nil && r.Transport.Unsteady == r.Transport.Requests
 }
 
 // Executions are how often a server ran batches of one size.
@@ -130,33 +140,38 @@ func Run(ctx context.Context, pages []Page, cfg Config) (*Report, error) {
 	defer pool.Put(v.slab)
 
 	samples := sampled(cfg.Reference, cfg.Samples)
-	rounds := 1
+	filling := cycled(pages, cfg.Batch)
+	v.total = len(pages) + len(samples)
 	if cfg.Batch > 1 {
-		rounds += 2 + mixes
+		v.total += (2 + mixes) * len(filling)
 	}
-	v.total = rounds*len(pages) + len(samples)
 	if in.SharedMemory {
 		v.total += 3 * min(transportBatches*cfg.Batch, len(pages))
 	}
 
-	report := &Report{Pages: len(pages), Documents: documents(pages), Batch: cfg.Batch, Tolerance: cfg.Tolerance, Threshold: cfg.Threshold, Within: true}
+	report := &Report{Pages: len(pages), Documents: documents(pages), Batch: cfg.Batch, Tolerance: cfg.Tolerance, Threshold: cfg.Threshold}
 	alone, err := v.ask(ctx, pages, nil, 1)
 	if err != nil {
 		return nil, err
 	}
+	for _, a := range alone {
+		report.Regions += len(a.regions)
+	}
 	if cfg.Batch > 1 {
-		if report.Batches, err = v.batches(ctx, pages, alone); err != nil {
+		alone := cycled(alone, cfg.Batch)
+		if report.Batches, err = v.batches(ctx, filling, alone); err != nil {
 			return nil, err
 		}
-		merged, err := v.atOnce(ctx, pages, report)
+		merged, err := v.atOnce(ctx, filling, report)
 		if err != nil {
 			return nil, err
 		}
-		report.Batches = append(report.Batches, v.compared.compare(fmt.Sprintf("%d requests of 1 page at once", cfg.Batch), pages, alone, merged))
+		report.Batches = append(report.Batches, v.compared.compare(fmt.Sprintf("%d requests of 1 page at once", cfg.Batch), filling, alone, merged))
 	}
 	if report.Transport, err = v.transports(ctx, pages); err != nil {
 		return nil, err
 	}
+	report.Within = true
 	if cfg.Reference != nil && len(samples) > 0 {
 		if report.Reference, err = v.reference(ctx, samples); err != nil {
 			return nil, err
@@ -166,8 +181,19 @@ func Run(ctx context.Context, pages []Page, cfg Config) (*Report, error) {
 	for _, c := range report.Batches {
 		report.Within = report.Within && c.Within
 	}
-	report.Within = report.Within && report.Transport.Different == 0
+	report.Within = report.Within && report.Transport.Different == 0 && !report.Nothing()
 	return report, nil
+}
+
+// cycled is a list with its own elements again, from the first on, until it has
+// n: where there are fewer pages than a batch has, some come twice, so that what
+// is called a batch of n was one.
+func cycled[T any](list []T, n int) []T {
+	list = slices.Clip(list)
+	for i := 0; len(list) < n; i++ {
+		list = append(list, list[i])
+	}
+	return list
 }
 
 func documents(pages []Page) int {

@@ -143,8 +143,39 @@ func TestSameAnswers(t *testing.T) {
 func TestBatchOfOne(t *testing.T) {
 	cfg := config(newFake())
 	cfg.Batch = 1
-	if r := mustRun(t, pages(2), cfg); !r.Within || len(r.Batches) != 0 {
-		t.Errorf("%+v", r)
+	if r := mustRun(t, pages(2), cfg); r.Within || !r.Nothing() || len(r.Batches) != 0 || r.Regions != 4 {
+		t.Errorf("nothing was compared: %+v", r)
+	}
+}
+
+// TestFewerPagesThanABatch: what is called a batch of 8 is one, and a server that
+// spoils only full batches is caught with 3 pages.
+func TestFewerPagesThanABatch(t *testing.T) {
+	model := newFake()
+	cfg := config(model)
+	cfg.Batch = 8
+	var done, total int
+	cfg.Progress = func(d, of int) { done, total = d, of }
+	r := mustRun(t, pages(3), cfg)
+	if want := []int{1, 1, 1, 8, 8, 8, 1, 1, 1, 1, 1, 1, 1, 1}; !slices.Equal(model.sizes, want) {
+		t.Errorf("asked for %v, want %v", model.sizes, want)
+	}
+	if !r.Within || r.Pages != 3 || r.Regions != 6 || done != total {
+		t.Errorf("%+v, %d of %d", r, done, total)
+	}
+	for _, c := range r.Batches {
+		if !c.Identical || c.Pages != 8 || c.Regions != 16 {
+			t.Errorf("%+v", c)
+		}
+	}
+	model.change = func(_, place, n int, r []orchestrator.Region) []orchestrator.Region {
+		if n == 8 && place == 7 {
+			r[0].BBox[3] -= 0.625
+		}
+		return r
+	}
+	if r := mustRun(t, pages(3), cfg); r.Within || r.Batches[0].Within || r.Batches[0].ShiftPixels != 0.625 || r.Batches[0].Worst == "" || !r.Batches[3].Within {
+		t.Errorf("%+v", r.Batches)
 	}
 }
 
@@ -317,7 +348,7 @@ func TestReference(t *testing.T) {
 	}
 	cfg := config(model)
 	cfg.Reference, cfg.Samples = reference, pages(5)
-	if r := mustRun(t, pages(1), cfg); !r.Within || r.Reference == nil || r.Reference.Pages != 3 || r.Reference.Regions != 6 || r.Reference.Lost+r.Reference.New != 0 {
+	if r := mustRun(t, pages(1), cfg); !r.Within || r.Reference == nil || r.Reference.Pages != 3 || r.Reference.Name != "batches of 3" || r.Reference.Regions != 6 || r.Reference.Lost+r.Reference.New != 0 {
 		t.Errorf("%+v", r.Reference)
 	}
 	// What a higher threshold of the server's leaves out is not missing.

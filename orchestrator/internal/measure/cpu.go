@@ -3,6 +3,7 @@ package measure
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,8 +76,8 @@ func ReadCPU(server int) (CPU, error) {
 	return c, nil
 }
 
-// Machine is what all processors of the machine did, whoever for, in processor
-// time. In a container it is the host's.
+// Machine is what the processors that this program may run on did, whoever for,
+// in processor time: in a container too, where they are the host's.
 type Machine struct {
 	// Busy is work, Idle none (waiting for a disk included), Stolen what a
 	// hypervisor gave to other guests.
@@ -103,15 +104,34 @@ func ReadMachine() (Machine, error) {
 	if err != nil {
 		return Machine{}, err
 	}
-	var user, nice, system, idle, iowait, irq, softirq, steal int64
-	if _, err := fmt.Sscanf(string(text), "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal); err != nil {
-		return Machine{}, fmt.Errorf("/proc/stat: %w", err)
+	var mine unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &mine); err != nil {
+		return Machine{}, os.NewSyscallError("sched_getaffinity", err)
 	}
-	return Machine{
-		Busy:   time.Duration(user+nice+system+irq+softirq) * tick,
-		Idle:   time.Duration(idle+iowait) * tick,
-		Stolen: time.Duration(steal) * tick,
-	}, nil
+	return machineOf(string(text), mine.IsSet)
+}
+
+// machineOf adds up the processors in the text of /proc/stat that are mine.
+func machineOf(text string, mine func(int) bool) (Machine, error) {
+	var all Machine
+	for line := range strings.Lines(text) {
+		var n int
+		var user, nice, system, idle, iowait, irq, softirq, steal int64
+		if len(line) < 4 || line[:3] != "cpu" || line[3] == ' ' {
+			continue // the sum of all, or about something else
+		}
+		if _, err := fmt.Sscanf(line, "cpu%d %d %d %d %d %d %d %d %d", &n, &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal); err != nil {
+			return Machine{}, fmt.Errorf("/proc/stat: %w", err)
+		}
+		if mine(n) {
+			all = all.Add(Machine{
+				Busy:   time.Duration(user+nice+system+irq+softirq) * tick,
+				Idle:   time.Duration(idle+iowait) * tick,
+				Stolen: time.Duration(steal) * tick,
+			})
+		}
+	}
+	return all, nil
 }
 
 // clockOf reads the processor time that a process has taken, in all its threads,

@@ -2,14 +2,19 @@ package measure
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"math"
 	"os"
 	"os/exec"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"quire/orchestrator"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -139,6 +144,64 @@ func TestReadCPU(t *testing.T) {
 	if now.Sub(machine).Busy <= 0 {
 		t.Errorf("the machine did nothing: %+v", now.Sub(machine))
 	}
+}
+
+// TestMachineOf: of a machine, what happened on the processors that this program
+// may not run on does not count.
+func TestMachineOf(t *testing.T) {
+	const stat = "cpu  60 6 0 600 0 0 0 6 0 0\ncpu0 10 1 0 100 0 0 0 1 0 0\ncpu2 20 2 3 200 4 5 6 2 0 0\ncpu11 30 3 0 300 0 0 0 3 0 0\nintr 1 2\n"
+	for _, c := range []struct {
+		mine []int
+		want Machine
+	}{
+		{[]int{0, 1, 2, 11}, Machine{80 * tick, 604 * tick, 6 * tick}},
+		{[]int{2}, Machine{36 * tick, 204 * tick, 2 * tick}},
+		{[]int{11, 12}, Machine{33 * tick, 300 * tick, 3 * tick}},
+	} {
+		if got, err := machineOf(stat, func(n int) bool { return slices.Contains(c.mine, n) }); err != nil || got != c.want {
+			t.Errorf("%v: %+v, %v, want %+v", c.mine, got, err, c.want)
+		}
+	}
+	if _, err := machineOf("cpu0 many\n", func(int) bool { return true }); err == nil {
+		t.Error("nothing was read, and nobody told")
+	}
+}
+
+// refusing fails every second request, and a page of each of the others.
+type refusing struct {
+	orchestrator.Model
+	asked int
+}
+
+func (*refusing) Input() orchestrator.Input {
+	return orchestrator.Input{Width: 1, Height: 1, MaxBatch: 8}
+}
+func (*refusing) Release(*orchestrator.Slab) {}
+func (r *refusing) Infer(_ context.Context, _ *orchestrator.Slab, _ int, frames []orchestrator.Frame) ([]orchestrator.Verdict, error) {
+	if r.asked++; r.asked%2 == 0 {
+		return nil, errors.New("refused")
+	}
+	verdicts := make([]orchestrator.Verdict, len(frames))
+	verdicts[0].Err = &orchestrator.PageError{Category: orchestrator.CategoryBadOutput}
+	return verdicts, nil
+}
+
+// TestFailedPages: what fails is counted in pages, as what is answered.
+func TestFailedPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		model := new(refusing)
+		serving, err := NewServing(t.Context(), ServerConfig{Model: model, Pages: [][]byte{make([]byte, 3)}, Batch: 8, InFlight: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer serving.Close()
+		for round, want := range []Answered{{Pages: 7, Requests: 1, Failed: 1}, {Failed: 8}} {
+			a, err := serving.Ask(t.Context(), 8, 1, 0)
+			if err != nil || a.Pages != want.Pages || a.Requests != want.Requests || a.Failed != want.Failed || a.Err == nil {
+				t.Errorf("round %d: %+v, %v, want %+v", round, a, err, want)
+			}
+		}
+	})
 }
 
 // The peak is the kernel's, so it holds what is gone again.

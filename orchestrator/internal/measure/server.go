@@ -82,8 +82,8 @@ type Answered struct {
 	Elapsed         time.Duration
 	// Latencies are the times of those requests, as the caller saw them.
 	Latencies Latencies
-	// Failed is how many requests, or pages of one, failed besides, and Err the
-	// first reason.
+	// Failed is how many pages failed besides, all of a request that did, and Err
+	// the first reason.
 	Failed int
 	Err    error
 }
@@ -119,13 +119,13 @@ func (s *Serving) Ask(ctx context.Context, batch, inFlight int, window time.Dura
 					a.Requests++
 					a.Latencies = append(a.Latencies, took)
 				} else {
-					a.fail(err)
+					a.fail(batch, err)
 				}
 				for _, v := range verdicts {
 					if v.Err == nil {
 						a.Pages++
 					} else {
-						a.fail(v.Err)
+						a.fail(1, v.Err)
 					}
 				}
 				mu.Unlock()
@@ -146,8 +146,8 @@ func (s *Serving) Ask(ctx context.Context, batch, inFlight int, window time.Dura
 	return a, context.Cause(ctx)
 }
 
-func (a *Answered) fail(err error) {
-	a.Failed++
+func (a *Answered) fail(pages int, err error) {
+	a.Failed += pages
 	if a.Err == nil {
 		a.Err = err
 	}
