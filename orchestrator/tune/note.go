@@ -22,6 +22,10 @@ import (
 const (
 	keyOriginal = "quire.tune.original" // the config before, as JSON
 	keyBy       = "quire.tune.by"       // a Note, as JSON
+	// keyTrial counts the trials. Where nothing but the count of instances has
+	// changed, Triton keeps those that it has, and one that shares the processors
+	// with others goes on with the share that it had when it was loaded.
+	keyTrial = "quire.tune.trial"
 )
 
 // Note says who serves a model for a trial.
@@ -91,8 +95,9 @@ func processLife(pid int) string {
 	return numbering() + fields[start]
 }
 
-// noted adds the note to a config that is about to be served.
-func noted(config, original *inferencepb.ModelConfig, n Note) error {
+// noted adds the note to a config that is about to be served for a trial, the
+// trial-th of this search.
+func noted(config, original *inferencepb.ModelConfig, n Note, trial int) error {
 	was, err := protojson.Marshal(original)
 	if err != nil {
 		return err
@@ -106,6 +111,7 @@ func noted(config, original *inferencepb.ModelConfig, n Note) error {
 	}
 	config.Parameters[keyOriginal] = &inferencepb.ModelParameter{StringValue: string(was)}
 	config.Parameters[keyBy] = &inferencepb.ModelParameter{StringValue: string(by)}
+	config.Parameters[keyTrial] = &inferencepb.ModelParameter{StringValue: strconv.Itoa(trial)}
 	return nil
 }
 

@@ -31,6 +31,7 @@ type Server struct {
 	devices int
 
 	trial   Settings // what is served, once touched
+	trials  int      // that were asked for
 	touched bool
 	// pending is set while the answer to a load is not known: it may come to
 	// be after all.
@@ -203,7 +204,8 @@ func (s *Server) Apply(ctx context.Context, t Settings) error {
 		return err
 	}
 	c := s.config(t)
-	if err := noted(c, s.original, s.note); err != nil {
+	s.trials++
+	if err := noted(c, s.original, s.note, s.trials); err != nil {
 		return err
 	}
 	override, err := protojson.Marshal(c)

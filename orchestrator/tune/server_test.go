@@ -126,6 +126,16 @@ func TestOnTrial(t *testing.T) {
 			t.Errorf("parameter %s is %v", key, now.GetParameters()[key])
 		}
 	}
+	// A trial of another count of instances alone is another model to the server,
+	// which would keep those that it has, and their shares of the processors.
+	to.Instances = 1
+	if err := s.Apply(t.Context(), to); err != nil {
+		t.Fatal(err)
+	}
+	was, now := now, served(t, client)
+	if now.GetInstanceGroup()[0].Count = 2; proto.Equal(was, now) {
+		t.Error("with fewer instances nothing else is served")
+	}
 	if _, err := Take(t.Context(), client, "layout", time.Minute, nil); !errors.Is(err, ErrBusy) {
 		t.Errorf("a second search: %v", err)
 	}
