@@ -215,6 +215,24 @@ func TestFullDiskEndsTheRun(t *testing.T) {
 	}
 }
 
+// Whatever fails after the patience with a full disk has ended fails at once, as
+// the second of two documents that are written together.
+func TestPatienceIsSpentOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := openTree(t, t.TempDir())
+		start := time.Now()
+		for range 2 {
+			if err := tree.try(t.Context(), "write", "a", func() error { return syscall.ENOSPC }); !errors.Is(err, syscall.ENOSPC) {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(start); took != 10*time.Minute {
+			t.Errorf("took %v", took)
+		}
+		check(t, tree.Close())
+	})
+}
+
 // A disk that says only when it is flushed that it is full is waited for, too.
 func TestFullDiskAtTheFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -52,9 +52,6 @@ func (t *Tree) Finish(ctx context.Context, s orchestrator.Summary, err error, va
 		t.committer = nil
 		t.flusher.close()
 	}
-	if t.broken() != nil {
-		t.space.limit = -1 // it has been waited for
-	}
 	ended, failed := "complete", error(nil)
 	switch {
 	case errors.Is(err, orchestrator.ErrInterrupted):

@@ -392,7 +392,12 @@ func (t *Tree) put(temp, name string) error {
 // try does op, waits while the disk is full, and explains what fails. The tree
 // takes nothing more then: what cannot be written now is for the next run.
 func (t *Tree) try(ctx context.Context, verb, name string, op func() error) error {
-	err := t.space.try(ctx, op)
+	var err error
+	if t.broken() != nil {
+		err = op() // whatever else fails has been waited for
+	} else {
+		err = t.space.try(ctx, op)
+	}
 	if err != nil {
 		err = t.explain(verb, name, err)
 		t.fail(err)
