@@ -22,6 +22,11 @@ var (
 	ErrClosed = errors.New("the detector is closed")
 )
 
+// RoomError is what New returns when the batches do not fit into what the machine
+// has free, of /dev/shm where pages go to the server through shared memory. Fewer
+// and smaller batches do, or messages.
+type RoomError = slab.RoomError
+
 // Detector turns pages into regions. Pages of all callers share batches. What a
 // batch adds to the time of an answer is MaxAge at most, and nothing when no
 // other page could join; the rest is the queue, drawing and inference. Its

@@ -100,6 +100,8 @@ func newApp(stop stops) *cli.App {
 		cmd.OnUsageError = app.OnUsageError
 		cmd.CustomHelpTemplate = helpText(cmd)
 		cmd.HideHelpCommand = true // a directory may be called help
+		action := cmd.Action
+		cmd.Action = func(c *cli.Context) error { return withRemedy(c, action(c)) }
 	}
 	return app
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -256,12 +257,15 @@ func TestNoRoomForBatches(t *testing.T) {
 	}
 	server := tritontest.Start(t, tritontest.Config{})
 	for transport, want := range map[string]string{
-		"shm":  "no space left on device; make /dev/shm larger (a container: --shm-size=1g), send less at once with --batch and --in-flight, or use --transport grpc\n",
-		"grpc": "cannot allocate memory; send less at once with --batch and --in-flight\n",
+		"shm":  "quire: /dev/shm is too small for 2147483648 batches of .* are free: make /dev/shm larger \\(a container: --shm-size=1g\\), or send less at once with --batch and --in-flight, or use --transport grpc",
+		"grpc": "quire: the memory is too small for 2147483648 batches of .* are free: send less at once with --batch and --in-flight",
 	} {
-		code, _, stderr := call(t, "run", dir, "-o", filepath.Join(dir, "out"), "--triton", server.Addr(), "--transport", transport, "--in-flight", "2147483647")
-		if code != exitFailed || !strings.HasSuffix(stderr, want) || strings.Count(stderr, "\n") != 1 {
-			t.Errorf("%s: code %d, %q", transport, code, stderr)
+		for _, args := range [][]string{{"run", dir, "-o", filepath.Join(dir, "out")}, {"bench", filepath.Join("..", "..", "examples")}} {
+			code, _, stderr := call(t, append(args, "--triton", server.Addr(), "--transport", transport, "--in-flight", "2147483647")...)
+			lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
+			if last := lines[len(lines)-1]; code != exitFailed || !regexp.MustCompile("^"+want+"$").MatchString(last) {
+				t.Errorf("%s, %s: code %d, %q", args[0], transport, code, stderr)
+			}
 		}
 	}
 	code, _, stderr := call(t, "run", dir, "-o", filepath.Join(dir, "out"), "--triton", server.Addr(), "--batch", "64")

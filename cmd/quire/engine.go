@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"quire/orchestrator"
 )
 
 // engineFlags are the flags of every command that moves pages.
@@ -50,18 +54,43 @@ func engineChoiceOf(c *cli.Context) (engineChoice, error) {
 	return e, nil
 }
 
-// engineError tells what a machine has not got for an engine, with what helps,
-// from what the command line cannot have.
+// engineError tells what a machine has not got for an engine from what the
+// command line cannot have.
 func engineError(err error) error {
-	const less = "send less at once with --batch and --in-flight"
-	errno, ok := errors.AsType[syscall.Errno](err)
-	switch {
-	case !ok:
-		return usageError{err}
-	case errno == syscall.ENOSPC:
-		return fmt.Errorf("%w; make /dev/shm larger (a container: --shm-size=1g), "+less+", or use --transport grpc", err)
-	case errno == syscall.ENOMEM:
-		return fmt.Errorf("%w; "+less, err)
+	if _, ok := errors.AsType[*orchestrator.RoomError](err); ok {
+		return err
 	}
-	return err
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
+		return err
+	}
+	return usageError{err}
+}
+
+// withRemedy says what helps when batches find no room, of what the command has
+// flags for.
+func withRemedy(c *cli.Context, err error) error {
+	room, ok := errors.AsType[*orchestrator.RoomError](err)
+	if !ok {
+		return err
+	}
+	has := func(flag string) bool {
+		return slices.ContainsFunc(c.Command.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), flag) })
+	}
+	var ways []string
+	if room.Shared {
+		ways = append(ways, "make /dev/shm larger (a container: --shm-size=1g)")
+	}
+	switch {
+	case has("in-flight"):
+		ways = append(ways, "send less at once with --batch and --in-flight")
+	case has("batch"):
+		ways = append(ways, "send less at once with --batch")
+	}
+	if room.Shared {
+		ways = append(ways, "use --transport grpc")
+	}
+	if len(ways) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, strings.Join(ways, ", or "))
 }

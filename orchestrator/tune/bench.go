@@ -22,9 +22,13 @@ type Bench interface {
 
 // Infeasible is settings that the server cannot serve: they do not load, do not
 // fit into memory, or fail the pages.
-type Infeasible struct{ Reason string }
+type Infeasible struct {
+	Reason string
+	Err    error // what the reason is made of, or nil
+}
 
 func (e *Infeasible) Error() string { return e.Reason }
+func (e *Infeasible) Unwrap() error { return e.Err }
 
 // LoadKind says where the pages of a load come from.
 type LoadKind int

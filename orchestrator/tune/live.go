@@ -192,7 +192,7 @@ func (l *Live) point(ctx context.Context, n int) (Point, error) {
 			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: n, InFlight: 1, SharedMemoryPrefix: l.loader.nextPrefix(l.cfg.Model.Input()),
 		})
 		if err != nil {
-			return &Infeasible{Reason: err.Error()}
+			return &Infeasible{Reason: err.Error(), Err: err}
 		}
 		defer serving.Close()
 		// The first of a size is slow, so it is asked before.
@@ -369,7 +369,7 @@ func (l *Live) warm(ctx context.Context, t Settings) error {
 			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: s.Batch, InFlight: s.InFlight, SharedMemoryPrefix: l.loader.nextPrefix(l.cfg.Model.Input()),
 		})
 		if err != nil {
-			return &Infeasible{Reason: err.Error()}
+			return &Infeasible{Reason: err.Error(), Err: err}
 		}
 		a, err := serving.Ask(ctx, s.Batch, s.InFlight, 0)
 		serving.Close()

@@ -169,7 +169,7 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 		Slabs: t.InFlight + 1, Pages: t.Batch, PageBytes: in.PageBytes(), Prefix: l.nextPrefix(in), Release: l.model.Release,
 	})
 	if err != nil {
-		return nil, &Infeasible{Reason: err.Error()}
+		return nil, &Infeasible{Reason: err.Error(), Err: err}
 	}
 	defer pool.Close()
 	age := t.MaxAge
@@ -297,7 +297,7 @@ func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestra
 		RefreshEvery: -1, SharedMemoryPrefix: l.nextPrefix(in),
 	})
 	if err != nil {
-		return nil, &Infeasible{Reason: err.Error()}
+		return nil, &Infeasible{Reason: err.Error(), Err: err}
 	}
 	defer d.Close()
 	watched, unwatch := context.WithCancel(ctx)

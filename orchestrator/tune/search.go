@@ -319,7 +319,7 @@ func (s *search) draw(ctx context.Context) error {
 // cannotStart is the error of a server that does not do what it is set to do.
 func cannotStart(err error) error {
 	if no, ok := errors.AsType[*Infeasible](err); ok {
-		return fmt.Errorf("the config that is served now cannot be measured: %s", no.Reason)
+		return fmt.Errorf("the config that is served now cannot be measured: %w", no)
 	}
 	return err
 }

@@ -329,7 +329,7 @@ func TestBenchFails(t *testing.T) {
 		}
 	}
 	s := servers(0)["gpu"]
-	_, err := Search(t.Context(), Config{Start: badByHand}, &failing{s, 0, &Infeasible{"out of memory"}})
+	_, err := Search(t.Context(), Config{Start: badByHand}, &failing{s, 0, &Infeasible{Reason: "out of memory"}})
 	if err == nil || !strings.Contains(err.Error(), "out of memory") {
 		t.Errorf("a start that cannot be served: %v", err)
 	}

@@ -61,7 +61,7 @@ func (s *simulated) Curve(_ context.Context, sizes []int) (Curve, error) {
 func (s *simulated) Measure(_ context.Context, t Settings, load Load) (Window, error) {
 	s.tick()
 	if !s.fits(t) {
-		return Window{}, &Infeasible{"out of memory"}
+		return Window{}, &Infeasible{Reason: "out of memory"}
 	}
 	w := s.exact(t, load)
 	if s.tells {

@@ -10,11 +10,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"quire/tritonclient/guard"
 )
@@ -347,9 +350,23 @@ func (s *Server) explain(cause error, state guard.State) error {
 	if errors.Is(cause, errEnded) && strings.Contains(reason, "already in use") {
 		cause = errPortBusy
 	}
+	const larger = "make it larger (a container: --shm-size=1g)"
+	var shm unix.Statfs_t
+	switch {
+	case strings.Contains(reason, "shared memory pool") && strings.Contains(reason, "No space left on device"):
+		// The backend's own words name a key, and an option of docker's.
+		reason = "/dev/shm is too small for the memory that its models share with it: " + larger
+	case unix.Statfs("/dev/shm", &shm) == nil && shm.Blocks > 0 && shm.Blocks*uint64(shm.Bsize) < leastShm:
+		// It may have ended before it could write that down.
+		reason += fmt.Sprintf("; /dev/shm has %d MB: if nothing else helps, %s", shm.Blocks*uint64(shm.Bsize)>>20, larger)
+	}
 	text := fmt.Sprintf("embedded Triton did not start (%s): %s%s", how, reason, s.saveLog())
 	return &startError{text: oneLine(text), err: cause}
 }
+
+// leastShm is what docker gives a container of which nothing was said; quire's own
+// model runs with it.
+const leastShm = 64 << 20
 
 // saveLog leaves the server's log in the cache directory and returns where, as
 // the tail of a sentence.
@@ -398,7 +415,18 @@ func startReason(lines []string) string {
 	if strings.Contains(fatal, "already in use") {
 		return fatal
 	}
-	return cmp.Or(load, fatal, severe, last)
+	return withoutRepeats(cmp.Or(load, fatal, severe, last))
+}
+
+// withoutRepeats leaves out what stands in a list for each of several requests.
+func withoutRepeats(reason string) string {
+	var said []string
+	for part := range strings.SplitSeq(reason, "; ") {
+		if part = strings.TrimSpace(part); part != "" && !slices.ContainsFunc(said, func(s string) bool { return strings.HasSuffix(s, part) }) {
+			said = append(said, part)
+		}
+	}
+	return strings.Join(said, "; ")
 }
 
 // unlinkShm removes the shared-memory objects that begin with prefix.

@@ -375,7 +375,8 @@ func TestStartReason(t *testing.T) {
 		"failed to load 'm' version 1: why": "I1 1 a.cc:1] \"loading\"\nE1 1 b.cc:2] \"failed to load 'm' version 1: why\"\nI1 1 b.cc:3] \"failed to load 'm'\"\n+--+\nerror: creating server: more",
 		"creating server: more":             "E1 1 b.cc:2] \"harmless\"\nerror: creating server: more",
 		"no driver":                         "E1 1 b.cc:2] \"no driver\"\nbye",
-		"Segmentation fault":                "I1 1 b.cc:2] \"fine\"\nSegmentation fault",
+		"failed to load 'm' version 1: warmup: no room; bye": "E1 1 b.cc:2] \"failed to load 'm' version 1: warmup: no room; no room; bye; no room; \"",
+		"Segmentation fault": "I1 1 b.cc:2] \"fine\"\nSegmentation fault",
 	} {
 		if got := startReason(strings.Split(log, "\n")); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -24,18 +24,37 @@ func (c Config) fits(shm, memory uint64) error {
 	if over > 0 {
 		all = math.MaxInt64 // more than there is anywhere
 	}
-	no := func(what string, free uint64, why error) error {
-		return fmt.Errorf("slab: %s is too small for %d batches of %d pages of %d bytes: %d bytes are free: %w", what, c.Slabs, c.Pages, c.PageBytes, free, why)
-	}
 	switch {
 	case c.Prefix != "" && all > shm:
-		return no("shared memory", shm, unix.ENOSPC)
+		return c.noRoom(true, shm)
 	case all > memory:
-		return no("memory", memory, unix.ENOMEM)
+		return c.noRoom(false, memory)
 	case over > 0:
-		return no("the address space", math.MaxInt64, unix.ENOMEM)
+		return c.noRoom(false, math.MaxInt64)
 	}
 	return nil
+}
+
+func (c Config) noRoom(shared bool, free uint64) error {
+	return &RoomError{Batches: c.Slabs, Pages: c.Pages, PageBytes: c.PageBytes, Shared: shared, Free: free}
+}
+
+// RoomError says that batches do not fit into what a machine has free.
+type RoomError struct {
+	Batches   int
+	Pages     int  // of each batch
+	PageBytes int  // of each page
+	Shared    bool // into /dev/shm, and not into memory
+	Free      uint64
+}
+
+func (e *RoomError) Error() string {
+	where := "the memory"
+	if e.Shared {
+		where = shmDir
+	}
+	size := float64(e.Batches) * float64(e.Pages) * float64(e.PageBytes)
+	return fmt.Sprintf("%s is too small for %d batches of %d pages: they take %.1f MB, and %.1f MB are free", where, e.Batches, e.Pages, size/1e6, float64(e.Free)/1e6)
 }
 
 // shmFree is how many bytes /dev/shm has left.

@@ -166,7 +166,10 @@ func newSlab(cfg Config) (*Slab, error) {
 	if cfg.Prefix == "" {
 		m, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 		if err != nil {
-			return nil, fmt.Errorf("slab: no memory for %d bytes: %w", size, err)
+			if errors.Is(err, unix.ENOMEM) {
+				return nil, cfg.noRoom(false, memoryFree())
+			}
+			return nil, fmt.Errorf("slab: take %d bytes of memory: %w", size, err)
 		}
 		s.mapped, s.Bytes = m, m
 		return s, nil
@@ -182,7 +185,10 @@ func newSlab(cfg Config) (*Slab, error) {
 	// kill the process at the first write.
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(size)); err != nil {
 		os.Remove(path)
-		return nil, fmt.Errorf("slab: shared memory is too small for %d bytes more: %w", size, err)
+		if errors.Is(err, unix.ENOSPC) {
+			return nil, cfg.noRoom(true, shmFree())
+		}
+		return nil, fmt.Errorf("slab: allocate shared memory %s: %w", name, err)
 	}
 	m, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {

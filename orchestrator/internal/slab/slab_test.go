@@ -9,8 +9,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 func shmNames(t *testing.T, prefix string) []string {
@@ -68,7 +66,7 @@ func TestPoolTooLargeIsAnErrorAtStart(t *testing.T) {
 	prefix := fmt.Sprintf("quire-test-big-%d-", os.Getpid())
 	// 2^50 bytes: no /dev/shm has them.
 	_, err := New(Config{Slabs: 1, Pages: 1 << 25, PageBytes: 1 << 25, Prefix: prefix})
-	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "too small") {
+	if room, ok := errors.AsType[*RoomError](err); !ok || !room.Shared || !strings.Contains(err.Error(), "too small") {
 		t.Fatalf("err = %v", err)
 	}
 	// 2^62 bytes each, which a sum of 64 bits cannot hold.
@@ -110,23 +108,35 @@ func TestNamesAreUsedOnce(t *testing.T) {
 // All slabs together have to fit, before the first is made.
 func TestFits(t *testing.T) {
 	const gb = 1 << 30
+	type room string
+	const (
+		enough   room = "enough"
+		inShm    room = "too little of /dev/shm"
+		inMemory room = "too little memory"
+	)
 	for _, c := range []struct {
 		cfg         Config
 		shm, memory uint64
-		want        error
+		want        room
 	}{
-		{Config{Slabs: 3, Pages: 8, PageBytes: 1459200, Prefix: "p"}, 1 * gb, 1 * gb, nil},
-		{Config{Slabs: 1000001, Pages: 8, PageBytes: 1459200, Prefix: "p"}, 24 * gb, 24 * gb, unix.ENOSPC},
-		{Config{Slabs: 1000001, Pages: 8, PageBytes: 1459200}, 0, 24 * gb, unix.ENOMEM},
-		{Config{Slabs: 1000001, Pages: 8, PageBytes: 1459200}, 0, unknown, nil},
-		{Config{Slabs: 3, Pages: 1, PageBytes: gb, Prefix: "p"}, 64 << 20, 24 * gb, unix.ENOSPC},
-		{Config{Slabs: 3, Pages: 1, PageBytes: gb, Prefix: "p"}, 24 * gb, 2 * gb, unix.ENOMEM}, // a /dev/shm as large as memory
-		{Config{Slabs: 3, Pages: 1, PageBytes: gb, Prefix: "p"}, 3 * gb, 3 * gb, nil},
-		{Config{Slabs: 3, Pages: 1, PageBytes: gb}, 0, 3 * gb, nil},
-		{Config{Slabs: 1 << 40, Pages: 1 << 20, PageBytes: 1 << 20, Prefix: "p"}, unknown, unknown, unix.ENOMEM}, // overflows
-		{Config{Slabs: 1, Pages: 1 << 40, PageBytes: 1 << 40}, 0, 24 * gb, unix.ENOMEM},
+		{Config{Slabs: 3, Pages: 8, PageBytes: 1459200, Prefix: "p"}, 1 * gb, 1 * gb, enough},
+		{Config{Slabs: 1000001, Pages: 8, PageBytes: 1459200, Prefix: "p"}, 24 * gb, 24 * gb, inShm},
+		{Config{Slabs: 1000001, Pages: 8, PageBytes: 1459200}, 0, 24 * gb, inMemory},
+		{Config{Slabs: 1000001, Pages: 8, PageBytes: 1459200}, 0, unknown, enough},
+		{Config{Slabs: 3, Pages: 1, PageBytes: gb, Prefix: "p"}, 64 << 20, 24 * gb, inShm},
+		{Config{Slabs: 3, Pages: 1, PageBytes: gb, Prefix: "p"}, 24 * gb, 2 * gb, inMemory}, // a /dev/shm as large as memory
+		{Config{Slabs: 3, Pages: 1, PageBytes: gb, Prefix: "p"}, 3 * gb, 3 * gb, enough},
+		{Config{Slabs: 3, Pages: 1, PageBytes: gb}, 0, 3 * gb, enough},
+		{Config{Slabs: 1 << 40, Pages: 1 << 20, PageBytes: 1 << 20, Prefix: "p"}, unknown, unknown, inMemory}, // overflows
+		{Config{Slabs: 1, Pages: 1 << 40, PageBytes: 1 << 40}, 0, 24 * gb, inMemory},
 	} {
-		if err := c.cfg.fits(c.shm, c.memory); !errors.Is(err, c.want) {
+		err, got := c.cfg.fits(c.shm, c.memory), enough
+		if no, ok := errors.AsType[*RoomError](err); ok && no.Shared {
+			got = inShm
+		} else if ok {
+			got = inMemory
+		}
+		if got != c.want {
 			t.Errorf("%+v in %d and %d bytes: %v, want %v", c.cfg, c.shm, c.memory, err, c.want)
 		}
 	}
