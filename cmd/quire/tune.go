@@ -310,9 +310,18 @@ func (t *tuning) restore() error {
 	go onStop(ctx, t.hard, cancel)
 	t.screen.step(embedded.Progress{Text: "putting the server back to what it was"})
 	if err := t.server.Restore(ctx); err != nil {
-		return serverError{fmt.Errorf("the server is not back to what it was: %w; quire doctor --triton %s puts it back", err, t.cfg.server.triton)}
+		return notBack(err, t.cfg.server.triton)
 	}
 	return nil
+}
+
+// notBack is the error of a server that could not be put back. Whoever loaded
+// something else meanwhile has the last word, and there is nothing left to do.
+func notBack(err error, triton string) error {
+	if errors.Is(err, tune.ErrReplaced) {
+		return serverError{err}
+	}
+	return serverError{fmt.Errorf("the server is not back to what it was: %w; quire doctor --triton %s puts it back", err, triton)}
 }
 
 // step shows what is being measured.

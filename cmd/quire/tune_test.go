@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -282,6 +284,22 @@ func TestTuneUsage(t *testing.T) {
 		code, _, stderr := call(t, append([]string{"tune"}, c.args...)...)
 		if code != exitUsage || !strings.Contains(stderr, c.says) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%v: code %d, %q; want code 5 and one line with %q", c.args, code, stderr, c.says)
+		}
+	}
+}
+
+// doctor can put back a trial, and not what somebody else has loaded over it.
+func TestNotBack(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		doctor bool
+	}{
+		{fmt.Errorf("model m: %w", tune.ErrReplaced), false},
+		{errors.New("connection refused"), true},
+	} {
+		err := notBack(c.err, "host:8001")
+		if got := strings.Contains(err.Error(), "quire doctor --triton host:8001"); got != c.doctor || !errors.Is(err, c.err) || exitCode(err) != exitServer {
+			t.Errorf("%v: %v", c.err, err)
 		}
 	}
 }
