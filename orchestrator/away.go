@@ -144,13 +144,10 @@ func (f *fleet) takeOut(e *endpoint, state EndpointState, reason string) bool {
 	e.state, e.reason = state, reason
 	if !e.mending {
 		e.mending = true
-		e.menders++
+		e.users++
 		f.polls.Go(func() {
 			f.mend(e)
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			e.menders--
-			f.wake() // it may be what remove waits for
+			f.unused(e)
 		})
 	}
 	if !f.anyUp(nil) && f.outage == nil && state != EndpointChecked {

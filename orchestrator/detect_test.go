@@ -157,19 +157,31 @@ func TestCancelledPageIsAskedNoMore(t *testing.T) {
 	refuse := func(context.Context, []seenPage) error {
 		return &ModelError{Action: ActionShrink, Message: "Exceeds maximum queue size"}
 	}
+	fail := func(context.Context, []seenPage) error {
+		time.Sleep(5 * time.Second)
+		return &ModelError{Action: ActionBisect, Message: "INTERNAL"}
+	}
 	for _, tt := range []struct {
 		name  string
 		stuck int
-		ask   func(context.Context, []seenPage) error
-	}{{"refused, and the last", 2, refuse}, {"refused, and another one behind it", 1, refuse}, {"not answered, and the last", 2, never}} {
+		ask   func(context.Context, []seenPage) error // nil: the server is away for 5 s
+	}{
+		{"refused, and the last", 2, refuse}, {"refused, and another one behind it", 1, refuse}, {"not answered, and the last", 2, never},
+		{"failed, and another one behind it", 1, fail}, {"waiting for the server, and another one behind it", 1, nil},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				var d *Detector
 				m := newFakeModel()
+				m.ready = func(context.Context) error { time.Sleep(5 * time.Second); return nil }
 				m.ask = func(ctx context.Context, pages []seenPage) error {
 					switch {
 					case len(pages) > 1:
+						if tt.ask == nil {
+							d.fleet.away(d.fleet.members()[0], "connection refused")
+						}
 						return &ModelError{Action: ActionBisect, Message: "INTERNAL"}
-					case pages[0].page == tt.stuck:
+					case pages[0].page == tt.stuck && tt.ask != nil:
 						return tt.ask(ctx, pages)
 					}
 					return nil
@@ -178,7 +190,7 @@ func TestCancelledPageIsAskedNoMore(t *testing.T) {
 					time.Sleep(time.Millisecond)
 					return nil
 				}}
-				d := newDetector(t, Config{Model: m, Renderer: r, Batch: 2, InFlight: 1, Workers: 1, InferTimeout: time.Hour, ServerWait: time.Hour})
+				d = newDetector(t, Config{Model: m, Renderer: r, Batch: 2, InFlight: 1, Workers: 1, InferTimeout: time.Hour, ServerWait: time.Hour})
 				defer d.Close()
 				stuck, cancel := context.WithCancel(t.Context())
 				var group sync.WaitGroup
@@ -214,6 +226,52 @@ func TestCancelledPageIsAskedNoMore(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A page that is cancelled while the server fails it is not asked alone: that would
+// keep the server for it until everything else there is answered.
+func TestCancelledPageDrainsNothing(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = func(ctx context.Context, pages []seenPage) error {
+			switch {
+			case pages[0].page >= 3:
+				return slow(30*time.Second)(ctx, pages)
+			case pages[0].page == 1:
+				time.Sleep(5 * time.Second)
+				return &ModelError{Action: ActionBisect, Message: "INTERNAL"}
+			}
+			return nil
+		}
+		r := &fakeRenderer{pages: map[string]int{"a.pdf": 9}, draw: func(context.Context, string, int) error {
+			time.Sleep(time.Millisecond)
+			return nil
+		}}
+		d := newDetector(t, Config{Model: m, Renderer: r, Batch: 2, InFlight: 2, Workers: 1})
+		defer d.Close()
+		gone, cancel := context.WithCancel(t.Context())
+		start := time.Now()
+		var group sync.WaitGroup
+		detect := func(ctx context.Context, page int, want error) {
+			group.Go(func() {
+				if _, err := d.Detect(ctx, path, page); !errors.Is(err, want) {
+					t.Errorf("page %d: %v, want %v", page, err, want)
+				}
+				if took := time.Since(start); page == 2 && took.Round(time.Second) != 10*time.Second {
+					t.Errorf("the page beside it was answered after %v", took)
+				}
+			})
+			synctest.Wait()
+		}
+		detect(gone, 1, context.Canceled)
+		detect(t.Context(), 2, nil)
+		detect(t.Context(), 3, nil)
+		detect(t.Context(), 4, nil)
+		time.Sleep(7 * time.Second) // it is asked without the other one since 5 s
+		cancel()
+		group.Wait()
+	})
 }
 
 func TestCloseReturnsEveryCall(t *testing.T) {

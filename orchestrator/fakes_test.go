@@ -114,6 +114,7 @@ type fakeModel struct {
 	ask      func(ctx context.Context, pages []seenPage) error // nil: instant
 	ready    func(ctx context.Context) error
 	refresh  func(in *Input) error
+	release  func(*Slab)
 	requests [][]seenPage
 	running  int
 	worst    int
@@ -130,7 +131,6 @@ func newFakeModel() *fakeModel {
 
 func (m *fakeModel) Info() ModelInfo { return ModelInfo{Name: "fake", Version: "1"} }
 func (m *fakeModel) Input() Input    { m.mu.Lock(); defer m.mu.Unlock(); return m.in }
-func (m *fakeModel) Release(*Slab)   {}
 
 func (m *fakeModel) WaitReady(ctx context.Context) error {
 	if m.ready != nil {
@@ -146,6 +146,15 @@ func (m *fakeModel) Refresh(context.Context) error {
 		return m.refresh(&m.in)
 	}
 	return nil
+}
+
+func (m *fakeModel) Release(s *Slab) {
+	m.mu.Lock()
+	release := m.release
+	m.mu.Unlock()
+	if release != nil {
+		release(s)
+	}
 }
 
 func (m *fakeModel) Infer(ctx context.Context, s *Slab, first int, frames []Frame) ([]Verdict, error) {

@@ -61,7 +61,7 @@ type endpoint struct {
 	reason    string // why it is not up
 	since     time.Time
 	mending   bool      // a goroutine looks after it
-	menders   int       // goroutines that do, or are about to end
+	users     int       // who ask it for something else than pages: who look after it, or release a slab there
 	fresh     bool      // is back and has not answered since
 	strikes   int       // failures that were its own, since it has answered
 	refusals  int       // times that its queue was full, since it has answered
@@ -121,7 +121,7 @@ func (f *fleet) remove(ctx context.Context, name string) {
 	}
 	f.fit()
 	f.wake()
-	for e.inFlight+e.menders > 0 && ctx.Err() == nil {
+	for e.inFlight+e.users > 0 && ctx.Err() == nil {
 		f.sleep(ctx)
 	}
 	f.mu.Unlock()
@@ -136,16 +136,33 @@ func (f *fleet) working() []*endpoint {
 
 // release tells all endpoints that a slab is about to be unmapped.
 func (f *fleet) release(s *Slab) {
+	f.mu.Lock()
 	all := f.members()
+	for _, e := range all {
+		e.users++
+	}
+	f.mu.Unlock()
+	tell := func(e *endpoint) {
+		e.Model.Release(s)
+		f.unused(e)
+	}
 	if len(all) == 1 {
-		all[0].Model.Release(s)
+		tell(all[0])
 		return
 	}
 	var group sync.WaitGroup // one that hangs costs its time, not everybody's
 	for _, e := range all {
-		group.Go(func() { e.Model.Release(s) })
+		group.Go(func() { tell(e) })
 	}
 	group.Wait()
+}
+
+// unused ends what endpoint.users counts; it may be what remove waits for.
+func (f *fleet) unused(e *endpoint) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e.users--
+	f.wake()
 }
 
 // maxBatch is the most pages that every endpoint takes in a request; 0 while there

@@ -524,17 +524,66 @@ func TestLeaveWaitsForWhoeverLooks(t *testing.T) {
 			used = true
 			return ctx.Err()
 		}
-		d := newDetector(t, Config{Endpoints: []Endpoint{a, b}, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}})
+		d := newDetector(t, Config{
+			Endpoints: []Endpoint{a, b}, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}},
+			RefreshEvery: -1, StallAfter: -1, // no clock that wakes others
+		})
 		defer d.Close()
 		if _, err := d.Detect(t.Context(), path, 1); err != nil {
 			t.Error(err)
 		}
 		<-looks
+		begun := time.Now()
 		d.Leave("a")
 		mu.Lock()
 		defer mu.Unlock()
-		if !used {
-			t.Error("it has left, and is still asked whether it is back")
+		if took := time.Since(begun); !used || took != time.Second {
+			t.Errorf("it has left after %v, and the look for whether it is back has ended: %v", took, used)
+		}
+	})
+}
+
+// A server that is told of a slab that goes has not left before it knows. One that a
+// reload has replaced goes when it is put back, whoever it was at.
+func TestLeaveWaitsForSlabsThatGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s servers
+		a, am := s.model("a", nil)
+		b, _ := s.model("b", nil)
+		am.refresh = func(in *Input) error { in.MaxBatch = 2; return nil }
+		releasing := make(chan struct{}, 10)
+		var mu sync.Mutex
+		begun, ended := 0, 0
+		slowly := func(*Slab) {
+			mu.Lock()
+			begun++
+			mu.Unlock()
+			releasing <- struct{}{}
+			time.Sleep(time.Second)
+			mu.Lock()
+			ended++
+			mu.Unlock()
+		}
+		d := newDetector(t, Config{Endpoints: []Endpoint{a, b}, RefreshEvery: -1, StallAfter: -1}) // no clock that wakes others
+		defer d.Close()
+		lent, err := d.slabs.Get(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.refresh(t.Context(), d.fleet.members()[0]); err != nil { // all but that one are replaced
+			t.Fatal(err)
+		}
+		am.mu.Lock()
+		am.release = slowly
+		am.mu.Unlock()
+		go d.slabs.Put(lent)
+		<-releasing
+		start := time.Now()
+		d.Leave("a")
+		mu.Lock()
+		defer mu.Unlock()
+		if took := time.Since(start); begun != 1 || ended != 1 || took != time.Second {
+			t.Errorf("it has left after %v; of %d slabs that it was told of, it knew of %d", took, begun, ended)
 		}
 	})
 }

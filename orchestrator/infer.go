@@ -48,7 +48,7 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 	var failed *endpoint // did so last: another one is asked next, if there is one
 	fault := ""          // what it said, unless it was busy or away
 	for attempt := 1; ; {
-		if ctx.Err() != nil || !slices.ContainsFunc(pages, (*page).live) {
+		if ctx.Err() != nil || !anyLive(pages) {
 			return
 		}
 		// A reload may have lowered it; 0 while there is no endpoint.
@@ -58,7 +58,7 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 		}
 		suspect := suspected(pages)
 		e, err := d.ask(ctx, b.Resource, first, pages, wanted{alone: suspect, avoid: failed})
-		if len(pages) == 1 && ctx.Err() == nil && bisects(err) {
+		if len(pages) == 1 && pages[0].live() && ctx.Err() == nil && bisects(err) {
 			// Triton merges requests: the culprit may be another request's page.
 			// It counts only when this page failed with nothing beside it, and
 			// when the model does not fail everything; of another endpoint, if
@@ -74,7 +74,7 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 			}
 			return
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || err == errNobodyWaits {
 			return
 		}
 		if away, ok := err.(*ServerError); ok {
@@ -179,6 +179,13 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 	}
 }
 
+// anyLive tells whether anybody waits for one of the pages.
+func anyLive(pages []*page) bool { return slices.ContainsFunc(pages, (*page).live) }
+
+// errNobodyWaits is of a request that was not made: all of its pages ended before
+// there was a permit for it.
+var errNobodyWaits = errors.New("nobody waits for these pages any more")
+
 // bisects tells whether err asks for a smaller batch.
 func bisects(err error) bool {
 	me, ok := errors.AsType[*ModelError](err)
@@ -234,11 +241,15 @@ func asModelError(err error) *ModelError {
 
 // ask makes one request and ends the pages if it is answered; it tells which
 // endpoint was asked. While none works it waits; that this takes too long is a
-// *ServerError.
+// *ServerError, and that nobody waits for the pages then is errNobodyWaits.
 func (d *Detector) ask(ctx context.Context, s *Slab, first int, pages []*page, w wanted) (*endpoint, error) {
 	e, err := d.fleet.acquire(ctx, len(pages), w)
 	if err != nil {
 		return nil, err
+	}
+	if !anyLive(pages) {
+		d.fleet.settle(e, len(pages), w, false)
+		return e, errNobodyWaits
 	}
 	verdicts, err := d.askAt(ctx, e, s, first, pages)
 	if w.sure && ctx.Err() == nil && bisects(err) && !d.well(ctx, e) {

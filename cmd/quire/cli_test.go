@@ -119,6 +119,21 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
+func TestPasswordFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "words")
+	if err := os.WriteFile(name, []byte("\ufeffone\r\n\n two\nthree"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var in inputs
+	app := &cli.App{Flags: inputFlags(), Action: func(c *cli.Context) (err error) {
+		in, err = inputsFrom(c, nil)
+		return err
+	}}
+	if err := app.Run([]string{"quire", "--password-file", name}); err != nil || !slices.Equal(in.passwords, []string{"one", " two", "three"}) {
+		t.Errorf("%q, %v", in.passwords, err)
+	}
+}
+
 func TestFlagsMayFollowArguments(t *testing.T) {
 	app := newApp(stops{})
 	got := flagsFirst(app, []string{"quire", "run", "in", "-o", "out", "--include=*.x", "more", "--batch", "4", "--", "-odd.pdf"})

@@ -268,7 +268,7 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 	window := min(max(time.Duration(windowShare*float64(cfg.budget)/measurements), shortestWindow), longestWindow)
 	live := tune.NewLive(tune.LiveConfig{
 		Client: s.client, Server: t.server, Model: s.model, Sample: sample, Renderer: pool, Workers: cfg.workers,
-		Window: window, SharedMemoryPrefix: t.guard.ShmPrefix() + "tune-", Metrics: gpus, Log: t.log,
+		Window: window, SharedMemoryPrefix: t.guard.ShmPrefix(), Metrics: gpus, Log: t.log,
 	})
 	defer func() {
 		t.left = t.restore()

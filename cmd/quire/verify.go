@@ -231,7 +231,7 @@ func verifyServer(
 	}
 	report, err := verify.Run(ctx, pages, verify.Config{
 		Model: model, InBand: inBand, NoSharedMemory: noSharedMemory, Batch: cfg.batch,
-		Threshold: contract.ScoreThreshold, Tolerance: cfg.tolerance, SharedMemoryPrefix: g.ShmPrefix() + "verify-",
+		Threshold: contract.ScoreThreshold, Tolerance: cfg.tolerance, SharedMemoryPrefix: g.ShmPrefix(),
 		Statistics: func(ctx context.Context) (tritonclient.ModelStatistics, error) {
 			return server.Client.Statistics(ctx, contract.Model, contract.Version)
 		},

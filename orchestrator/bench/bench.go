@@ -235,7 +235,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	cfg.Progress("warming up: the server")
 	b.serving, err = measure.NewServing(ctx, measure.ServerConfig{
 		Model: cfg.Engine.Model, Pages: keep.pages, Batch: b.settings.Batch, InFlight: b.settings.InFlight,
-		SharedMemoryPrefix: prefix(cfg.Engine.SharedMemoryPrefix),
+		SharedMemoryPrefix: cfg.Engine.SharedMemoryPrefix,
 	})
 	if err != nil {
 		return err
@@ -257,14 +257,6 @@ func (b *bench) prepare(ctx context.Context) error {
 	}
 	b.wholeTimes = timesFor(cfg.MinTime, whole.Elapsed)
 	return nil
-}
-
-// prefix keeps the names of the server load's slabs apart from the detector's.
-func prefix(p string) string {
-	if p == "" {
-		return ""
-	}
-	return p + "alone-"
 }
 
 func timesFor(least, once time.Duration) int {

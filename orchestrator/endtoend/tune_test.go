@@ -70,7 +70,7 @@ func startTunable(t *testing.T) *tunable {
 	}
 	s.live = tune.NewLive(tune.LiveConfig{
 		Client: s.client, Server: s.server, Model: s.model, Sample: sample, Renderer: pool, Workers: 2,
-		Window: 100 * time.Millisecond, SharedMemoryPrefix: theGuard.ShmPrefix() + "tune-",
+		Window: 100 * time.Millisecond, SharedMemoryPrefix: theGuard.ShmPrefix(),
 	})
 	return s
 }

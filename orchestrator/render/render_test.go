@@ -375,6 +375,8 @@ func TestMisuse(t *testing.T) {
 	if _, _, err := w.Draw(t.Context(), 1); err == nil {
 		t.Error("a page of no document")
 	}
+	_, err := w.Open(t.Context(), orchestrator.Document{Path: "in/a.pdf"}) // which nothing opens
+	wantError(t, err, orchestrator.StageOpen, 0, orchestrator.CategoryUnreadable)
 	w.Close()
 	if _, err := w.Open(t.Context(), newDocument(t, nil)); err == nil {
 		t.Error("a closed worker opened something")

@@ -155,11 +155,6 @@ func (c *committer) commit(group []*ending) {
 func (c *committer) write(group []*ending) {
 	t := c.t
 	parallel(group, func(e *ending) {
-		// Of a group only so many wait for the disk at once; what the first have
-		// waited for in vain the others need not.
-		if e.err = t.broken(); e.err != nil {
-			return
-		}
 		e.temp = path.Join(workDirectory, t.tempName())
 		e.err = t.try(e.ctx, "write in", workDirectory, func() error { return c.result(e) })
 	})

@@ -215,24 +215,6 @@ func TestFullDiskEndsTheRun(t *testing.T) {
 	}
 }
 
-// Whatever fails after the patience with a full disk has ended fails at once, as
-// the second of two documents that are written together.
-func TestPatienceIsSpentOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tree := openTree(t, t.TempDir())
-		start := time.Now()
-		for range 2 {
-			if err := tree.try(t.Context(), "write", "a", func() error { return syscall.ENOSPC }); !errors.Is(err, syscall.ENOSPC) {
-				t.Error(err)
-			}
-		}
-		if took := time.Since(start); took != 10*time.Minute {
-			t.Errorf("took %v", took)
-		}
-		check(t, tree.Close())
-	})
-}
-
 // A disk that says only when it is flushed that it is full is waited for, too.
 func TestFullDiskAtTheFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -266,43 +248,50 @@ func TestFullDiskAtTheFlush(t *testing.T) {
 }
 
 // Documents that end together wait together: the patience with a full disk is not
-// spent for one after the other.
+// spent for one after the other, at whatever step it is met.
 func TestFullDiskIsWaitedForOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const documents = 4 * syncAtOnce
-		tree := openWith(t, Config{Dir: t.TempDir(), DiskWait: time.Minute}, testModel, testOptions)
-		path := func(i int) string { return fmt.Sprintf("%02d.pdf", i) }
-		for i := range documents {
-			_, err := tree.Begin(t.Context(), document(path(i)))
-			check(t, err)
-			check(t, tree.Opened(t.Context(), document(path(i)), 1))
-			check(t, tree.Page(t.Context(), donePage(path(i), 1)))
-		}
-		var stand sync.WaitGroup
-		var full atomic.Int64
-		end := func(i int) {
-			stand.Add(1)
-			check(t, tree.End(t.Context(), orchestrator.DocumentResult{Path: path(i), Size: 1234, PageCount: 1, Status: orchestrator.StatusDone, Done: 1}, func(err error) {
-				if errors.Is(err, syscall.ENOSPC) {
-					full.Add(1)
+	for _, step := range []string{"create", "mkdir"} {
+		synctest.Test(t, func(t *testing.T) {
+			const documents = 4 * syncAtOnce
+			tree := openWith(t, Config{Dir: t.TempDir(), DiskWait: time.Minute}, testModel, testOptions)
+			path := func(i int) string { return fmt.Sprintf("%02d/a.pdf", i) }
+			for i := range documents {
+				_, err := tree.Begin(t.Context(), document(path(i)))
+				check(t, err)
+				check(t, tree.Opened(t.Context(), document(path(i)), 1))
+				check(t, tree.Page(t.Context(), donePage(path(i), 1)))
+			}
+			var stand sync.WaitGroup
+			var full atomic.Int64
+			end := func(i int) {
+				stand.Add(1)
+				check(t, tree.End(t.Context(), orchestrator.DocumentResult{Path: path(i), Size: 1234, PageCount: 1, Status: orchestrator.StatusDone, Done: 1}, func(err error) {
+					if errors.Is(err, syscall.ENOSPC) {
+						full.Add(1)
+					}
+					stand.Done()
+				}))
+			}
+			end(0) // so that the others are taken together
+			stand.Wait()
+			start := time.Now()
+			faults(tree, func(at, name string) error {
+				if at == step {
+					return &os.PathError{Op: at, Path: name, Err: syscall.ENOSPC}
 				}
-				stand.Done()
-			}))
-		}
-		end(0) // so that the others are taken together
-		stand.Wait()
-		start := time.Now()
-		faults(tree, fullFrom(0, start.Add(time.Hour)))
-		for i := range documents - 1 {
-			end(i + 1)
-		}
-		stand.Wait()
-		if took := time.Since(start); took > 90*time.Second || full.Load() != documents-1 {
-			t.Errorf("%d documents met a full disk, for %v", full.Load(), took)
-		}
-		faults(tree, nil)
-		check(t, tree.Close())
-	})
+				return nil
+			})
+			for i := range documents - 1 {
+				end(i + 1)
+			}
+			stand.Wait()
+			if took := time.Since(start); took > 90*time.Second || full.Load() != documents-1 {
+				t.Errorf("%s: %d documents met a full disk, for %v", step, full.Load(), took)
+			}
+			faults(tree, nil)
+			check(t, tree.Close())
+		})
+	}
 }
 
 // Wherever a disk fails for good, what stands is whole, and the next run makes

@@ -100,10 +100,14 @@ const seenGrain = 64
 // openLedger opens the ledger, with what a run that was killed has added to it.
 func openLedger(d *disk, lost func(string, int64)) (*ledger, error) {
 	l := &ledger{disk: d, lost: lost}
-	if err := l.openSorted(); err != nil {
-		return nil, err
+	err := l.openSorted()
+	if err == nil {
+		err = l.merge()
 	}
-	if err := l.merge(); err != nil {
+	if err != nil {
+		if l.sorted != nil {
+			l.lines.lost = 0 // the next try meets it again
+		}
 		l.close()
 		return nil, err
 	}

@@ -97,11 +97,14 @@ func (l *ledger) merge() error {
 		_ = l.disk.remove(temp)
 		return err
 	}
+	if l.sorted != nil {
+		l.lines.lost = 0 // it is read as a whole here, and what was damaged is gone now
+	}
+	if first.lines.lost > 0 {
+		l.lost(ledgerName, first.lines.lost)
+	}
 	if err := l.disk.sync("."); err != nil {
 		return err
-	}
-	if l.sorted != nil {
-		l.lines.lost = first.lines.lost // told of when it is closed
 	}
 	_ = l.recent.Close()
 	l.recent = nil

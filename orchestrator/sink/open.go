@@ -41,6 +41,9 @@ func Open(cfg Config) (_ *Tree, err error) {
 		return nil, t.explain("open", "", err)
 	}
 	t.root = &disk{Root: root}
+	if err := t.owns(); err != nil { // before anything is left there
+		return nil, err
+	}
 	if err := root.Mkdir(workDirectory, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, t.explain("create", workDirectory, err)
 	}
@@ -52,7 +55,7 @@ func Open(cfg Config) (_ *Tree, err error) {
 	if err := t.acquire(); err != nil {
 		return nil, err
 	}
-	if err := t.owns(); err != nil {
+	if err := t.owns(); err != nil { // still, now that nobody else of ours writes there
 		return nil, err
 	}
 	if err := t.sweep(); err != nil {

@@ -62,7 +62,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"a file", file, []string{file, "not a directory", "-o"}},
 		{"below a file", filepath.Join(file, "out"), []string{file, "not a directory", "-o"}},
 		{"not writable", locked, []string{locked, "permission denied", "make it writable"}},
-		{"something in the way", blocked, []string{filepath.Join(blocked, "run.json"), "exists"}},
+		{"something in the way", blocked, []string{filepath.Join(blocked, "run.json"), "exists", "move away"}},
 		{"run.json of another program", foreign, []string{filepath.Join(foreign, "run.json"), "not quire's", "-o"}},
 	}
 	for _, tt := range tests {
@@ -88,6 +88,9 @@ func TestOpenRefuses(t *testing.T) {
 			}
 		})
 	}
+	if there, err := os.ReadDir(foreign); err != nil || len(there) != 1 {
+		t.Errorf("%v; in the directory of another program it leaves %v", err, there)
+	}
 }
 
 // asNobody runs f without root's right to pass over file permissions, so that
@@ -111,8 +114,8 @@ func TestLinksDoNotLeadOut(t *testing.T) {
 	path := "sub/a.pdf"
 	begin(t, tree, path, 1)
 	page(t, tree, donePage(path, 1))
-	if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: path, Status: orchestrator.StatusDone, PageCount: 1, Done: 1}); err == nil {
-		t.Error("written through a link")
+	if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: path, Status: orchestrator.StatusDone, PageCount: 1, Done: 1}); err == nil || !strings.Contains(err.Error(), "in the place of the link") {
+		t.Errorf("through a link: %v", err)
 	}
 	if got := files(t, outside); len(got) != 0 {
 		t.Errorf("outside: %q", got)

@@ -125,7 +125,10 @@ func (t *Tree) take(ctx context.Context, path string) (*segment, error) {
 		var s *segment
 		var lost int64
 		err := t.space.try(ctx, func() (err error) {
-			if s, lost, err = loadSegment(t.work, path, name); err != nil || name == inWork {
+			var now int64
+			s, now, err = loadSegment(t.work, path, name)
+			lost = max(lost, now) // the first try has cut off what a later one does not see
+			if err != nil || name == inWork {
 				return err
 			}
 			if err = t.work.rename(left, inWork); err != nil {
@@ -134,6 +137,9 @@ func (t *Tree) take(ctx context.Context, path string) (*segment, error) {
 			s.name = inWork
 			return nil
 		})
+		if lost > 0 {
+			t.cfg.Log.Warn("the journal of a document was damaged or torn; the pages that are lost are done again", "document", path, "bytes_cut", lost)
+		}
 		switch {
 		case errors.Is(err, errNotThis):
 			t.cfg.Log.Warn("the journal of a document cannot be read; the document is done again", "document", path, "err", err)
@@ -144,9 +150,6 @@ func (t *Tree) take(ctx context.Context, path string) (*segment, error) {
 			err = t.explain("read", workDirectory+"/"+name, err)
 			t.fail(err)
 			return nil, err
-		}
-		if lost > 0 {
-			t.cfg.Log.Warn("the journal of a document was damaged or torn; the pages that are lost are done again", "document", path, "bytes_cut", lost)
 		}
 		delete(t.left, name)
 		t.discard(path) // there is no other

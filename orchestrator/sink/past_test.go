@@ -1,7 +1,10 @@
 package sink
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,20 +16,47 @@ import (
 	"quire/orchestrator"
 )
 
-// A journal is taken up when there is space to do so, and until then kept.
+// A journal is taken up when there is space to do so, and until then kept; what was
+// torn of it is told once, and what quire could not write is not taken for that.
 func TestJournalOnAFullDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dir := t.TempDir()
-		tree := openTree(t, dir)
-		begin(t, tree, "a.pdf", 3)
-		page(t, tree, donePage("a.pdf", 1))
-		page(t, tree, donePage("a.pdf", 2))
-		crash(t, tree)
-		tree = openTree(t, dir)
-		faults(tree, fullFrom(0, time.Now().Add(10*time.Second)))
-		want(t, past(t, tree, document("a.pdf")), orchestrator.Past{PageCount: 3, Done: 2}, 1, 2)
-		check(t, tree.Close())
-	})
+	for _, torn := range []int{0, 29} {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			tree := openTree(t, dir)
+			begin(t, tree, "a.pdf", 3)
+			page(t, tree, donePage("a.pdf", 1))
+			page(t, tree, donePage("a.pdf", 2))
+			crash(t, tree)
+			name, _ := segmentFile("a.pdf")
+			name = filepath.Join(dir, workDirectory, name)
+			check(t, os.WriteFile(name, append([]byte(read(t, name)), make([]byte, torn)...), 0o666))
+			var log bytes.Buffer
+			tree = openWith(t, Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))}, testModel, testOptions)
+			faults(tree, fullFrom(0, time.Now().Add(10*time.Second)))
+			want(t, past(t, tree, document("a.pdf")), orchestrator.Past{PageCount: 3, Done: 2}, 1, 2)
+			said := log.String()
+			if n := strings.Count(said, "torn"); n != min(torn, 1) || torn > 0 && !strings.Contains(said, fmt.Sprint("bytes_cut=", torn)) {
+				t.Errorf("of %d bytes that were torn it says:\n%s", torn, said)
+			}
+			if n := opened(t, name); n != 1 {
+				t.Errorf("the journal is open %d times", n)
+			}
+			check(t, tree.Close())
+		})
+	}
+}
+
+// opened counts the descriptors of this process that a file has.
+func opened(t *testing.T, name string) (n int) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	check(t, err)
+	for _, link := range links {
+		if to, err := os.Readlink(link); err == nil && to == name {
+			n++
+		}
+	}
+	return n
 }
 
 // A journal that cannot be read for a reason that may pass ends the run and is
@@ -52,19 +82,58 @@ func TestJournalThatCannotBeReadNow(t *testing.T) {
 	want(t, past(t, openTree(t, dir), document("a.pdf")), orchestrator.Past{PageCount: 3, Done: 1}, 1)
 }
 
-// A run starts when there is space for what it writes first.
+// A run starts when there is space for what it writes first, and for the ledger that
+// a run that was killed has left; what was damaged of that is told once.
 func TestStartOnAFullDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tree, err := Open(Config{Dir: t.TempDir()})
-		check(t, err)
-		defer tree.Close()
-		faults(tree, fullFrom(0, time.Now().Add(10*time.Second)))
-		begun := time.Now()
-		check(t, tree.Start(t.Context(), testModel, nil))
-		if waited := time.Since(begun); waited != 10*time.Second {
-			t.Errorf("waited %v", waited)
-		}
-	})
+	for _, where := range []string{"run.json", "the ledger", "the ledger's directory"} {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			sorted, lately := filepath.Join(dir, workDirectory, ledgerName), filepath.Join(dir, workDirectory, recentName)
+			tree := openTree(t, dir)
+			write(t, tree, "a.pdf", donePage("a.pdf", 1))
+			finish(t, tree)
+			check(t, tree.Close())
+			tree = openTree(t, dir)
+			write(t, tree, "b.pdf", donePage("b.pdf", 1))
+			crash(t, tree)
+			check(t, os.WriteFile(sorted, []byte("torn\n"+read(t, sorted)+"torn"), 0o666))
+			check(t, os.WriteFile(lately, []byte(read(t, lately)+"torn"), 0o666))
+
+			var log bytes.Buffer
+			tree, err := Open(Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			check(t, err)
+			defer tree.Close()
+			begun := time.Now()
+			full := fullFrom(map[string]int{"the ledger": 2}[where], begun.Add(10*time.Second))
+			if where == "the ledger's directory" {
+				merged := false
+				full = func(step, name string) error {
+					merged = merged || step == "rename" && strings.HasSuffix(name, " to "+ledgerName)
+					if merged && step == "syncdir" && time.Since(begun) < 10*time.Second {
+						return &os.PathError{Op: step, Path: name, Err: syscall.ENOSPC}
+					}
+					return nil
+				}
+			}
+			faults(tree, full)
+			check(t, tree.Start(t.Context(), testModel, testOptions))
+			if waited := time.Since(begun); waited != 10*time.Second {
+				t.Errorf("%s: waited %v", where, waited)
+			}
+			said := log.String()
+			if strings.Count(said, "was damaged") != 2 || !strings.Contains(said, ledgerName+" bytes_left_out=9\n") || !strings.Contains(said, recentName+" bytes_left_out=4\n") {
+				t.Errorf("%s: of the two files that are damaged it says:\n%s", where, said)
+			}
+			if got := opened(t, sorted) + opened(t, sorted+" (deleted)") + opened(t, lately) + opened(t, lately+" (deleted)"); got != 1 {
+				t.Errorf("%s: the ledger's files are open %d times", where, got)
+			}
+			for _, path := range []string{"a.pdf", "b.pdf"} {
+				if past(t, tree, document(path)).Result == nil {
+					t.Errorf("%s: %s is done again", where, path)
+				}
+			}
+		})
+	}
 }
 
 // What a run cannot tell of a document or the model holds as it was told before.
@@ -92,20 +161,23 @@ func TestDigestsAreKept(t *testing.T) {
 			t.Errorf("under another model the past is %+v", p)
 		}
 	})
-	t.Run("the content's, over a journal", func(t *testing.T) {
-		dir := t.TempDir()
-		tree := openTree(t, dir)
-		begin(t, tree, "a.pdf", 2)
-		page(t, tree, donePage("a.pdf", 1))
-		check(t, tree.Close())
-		tree = openTree(t, dir)
-		rest(t, tree, doc, past(t, tree, doc), donePage("a.pdf", 1), donePage("a.pdf", 2))
-		finish(t, tree)
-		check(t, tree.Close())
-		if p := past(t, openTree(t, dir), touched); p.Result == nil {
-			t.Errorf("of the same content, done again: %+v", p)
-		}
-	})
+	for _, order := range [][2]orchestrator.Document{{document("a.pdf"), doc}, {doc, document("a.pdf")}} {
+		t.Run("the content's, over a journal", func(t *testing.T) {
+			dir := t.TempDir()
+			tree := openTree(t, dir)
+			past(t, tree, order[0])
+			check(t, tree.Opened(t.Context(), order[0], 2))
+			page(t, tree, donePage("a.pdf", 1))
+			check(t, tree.Close())
+			tree = openTree(t, dir)
+			rest(t, tree, order[1], past(t, tree, order[1]), donePage("a.pdf", 1), donePage("a.pdf", 2))
+			finish(t, tree)
+			check(t, tree.Close())
+			if p := past(t, openTree(t, dir), touched); p.Result == nil {
+				t.Errorf("of the same content, done again: %+v", p)
+			}
+		})
+	}
 }
 
 // What was there at three crashes is tried again when that is asked for.

@@ -108,6 +108,7 @@ func (s *segment) begin() error {
 func (s *segment) write(lines []byte) error {
 	s.buf = lines[:0]
 	if _, err := s.file.WriteAt(lines, s.end); err != nil {
+		_ = s.file.Truncate(s.end) // half a line would look like damage
 		return err
 	}
 	s.end += int64(len(lines))
@@ -254,7 +255,8 @@ var errNotThis = errors.New("the segment of another document, or of none")
 const progressPages = 1000
 
 // loadSegment reads what an earlier run has left of a document. What is damaged
-// is left out, and what is torn at the end cut off: lost tells how many bytes.
+// is left out, and what is torn at the end cut off: lost tells how many bytes, also
+// beside an error, since what is cut off is not met again.
 func loadSegment(dir *disk, documentPath, name string) (_ *segment, lost int64, err error) {
 	f, err := dir.open(name, os.O_RDWR)
 	if err != nil {
@@ -316,13 +318,13 @@ func loadSegment(dir *disk, documentPath, name string) (_ *segment, lost int64, 
 	}
 	s.end = r.good
 	if err := f.Truncate(s.end); err != nil {
-		return nil, 0, err
+		return nil, 0, err // the next try meets it again
 	}
 	s.settle(func(entry) bool { return true })
 	if strings.HasPrefix(name, segmentPrefix) && lately < progressPages {
 		// Nobody has left it in order.
 		if err := s.event(eventCrashed); err != nil {
-			return nil, 0, err
+			return nil, r.lost, err
 		}
 		s.crashes++
 	}

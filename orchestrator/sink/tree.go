@@ -109,7 +109,12 @@ func (t *Tree) Start(ctx context.Context, model orchestrator.ModelInfo, options 
 	if err := t.try(ctx, "write", runName, func() error { return t.writeRun(nil) }); err != nil {
 		return err
 	}
+	told := map[string]int64{} // a full disk has the same damage met at every try
 	damaged := func(name string, lost int64) {
+		if told[name] == lost {
+			return
+		}
+		told[name] = lost
 		t.cfg.Log.Warn("a file was damaged; documents that it no longer knows are done again", "file", filepath.Join(t.cfg.Dir, workDirectory, name), "bytes_left_out", lost)
 	}
 	err = t.try(ctx, "read", path.Join(workDirectory, ledgerName), func() (err error) {
@@ -425,7 +430,7 @@ func (t *Tree) explain(verb, name string, err error) error {
 		hint = ": make it writable for this user, or name another directory with -o"
 	case errors.Is(err, syscall.EXDEV):
 		hint = ": the output directory must lie on one file system"
-	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTEMPTY):
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, syscall.EEXIST):
 		hint = ": move away what is there, or name another directory with -o"
 	case errors.As(err, &errno):
 		hint = ": name another directory with -o"

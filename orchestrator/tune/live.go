@@ -189,7 +189,7 @@ func (l *Live) point(ctx context.Context, n int) (Point, error) {
 	err := l.usable(ctx, func() error {
 		p = Point{}
 		serving, err := measure.NewServing(ctx, measure.ServerConfig{
-			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: n, InFlight: 1, SharedMemoryPrefix: l.loader.nextPrefix(l.cfg.Model.Input()),
+			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: n, InFlight: 1, SharedMemoryPrefix: l.cfg.SharedMemoryPrefix,
 		})
 		if err != nil {
 			return &Infeasible{Reason: err.Error(), Err: err}
@@ -366,7 +366,7 @@ func (l *Live) warm(ctx context.Context, t Settings) error {
 		}
 		s := Settings{MaxBatch: t.MaxBatch, Batch: n, InFlight: t.Instances}
 		serving, err := measure.NewServing(ctx, measure.ServerConfig{
-			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: s.Batch, InFlight: s.InFlight, SharedMemoryPrefix: l.loader.nextPrefix(l.cfg.Model.Input()),
+			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: s.Batch, InFlight: s.InFlight, SharedMemoryPrefix: l.cfg.SharedMemoryPrefix,
 		})
 		if err != nil {
 			return &Infeasible{Reason: err.Error(), Err: err}

@@ -153,7 +153,6 @@ type loader struct {
 	model  orchestrator.Model
 	pages  [][]byte
 	prefix string // of shared-memory names
-	serial int
 }
 
 // failurePause keeps a server that refuses at once from being asked without end.
@@ -165,8 +164,12 @@ const failurePause = 20 * time.Millisecond
 // error is ctx's or this machine's; what the server says is in the record.
 func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window time.Duration) (*record, error) {
 	in := l.model.Input()
+	prefix := l.prefix
+	if !in.SharedMemory {
+		prefix = ""
+	}
 	pool, err := slab.New(slab.Config{
-		Slabs: t.InFlight + 1, Pages: t.Batch, PageBytes: in.PageBytes(), Prefix: l.nextPrefix(in), Release: l.model.Release,
+		Slabs: t.InFlight + 1, Pages: t.Batch, PageBytes: in.PageBytes(), Prefix: prefix, Release: l.model.Release,
 	})
 	if err != nil {
 		return nil, &Infeasible{Reason: err.Error(), Err: err}
@@ -256,16 +259,6 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 	return r, context.Cause(ctx)
 }
 
-// nextPrefix starts the names of the next slabs; empty where pages go inside
-// the requests.
-func (l *loader) nextPrefix(in orchestrator.Input) string {
-	if !in.SharedMemory || l.prefix == "" {
-		return ""
-	}
-	l.serial++
-	return fmt.Sprintf("%s%d-", l.prefix, l.serial)
-}
-
 // pause waits, and tells whether ctx goes on.
 func pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
@@ -284,7 +277,6 @@ func pause(ctx context.Context, d time.Duration) bool {
 // runPipeline feeds the server with pages that are being drawn, by the engine
 // itself: documents over and over, as a run does them.
 func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestrator.Renderer, documents []measure.Document, workers int, warm, window time.Duration) (*record, error) {
-	in := l.model.Input()
 	r := newRecord(warm, window)
 	age := t.MaxAge
 	if age == 0 {
@@ -294,7 +286,7 @@ func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestra
 	d, err := orchestrator.New(orchestrator.Config{
 		Model: timedModel{l.model, r}, Renderer: timedRenderer{renderer, drawn},
 		Batch: t.Batch, InFlight: t.InFlight, MaxAge: age, Workers: workers,
-		RefreshEvery: -1, SharedMemoryPrefix: l.nextPrefix(in),
+		RefreshEvery: -1, SharedMemoryPrefix: l.prefix,
 	})
 	if err != nil {
 		return nil, &Infeasible{Reason: err.Error(), Err: err}

@@ -1,8 +1,11 @@
 package embedded
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -118,6 +121,79 @@ func TestSuperviseStops(t *testing.T) {
 	}
 	if err := stop(); !errors.Is(err, guard.ErrLost) {
 		t.Errorf("without the guard: %v", err)
+	}
+}
+
+// A model's process goes on as long as its server does, and no longer, also where the
+// kernel has no pidfd or a container keeps it from the process.
+func TestEndWithServer(t *testing.T) {
+	python, err := FindPython(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const server = `import os, subprocess, sys
+with open("/proc/self/comm", "w") as name:
+    name.write(sys.argv[1])
+subprocess.Popen([sys.executable, "-c", sys.argv[2]])
+os.close(1)
+sys.stdin.read()
+`
+	const model = `import errno, os, select, sys, threading
+wait = select.select
+def told(r, w, x, limit):
+    print("waits", flush=True)
+    return wait(r, w, x, limit and limit / 100)
+select.select = told
+def fails(number):
+    def pidfd_open(pid):
+        raise OSError(number, os.strerror(number))
+    return pidfd_open
+%s
+import end_with_server
+threading.Event().wait(60)
+`
+	for _, tt := range []struct {
+		name, parent, change string
+		waits                int
+	}{
+		{"a pidfd", "tritonserver", "", 1},
+		{"an old kernel", "tritonserver", "os.pidfd_open = fails(errno.ENOSYS)", 3},
+		{"a container", "tritonserver", "os.pidfd_open = fails(errno.EPERM)", 3},
+		{"an old Python", "tritonserver", "del os.pidfd_open", 3},
+		{"no server", "init", "os.pidfd_open = fails(errno.ENOSYS)", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd := exec.Command(python.Path, "-c", server, tt.parent, fmt.Sprintf(model, tt.change))
+			cmd.Env = append(os.Environ(), "PYTHONPATH=backend/python", "PYTHONDONTWRITEBYTECODE=1")
+			_, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Stderr = os.Stderr
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer cmd.Wait()
+			defer cmd.Process.Kill()
+			lines := bufio.NewReader(out)
+			for i := range tt.waits {
+				if line, err := lines.ReadString('\n'); line != "waits\n" {
+					t.Fatalf("it waited %d times, then: %q, %v", i, line, err)
+				}
+			}
+			if tt.waits > 0 {
+				if err := cmd.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if rest, err := io.ReadAll(lines); err != nil || tt.waits == 0 && len(rest) > 0 { // until it has ended
+				t.Errorf("%q, %v", rest, err)
+			}
+		})
 	}
 }
 

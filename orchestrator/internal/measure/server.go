@@ -20,8 +20,8 @@ type ServerConfig struct {
 	Pages [][]byte
 	// Batch and InFlight are the most that Ask will be asked for.
 	Batch, InFlight int
-	// SharedMemoryPrefix starts the names of the slabs; no other set of slabs
-	// may have it. Empty: pages travel inside the requests.
+	// SharedMemoryPrefix starts the names of the slabs. Empty: pages travel
+	// inside the requests.
 	SharedMemoryPrefix string
 }
 

@@ -12,13 +12,17 @@ import threading
 
 def _end_with(server):
     try:
-        handle = os.pidfd_open(server)
+        end = [os.pidfd_open(server)]
+    except (AttributeError, OSError):  # an old kernel or Python, a container's filter
+        end = []
+    try:
         with open(f"/proc/{server}/comm") as name:
             # Else it had ended before, and who took its child over is no server.
-            if name.read().strip() == "tritonserver" and os.getppid() == server:
-                select.select([handle], [], [])
+            serves = name.read().strip() == "tritonserver"
     except OSError:  # it has ended just now
-        pass
+        serves = False
+    while serves and os.getppid() == server:
+        select.select(end, [], [], None if end else 1)
     os._exit(1)
 
 
