@@ -188,6 +188,7 @@ void __real_fz_subsample_pixblock(unsigned char *samples, int w, int h, int n, i
 
 /* PDF objects. */
 pdf_document *pdf_specifics(fz_context *, fz_document *);
+int pdf_was_repaired(fz_context *, pdf_document *);
 int pdf_xref_len(fz_context *, pdf_document *);
 pdf_obj *pdf_trailer(fz_context *, pdf_document *);
 pdf_obj *pdf_lookup_page_obj(fz_context *, pdf_document *, int number);
