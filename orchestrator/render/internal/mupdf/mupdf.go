@@ -16,6 +16,7 @@ package mupdf
 #cgo LDFLAGS: -Wl,--wrap=fz_open_predict -Wl,--wrap=inflateInit2_
 #cgo LDFLAGS: -Wl,--wrap=fz_subsample_pixblock -Wl,--wrap=fz_get_span_color_painter
 #cgo LDFLAGS: -Wl,--wrap=fz_open_faxd -Wl,--wrap=inflate_fast
+#cgo LDFLAGS: -Wl,--wrap=fz_begin_tile_id -Wl,--wrap=fz_render_stroked_glyph
 #include <stdlib.h>
 #include "engine.h"
 */
