@@ -160,7 +160,9 @@ func (c *conn) send(cmd command, file *os.File) error {
 
 // abort may be called while receive waits.
 func (c *conn) abort(id uint64) {
-	// One that is gone need not be stopped.
+	// One that does not listen must not hold anybody up, and one that is gone
+	// need not be stopped.
+	_ = c.aborts.SetWriteDeadline(time.Now().Add(cancelGrace))
 	_, _ = c.aborts.Write(binary.NativeEndian.AppendUint64(nil, id))
 }
 

@@ -76,8 +76,9 @@ func filterCalls() error {
 			// What was handed over, and nothing new: descriptors come with
 			// recvmsg, and none can be sent.
 			"read", "readv", "pread64", "write", "writev", "recvmsg", "close", "lseek", "fstat",
-			// Memory.
-			"brk", "munmap", "mremap", "madvise",
+			// Memory. Not mremap: it makes a piece of a stack as large as one
+			// likes. The C library copies where it is not there.
+			"brk", "munmap", "madvise",
 			// Threads, their waiting, and the poller of Go's runtime.
 			"futex", "sched_yield", "sched_getaffinity", "set_robust_list", "rseq", "gettid", "getpid", "exit", "exit_group",
 			"epoll_create1", "eventfd2", "epoll_ctl", "epoll_pwait", "epoll_pwait2",
@@ -90,8 +91,9 @@ func filterCalls() error {
 			{Name: "clone", Conditions: when(0, seccomp.BitsSet, unix.CLONE_THREAD)},
 			{Name: "tgkill", Conditions: when(0, seccomp.Equal, pid)},
 			{Name: "kill", Conditions: when(0, seccomp.Equal, pid)},
-			// No new code, and no memory that RLIMIT_DATA does not count.
-			{Name: "mmap", Conditions: append(when(2, seccomp.BitsNotSet, unix.PROT_EXEC), when(3, seccomp.BitsNotSet, unix.MAP_SHARED)...)},
+			// No new code, and no memory that RLIMIT_DATA does not count, as it
+			// does not what is shared or a stack.
+			{Name: "mmap", Conditions: append(when(2, seccomp.BitsNotSet, unix.PROT_EXEC), when(3, seccomp.BitsNotSet, unix.MAP_SHARED|unix.MAP_GROWSDOWN)...)},
 			{Name: "mprotect", Conditions: when(2, seccomp.BitsNotSet, unix.PROT_EXEC)},
 			{Name: "fcntl", Conditions: when(1, seccomp.LessOrEqual, unix.F_SETFL)},
 			// What fstat is in some C libraries. A filter cannot see the path,

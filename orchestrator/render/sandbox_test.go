@@ -111,6 +111,11 @@ func misdeeds() []misdeed {
 			_, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
 			return err
 		}},
+		{"take memory that is counted as a stack", 0, func() error {
+			_, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_GROWSDOWN)
+			return err
+		}},
+		{"make a stack larger", 0, call(unix.SYS_MREMAP)},
 		{"make code of data", 0, call(unix.SYS_MPROTECT, 0, 0, unix.PROT_EXEC)},
 		{"allow core files again", 0, func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }},
 		{"outlive its parent", 0, func() error { return unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0) }},

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -52,6 +53,16 @@ type document struct {
 }
 
 func (d *document) close() { d.file.Close() }
+
+// mostPages is more than any sane worker says, so that one that is not cannot
+// make a run of pages without end. A PDF has no more than count_pages of engine.c
+// counts; other formats have no such bound, but MuPDF counts them as a C int.
+func (d *document) mostPages() int64 {
+	if d.format.reader == mupdf.PDF {
+		return min(d.info.Size()+1024, math.MaxInt32)
+	}
+	return math.MaxInt32
+}
 
 // failure returns the error of a page, or with page 0 of the document.
 func (d *document) failure(page int, category orchestrator.Category, message string, err error) *orchestrator.PageError {
@@ -137,7 +148,7 @@ func (w *worker) load(ctx context.Context, d *document, page int) (int, error) {
 	if r.Reason != "" {
 		return 0, w.refused(ctx, d, page, r, "opening the document", timeout)
 	}
-	if r.Pages < 0 {
+	if r.Pages < 0 || int64(r.Pages) > d.mostPages() {
 		return 0, w.lost(ctx, d, page, fmt.Errorf("%w: %d pages", errDied, r.Pages), "opening the document", timeout)
 	}
 	d.process = w.process

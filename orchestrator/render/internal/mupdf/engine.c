@@ -100,6 +100,8 @@ static ssize_t engine_read(void *cookie, char *buf, size_t size)
 		errno = ECANCELED;
 		return -1;
 	}
+	if (e->pos > INT64_MAX - (int64_t)size)
+		return 0; /* no file is that long, and pread would call it an error */
 	for (;;) {
 		ssize_t n = pread(e->fd, buf, size, e->pos);
 		if (n >= 0) {
@@ -125,11 +127,12 @@ static int engine_seek(void *cookie, off_t *offset, int whence)
 			return -1;
 		base = st.st_size;
 	}
-	if (base + *offset < 0) {
+	int64_t to;
+	if (__builtin_add_overflow(base, *offset, &to) || to < 0) {
 		errno = EINVAL;
 		return -1;
 	}
-	e->pos = *offset = base + *offset;
+	e->pos = *offset = to;
 	return 0;
 }
 
@@ -332,11 +335,8 @@ static int walk(fz_context *ctx, pdf_obj *node, const ancestor *up, int depth, i
 	return count;
 }
 
-static int count_pages(fz_context *ctx, fz_document *doc, int64_t size)
+static int count_once(fz_context *ctx, pdf_document *pdf, int64_t size)
 {
-	pdf_document *pdf = pdf_specifics(ctx, doc);
-	if (!pdf)
-		return fz_count_pages(ctx, doc);
 	pdf_obj *root = pdf_dict_gets(ctx, pdf_trailer(ctx, pdf), "Root");
 	pdf_obj *tree = pdf_dict_gets(ctx, root, "Pages");
 	if (!pdf_is_dict(ctx, tree))
@@ -349,6 +349,21 @@ static int count_pages(fz_context *ctx, fz_document *doc, int64_t size)
 	/* A catalog may name a page where the tree should be. */
 	if (pdf_to_int(ctx, pdf_dict_gets(ctx, tree, "Count")) != n)
 		pdf_dict_puts_drop(ctx, tree, "Count", pdf_new_int(ctx, n));
+	return n;
+}
+
+static int count_pages(fz_context *ctx, fz_document *doc, int64_t size)
+{
+	pdf_document *pdf = pdf_specifics(ctx, doc);
+	if (!pdf)
+		return fz_count_pages(ctx, doc);
+	int n, repaired;
+	/* On the way MuPDF may find that the table of objects is wrong. It makes
+	 * another one then, once, of which nothing has been put right. */
+	do {
+		repaired = pdf_was_repaired(ctx, pdf);
+		n = count_once(ctx, pdf, size);
+	} while (pdf_was_repaired(ctx, pdf) != repaired);
 	return n;
 }
 

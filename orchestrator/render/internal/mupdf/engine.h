@@ -44,6 +44,7 @@ typedef struct {
 	double crop[4];
 	int64_t cpu_ns; /* CPU time of the calling thread */
 	int px_width, px_height; /* the raster that was drawn */
+	int repaired; /* MuPDF made the document's table of objects anew meanwhile */
 } engine_page;
 
 engine *engine_new(size_t memory, size_t store);

@@ -119,6 +119,8 @@ void fz_run_page(fz_context *, fz_page *, fz_device *, fz_matrix, fz_cookie *);
 /* Drawing. */
 fz_colorspace *fz_device_rgb(fz_context *);
 fz_pixmap *fz_new_pixmap_with_bbox_and_data(fz_context *, fz_colorspace *, fz_irect, fz_separations *, int alpha, unsigned char *samples);
+fz_colorspace *fz_keep_colorspace(fz_context *, fz_colorspace *);
+void fz_drop_colorspace(fz_context *, fz_colorspace *);
 void fz_drop_pixmap(fz_context *, fz_pixmap *);
 fz_device *fz_new_draw_device(fz_context *, fz_matrix, fz_pixmap *);
 void fz_close_device(fz_context *, fz_device *);
@@ -139,6 +141,11 @@ typedef struct {
 fz_font *fz_keep_font(fz_context *, fz_font *);
 void fz_drop_font(fz_context *, fz_font *);
 fz_font_flags_t *fz_font_flags(fz_font *);
+fz_font *fz_new_font_from_memory(fz_context *, const char *name, const unsigned char *data, int len, int index, int use_glyph_bbox);
+void *fz_font_ft_face(fz_context *, fz_font *);
+void fz_purge_glyph_cache(fz_context *);
+int fz_glyph_width(fz_context *, fz_glyph *);
+int fz_glyph_height(fz_context *, fz_glyph *);
 fz_glyph *fz_keep_glyph(fz_context *, fz_glyph *);
 void fz_drop_glyph(fz_context *, fz_glyph *);
 int FT_Get_Glyph_Name(FT_Face, unsigned gid, void *name, unsigned size);
@@ -174,6 +181,7 @@ int inflateValidate(void *z, int check);
 /* Functions that the linker has replaced with ours, under __wrap_ names, and
  * theirs (mupdf.go has the list). */
 fz_glyph *__real_fz_render_glyph(fz_context *, fz_font *, int gid, fz_matrix *, fz_colorspace *, const fz_irect *scissor, int alpha, int aa);
+fz_glyph *__real_fz_render_stroked_glyph(fz_context *, fz_font *, int gid, fz_matrix *trm, fz_matrix ctm, fz_colorspace *, const void *stroke, const fz_irect *scissor, int aa);
 void __real_pdf_load_to_unicode(fz_context *, pdf_document *, pdf_font_desc *, const char **strings, char *collection, pdf_obj *cmap);
 unsigned __real_FT_Get_Name_Index(FT_Face, const char *name);
 int __real_FT_Done_Face(FT_Face);
@@ -181,6 +189,7 @@ fz_stream *__real_fz_open_predict(fz_context *, fz_stream *chain, int predictor,
 fz_stream *__real_fz_open_faxd(fz_context *, fz_stream *chain, int k, int end_of_line, int align, int columns, int rows, int end_of_block, int black_is_1);
 void __real_inflate_fast(void *z, unsigned start);
 int __real_inflateInit2_(void *z, int bits, const char *version, int size);
+int __real_fz_begin_tile_id(fz_context *, fz_device *, fz_rect area, fz_rect view, float xstep, float ystep, fz_matrix ctm, int id);
 int __real_opj_decode(void *codec, void *stream, opj_image_t *);
 typedef void fz_span_color_painter_t(unsigned char *d, const unsigned char *mask, int n, int w, const unsigned char *color, int alpha, const void *overprint);
 fz_span_color_painter_t *__real_fz_get_span_color_painter(int n, int alpha, const unsigned char *color, const void *overprint);
@@ -188,6 +197,7 @@ void __real_fz_subsample_pixblock(unsigned char *samples, int w, int h, int n, i
 
 /* PDF objects. */
 pdf_document *pdf_specifics(fz_context *, fz_document *);
+int pdf_was_repaired(fz_context *, pdf_document *);
 int pdf_xref_len(fz_context *, pdf_document *);
 pdf_obj *pdf_trailer(fz_context *, pdf_document *);
 pdf_obj *pdf_lookup_page_obj(fz_context *, pdf_document *, int number);

@@ -28,7 +28,7 @@ void __wrap_pdf_load_to_unicode(fz_context *ctx, pdf_document *doc, pdf_font_des
 static struct {
 	FT_Face face;
 	int usable;
-	struct { uint32_t hash, gid; } slot[2 * NAMES]; /* free where gid is 0 */
+	struct { uint32_t hash, letter; } slot[2 * NAMES]; /* letter is its number and 1, or 0 where it is free */
 } names;
 
 static uint32_t hash_of(const char *name)
@@ -45,14 +45,14 @@ static int has_name(FT_Face face, unsigned gid, const char *name)
 	return FT_Get_Glyph_Name(face, gid, own, sizeof own) == 0 && !strcmp(own, name);
 }
 
-/* list_names fills the table. A letter that is listed twice is found where it
- * stands first. Letter 0 is what is drawn for letters that are not there, and
- * FreeType's answer for such. */
+/* list_names fills the table. A name that is listed twice is found where it
+ * stands first. That may be letter 0, which is what is drawn for letters that are
+ * not there, and FreeType's answer for such. */
 static void list_names(FT_Face face)
 {
 	memset(&names, 0, sizeof names);
 	names.face = face;
-	for (unsigned gid = 1; gid <= NAMES; gid++) {
+	for (unsigned gid = 0; gid < NAMES; gid++) {
 		char name[NAME_BYTES];
 		int err = FT_Get_Glyph_Name(face, gid, name, sizeof name);
 		if (err) {
@@ -60,10 +60,10 @@ static void list_names(FT_Face face)
 			return;
 		}
 		uint32_t h = hash_of(name), i = h;
-		while (names.slot[i % (2 * NAMES)].gid)
+		while (names.slot[i % (2 * NAMES)].letter)
 			i++;
 		names.slot[i % (2 * NAMES)].hash = h;
-		names.slot[i % (2 * NAMES)].gid = gid;
+		names.slot[i % (2 * NAMES)].letter = gid + 1;
 	}
 }
 
@@ -74,9 +74,9 @@ unsigned __wrap_FT_Get_Name_Index(FT_Face face, const char *name)
 	if (!names.usable || strlen(name) >= NAME_BYTES - 1)
 		return __real_FT_Get_Name_Index(face, name);
 	uint32_t h = hash_of(name);
-	for (uint32_t i = h; names.slot[i % (2 * NAMES)].gid; i++)
-		if (names.slot[i % (2 * NAMES)].hash == h && has_name(face, names.slot[i % (2 * NAMES)].gid, name))
-			return names.slot[i % (2 * NAMES)].gid;
+	for (uint32_t i = h; names.slot[i % (2 * NAMES)].letter; i++)
+		if (names.slot[i % (2 * NAMES)].hash == h && has_name(face, names.slot[i % (2 * NAMES)].letter - 1, name))
+			return names.slot[i % (2 * NAMES)].letter - 1;
 	return 0;
 }
 

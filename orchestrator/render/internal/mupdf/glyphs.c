@@ -16,6 +16,14 @@
 /* Letters of this size and more are rare, and MuPDF places them otherwise. */
 #define LARGEST 48
 
+/* What the size of a letter says is another thing in a Type 3 font: it has a
+ * scale of its own. Up to this size MuPDF draws a letter as a whole. */
+#define LARGEST_TYPE3 256
+
+/* Pixels of the largest letter that is kept. One of a Type 3 font may be as large
+ * as the page. */
+#define LARGEST_KEPT (64 * 64)
+
 static float whole(float v) { return floorf(v + 0.5f); }
 static float half(float v) { return whole(v * 2) / 2; }
 
@@ -28,32 +36,52 @@ static engine_glyph *place_of(engine *e, const engine_glyph *key)
 	return &e->glyphs[(h >> 32) % GLYPHS];
 }
 
+static void drop(fz_context *ctx, engine_glyph *kept)
+{
+	fz_drop_glyph(ctx, kept->glyph);
+	fz_drop_font(ctx, kept->font);
+	fz_drop_colorspace(ctx, kept->model);
+}
+
+/* draw has MuPDF draw a letter. A letter of a Type 3 font may have colours, which
+ * are those of what it is drawn on; the keys of MuPDF's cache do not say of what,
+ * so none is left there. */
+static fz_glyph *draw(fz_context *ctx, fz_font *font, int gid, fz_matrix *trm, fz_colorspace *model, const fz_irect *scissor, int alpha, int aa)
+{
+	fz_glyph *glyph = __real_fz_render_glyph(ctx, font, gid, trm, model, scissor, alpha, aa);
+	if (!fz_font_ft_face(ctx, font))
+		fz_purge_glyph_cache(ctx);
+	return glyph;
+}
+
 fz_glyph *__wrap_fz_render_glyph(fz_context *ctx, fz_font *font, int gid, fz_matrix *trm, fz_colorspace *model, const fz_irect *scissor, int alpha, int aa)
 {
-	if (!(fabsf(trm->a) + fabsf(trm->b) + fabsf(trm->c) + fabsf(trm->d) < 2 * LARGEST))
-		return __real_fz_render_glyph(ctx, font, gid, trm, model, scissor, alpha, aa);
-	int across = trm->b == 0 && trm->c == 0, down = trm->a == 0 && trm->d == 0;
-	trm->e = down ? whole(trm->e) : half(trm->e);
-	trm->f = across ? whole(trm->f) : half(trm->f);
+	int type3 = !fz_font_ft_face(ctx, font);
+	float size = (fabsf(trm->a) + fabsf(trm->b) + fabsf(trm->c) + fabsf(trm->d)) / 2;
+	if (!(size < (type3 ? LARGEST_TYPE3 : LARGEST)))
+		return draw(ctx, font, gid, trm, model, scissor, alpha, aa);
+	int across = trm->b == 0 && trm->c == 0, down = trm->a == 0 && trm->d == 0, large = size >= LARGEST;
+	trm->e = down || large ? whole(trm->e) : half(trm->e);
+	trm->f = across || large ? whole(trm->f) : half(trm->f);
 
 	engine *e = fz_user_context(ctx);
 	engine_glyph key = {
-		.font = font, .gid = gid, .aa = aa,
+		.font = font, .gid = gid, .aa = aa, .model = type3 ? model : NULL,
 		.m = { trm->a, trm->b, trm->c, trm->d, trm->e - floorf(trm->e), trm->f - floorf(trm->f) },
 	};
 	engine_glyph *kept = place_of(e, &key);
-	if (kept->font == font && kept->gid == gid && kept->aa == aa && !memcmp(kept->m, key.m, sizeof key.m)) {
+	if (kept->font == font && kept->gid == gid && kept->aa == aa && kept->model == key.model && !memcmp(kept->m, key.m, sizeof key.m)) {
 		trm->e += kept->dx;
 		trm->f += kept->dy;
 		return fz_keep_glyph(ctx, kept->glyph);
 	}
 	float x = trm->e, y = trm->f;
-	fz_glyph *glyph = __real_fz_render_glyph(ctx, font, gid, trm, model, scissor, alpha, aa);
-	if (glyph) {
-		fz_drop_glyph(ctx, kept->glyph);
-		fz_drop_font(ctx, kept->font);
+	fz_glyph *glyph = draw(ctx, font, gid, trm, model, scissor, alpha, aa);
+	if (glyph && (int64_t)fz_glyph_width(ctx, glyph) * fz_glyph_height(ctx, glyph) <= LARGEST_KEPT) {
+		drop(ctx, kept);
 		*kept = key;
 		kept->font = fz_keep_font(ctx, font);
+		kept->model = fz_keep_colorspace(ctx, key.model);
 		kept->glyph = fz_keep_glyph(ctx, glyph);
 		kept->dx = trm->e - x; /* MuPDF has its own mind where it stands */
 		kept->dy = trm->f - y;
@@ -61,11 +89,17 @@ fz_glyph *__wrap_fz_render_glyph(fz_context *ctx, fz_font *font, int gid, fz_mat
 	return glyph;
 }
 
+/* To MuPDF the strokes of a Type 3 letter are the letter. */
+fz_glyph *__wrap_fz_render_stroked_glyph(fz_context *ctx, fz_font *font, int gid, fz_matrix *trm, fz_matrix ctm, fz_colorspace *model, const void *stroke, const fz_irect *scissor, int aa)
+{
+	if (!fz_font_ft_face(ctx, font))
+		return __wrap_fz_render_glyph(ctx, font, gid, trm, model, scissor, 1, aa);
+	return __real_fz_render_stroked_glyph(ctx, font, gid, trm, ctm, model, stroke, scissor, aa);
+}
+
 void engine_drop_glyphs(engine *e)
 {
-	for (int i = 0; i < GLYPHS; i++) {
-		fz_drop_glyph(e->ctx, e->glyphs[i].glyph);
-		fz_drop_font(e->ctx, e->glyphs[i].font);
-	}
+	for (int i = 0; i < GLYPHS; i++)
+		drop(e->ctx, &e->glyphs[i]);
 	memset(e->glyphs, 0, sizeof e->glyphs);
 }

@@ -12,12 +12,24 @@
 typedef struct {
 	fz_font *font; /* NULL: none */
 	fz_glyph *glyph;
+	fz_colorspace *model; /* what it was drawn for; NULL: it has no colours */
 	float m[6], dx, dy;
 	int gid, aa;
 } engine_glyph;
 
 /* How many letters are kept: those of a page in several fonts. */
 #define GLYPHS 4096
+
+/* A pattern on this page, which begins where at says, and what MuPDF is told that
+ * its number is. */
+typedef struct {
+	int id; /* 0: none */
+	int number;
+	uint32_t at[2];
+} engine_tile;
+
+/* How many patterns of a page have a number at a time, a power of two. */
+#define TILES 64
 
 struct engine {
 	fz_context *ctx;
@@ -38,6 +50,9 @@ struct engine {
 	fz_cookie cookie;
 
 	engine_glyph glyphs[GLYPHS];
+
+	engine_tile tiles[TILES];
+	uint32_t tiles_numbered;
 
 	char messages[8192];
 	size_t messages_len;
@@ -63,5 +78,8 @@ void engine_zlib(const char *version);
 
 /* engine_drop_glyphs forgets the letters that were drawn. */
 void engine_drop_glyphs(engine *e);
+
+/* engine_forget_tiles makes the patterns that were drawn those of another page. */
+void engine_forget_tiles(engine *e);
 
 #endif

@@ -16,6 +16,7 @@ package mupdf
 #cgo LDFLAGS: -Wl,--wrap=fz_open_predict -Wl,--wrap=inflateInit2_
 #cgo LDFLAGS: -Wl,--wrap=fz_subsample_pixblock -Wl,--wrap=fz_get_span_color_painter
 #cgo LDFLAGS: -Wl,--wrap=fz_open_faxd -Wl,--wrap=inflate_fast
+#cgo LDFLAGS: -Wl,--wrap=fz_begin_tile_id -Wl,--wrap=fz_render_stroked_glyph
 #include <stdlib.h>
 #include "engine.h"
 */
@@ -86,8 +87,9 @@ type Page struct {
 type Engine struct {
 	c    *C.engine
 	file *os.File
-	// tainted says that the open document's caches may lack what a stopped
-	// page did not get, and must not be used for the next page.
+	// tainted says that the open document must not be used for the next page:
+	// its caches may lack what a stopped page did not get, or what was put
+	// right in its page tree is gone after a repair.
 	tainted   bool
 	format    Format
 	passwords []string
@@ -137,9 +139,9 @@ func (e *Engine) open() (int, error) {
 // rgb on and without gaps between rows; Page tells its size. The geometry is
 // valid also with an error where its width is not 0. Errors are *Error.
 //
-// After a page that was stopped or ran out of memory the document is opened
-// again before the next one, so that no page's pixels depend on what happened
-// to the page before.
+// After a page that was stopped or ran out of memory, or during which MuPDF
+// repaired the document, it is opened again before the next one, so that no
+// page's pixels depend on what happened to the page before.
 func (e *Engine) Draw(number, width, height int, fit bool, rgb []byte) (Page, error) {
 	if len(rgb) != width*height*3 {
 		return Page{}, &Error{Malformed, "the raster has the wrong size"}
@@ -167,10 +169,12 @@ func (e *Engine) Draw(number, width, height int, fit bool, rgb []byte) (Page, er
 	for i := range page.CropBox {
 		page.CropBox[i] = float64(cpage.crop[i])
 	}
+	var err error
 	if rc != 0 {
-		return page, e.fail(&cerr)
+		err = e.fail(&cerr)
 	}
-	return page, nil
+	e.tainted = e.tainted || cpage.repaired != 0
+	return page, err
 }
 
 func (e *Engine) fail(cerr *C.engine_error) error {

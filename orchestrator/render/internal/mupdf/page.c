@@ -122,12 +122,15 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 	fz_device *dev = NULL;
 	pdf_obj *obj = NULL;
 	volatile int bad_size = 0;
+	pdf_document *pdf = pdf_specifics(ctx, e->doc);
+	int repaired = pdf && pdf_was_repaired(ctx, pdf);
 	int code = FITZ_ERROR_NONE;
 	const char *message = "";
 	int64_t start = thread_cpu_ns();
 
 	memset(out, 0, sizeof *out);
 	engine_begin(e);
+	engine_forget_tiles(e);
 	e->cookie.progress = 0;
 	e->cookie.progress_max = 0;
 	e->cookie.errors = 0;
@@ -139,7 +142,6 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 	fz_var(obj);
 	fz_try(ctx) {
 		fz_matrix view = { 1, 0, 0, 1, 0, 0 };
-		pdf_document *pdf = pdf_specifics(ctx, e->doc);
 		/* The other formats work out from the size of what was decoded how
 		 * far it is to be scaled. */
 		engine_expect_raster(pdf ? width : 0, pdf ? height : 0);
@@ -187,6 +189,7 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 	fz_catch(ctx)
 		message = fz_convert_error(ctx, &code);
 
+	out->repaired = pdf && pdf_was_repaired(ctx, pdf) != repaired;
 	out->cpu_ns = thread_cpu_ns() - start;
 	if (engine_conclude(e, code, message, err) < 0)
 		return -1;

@@ -3,6 +3,7 @@
 package mupdf
 
 /*
+#include <stdlib.h>
 #include <string.h>
 #include "inside.h"
 void __wrap_fz_subsample_pixblock(unsigned char *samples, int w, int h, int n, int factor, ptrdiff_t stride);
@@ -95,6 +96,23 @@ static size_t read_deflated(int theirs, const unsigned char *data, size_t n, siz
 		fz_convert_error(ctx, NULL);
 	return got;
 }
+
+unsigned __wrap_FT_Get_Name_Index(FT_Face, const char *name);
+
+// The letter that a name stands for in a font.
+static unsigned letter(int theirs, const unsigned char *data, size_t n, const char *name)
+{
+	fz_context *ctx = quiet();
+	volatile unsigned gid = 0;
+	fz_try(ctx) {
+		fz_font *font = fz_new_font_from_memory(ctx, NULL, data, n, 0, 0);
+		gid = (theirs ? __real_FT_Get_Name_Index : __wrap_FT_Get_Name_Index)(fz_font_ft_face(ctx, font), name);
+		fz_drop_font(ctx, font);
+	}
+	fz_catch(ctx)
+		fz_convert_error(ctx, NULL);
+	return gid;
+}
 */
 import "C"
 
@@ -151,4 +169,11 @@ func (f *fax) read(theirs bool, room, piece, dataPiece int) (out []byte, left in
 	n := C.read_fax(truth(theirs), (*C.uchar)(unsafe.SliceData(f.data)), C.size_t(len(f.data)), C.size_t(dataPiece), C.int(f.columns), C.int(f.rows),
 		truth(f.align), truth(f.endOfBlock), truth(f.dark), (*C.uchar)(unsafe.SliceData(out)), C.size_t(room), C.size_t(piece), &cleft)
 	return out[:n], int(cleft)
+}
+
+// letter tells which letter of a font has this name, 0 for none.
+func letter(theirs bool, font []byte, name string) int {
+	cname := C.CString(name)
+	defer C.free(unsafe.Pointer(cname))
+	return int(C.letter(truth(theirs), (*C.uchar)(unsafe.SliceData(font)), C.size_t(len(font)), cname))
 }

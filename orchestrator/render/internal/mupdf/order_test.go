@@ -1,0 +1,138 @@
+//go:build linux
+
+package mupdf
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"quire/orchestrator/render/internal/pdftest"
+)
+
+// orders are documents whose pages use one thing in ways that are all but the
+// same: what MuPDF keeps of it for one page is not right for another.
+func orders() map[string][]byte {
+	const (
+		a4      = "/MediaBox[0 0 595 842]"
+		hatch   = "/Type/Pattern/PatternType 1/PaintType 1/TilingType 1/BBox[0 0 7 7]/XStep 7/YStep 7/Resources<<>>"
+		strokes = "1 0 0 rg 1 1 3.3 2.7 re f 0 0 1 RG 0 0 m 7 7 l S"
+		letters = "/FontBBox[0 0 20 20]/FirstChar 0/LastChar 0/Widths[2.3]/Encoding<</Type/Encoding/Differences[0/a]>>/CharProcs<</a 8 0 R>>"
+	)
+	all := map[string][]byte{}
+	pages := func(attrs, content string, values ...float64) *pdftest.File {
+		var list []pdftest.Page
+		for _, v := range values {
+			put := func(text string) string { return strings.ReplaceAll(text, "V", fmt.Sprintf("%.6f", v)) }
+			list = append(list, pdftest.Page{Attrs: put(attrs), Content: put(content)})
+		}
+		return pdftest.Simple("", list...)
+	}
+
+	f := pages(a4+"/Resources<</XObject<</F 9 0 R>>>>", "q 1 0 0 1 V V cm /F Do Q", 50, 50.37, 51.9)
+	f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 500 500]/Resources<</Pattern<</P 10 0 R>>>>", []byte("/Pattern cs /P scn 0 0 400 400 re f"))
+	f.Stream(hatch, []byte(strokes))
+	all["a pattern in a form that stands elsewhere"] = f.Bytes()
+
+	f = pages(a4+"/Resources<</Pattern<</P 9 0 R>>/ExtGState<</G<</ca V>>>>>>", "/G gs /Pattern cs /P scn 50 50 400 400 re f", 1, 0.5, 0.2)
+	f.Stream(hatch, []byte(strokes))
+	all["a pattern that shines through"] = f.Bytes()
+
+	// Large ones go another way than small ones.
+	for _, size := range []float64{10, 200} {
+		for mode, name := range []string{"filled", "stroked"} {
+			text := fmt.Sprintf("BT %d Tr /F 1 Tf %g 0 0 %[2]g 100 100 Tm <00> Tj ET", mode, size)
+			f = pdftest.Simple("",
+				pdftest.Page{Attrs: a4 + "/Resources<</Font<</F 7 0 R>>>>", Content: text},
+				pdftest.Page{Attrs: a4 + "/Resources<</XObject<</G 9 0 R>>>>", Content: "/G Do"})
+			f.Add(fmt.Sprintf("<</Type/Font/Subtype/Type3/FontMatrix[%g 0 0 %[1]g 0 0]%s>>", 10/size, letters))
+			f.Stream("", []byte("2 0 d0 1 0 0 rg 0 0 m 13.3 17.1 l 4 0 l f 0 1 0 rg 5 5 4 4 re f"))
+			f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 500 500]/Group<</S/Transparency/CS/DeviceGray/I true>>/Resources<</Font<</F 7 0 R>>>>", []byte(text))
+			all[fmt.Sprintf("letters of %g in colour and in a grey group, %s", size, name)] = f.Bytes()
+		}
+	}
+	all["a repair on the way"] = repairedAtTheThird(1)
+	return all
+}
+
+// A page's pixels are its own, whatever was drawn before it.
+func TestPagesDoNotDependOnTheirOrder(t *testing.T) {
+	const w, h = 304, 400
+	for name, data := range orders() {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			n := open(t, e, data)
+			draw := func(page int) []byte {
+				rgb := make([]byte, w*h*3)
+				if _, err := e.Draw(page, w, h, false, rgb); err != nil {
+					t.Errorf("page %d: %v", page+1, err)
+				}
+				return rgb
+			}
+			alone := make([][]byte, n)
+			for page := range n {
+				open(t, e, data)
+				alone[page] = draw(page)
+				if !slices.ContainsFunc(alone[page], func(v byte) bool { return v != 255 }) {
+					t.Errorf("page %d is empty", page+1)
+				}
+			}
+			order := make([]int, n)
+			for i := range order {
+				order[i] = i
+			}
+			for range 2 {
+				open(t, e, data)
+				for _, page := range order {
+					got, differ := draw(page), 0
+					for i := range got {
+						if got[i] != alone[page][i] {
+							differ++
+						}
+					}
+					if differ > 0 {
+						t.Errorf("in the order %v page %d has %d bytes that it does not have alone", order, page+1, differ)
+					}
+				}
+				slices.Reverse(order)
+			}
+		})
+	}
+}
+
+// The letters of a Type 3 font may be as large as the page; they are not kept.
+func TestLargeLettersAreNotKept(t *testing.T) {
+	const letters, w, h = 64, 152, 200
+	var list []pdftest.Page
+	for i := range letters {
+		list = append(list, pdftest.Page{Attrs: fmt.Sprintf("/MediaBox[0 0 595 842]/Resources<</Font<</F %d 0 R>>>>", 3+2*letters), Content: fmt.Sprintf("BT /F 1 Tf <%02x> Tj ET", i)})
+	}
+	f := pdftest.Simple("", list...)
+	var procs, names strings.Builder
+	for i := range letters {
+		fmt.Fprintf(&procs, "/g%d %d 0 R", i, 4+2*letters)
+		fmt.Fprintf(&names, "/g%d", i)
+	}
+	f.Add(fmt.Sprintf("<</Type/Font/Subtype/Type3/FontBBox[0 0 595 842]/FontMatrix[1 0 0 1 0 0]/FirstChar 0/LastChar %d/Widths[%s]/Encoding<</Type/Encoding/Differences[0%s]>>/CharProcs<<%s>>>>",
+		letters-1, strings.Repeat("1 ", letters), &names, &procs))
+	f.Stream("", []byte("1 0 d0 1 0 0 rg 50 50 500 700 re f"))
+	e := newEngine(t)
+	open(t, e, f.Bytes())
+	var before int64
+	for i := range letters {
+		rgb := make([]byte, w*h*3)
+		if _, err := e.Draw(i, w, h, false, rgb); err != nil {
+			t.Fatal(err)
+		}
+		if at(rgb, w, w/2, h/2) != red {
+			t.Errorf("page %d is %v", i+1, at(rgb, w, w/2, h/2))
+		}
+		if i == 0 {
+			before = e.Used()
+		}
+	}
+	if grown := e.Used() - before; grown > 10*w*h*4 {
+		t.Errorf("%d bytes are held after the last page that were not after the first", grown)
+	}
+}
