@@ -104,6 +104,41 @@ func TestSinkThatTakesItsTime(t *testing.T) {
 	})
 }
 
+// telling is a sink whose documents end as tell says.
+type telling struct {
+	*fakeSink
+	tell func(stands func(error)) error
+}
+
+func (s telling) End(ctx context.Context, r DocumentResult, stands func(error)) error {
+	s.stand = func(DocumentResult, func(error)) {}
+	_ = s.fakeSink.End(ctx, r, nil)
+	return s.tell(stands)
+}
+
+// A document ends once, however often its sink says so.
+func TestSinkThatTellsTwice(t *testing.T) {
+	full := errors.New("no space left on device")
+	for name, c := range map[string]struct {
+		tell func(stands func(error)) error
+		want Counts
+		err  error
+	}{
+		"and fails":       {func(stands func(error)) error { stands(full); return full }, Counts{Cancelled: 2}, full},
+		"well, and fails": {func(stands func(error)) error { stands(nil); return full }, Counts{Done: 1, Cancelled: 1}, full},
+		"well":            {func(stands func(error)) error { stands(nil); stands(nil); return nil }, Counts{Done: 2}, nil},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDetector(t, Config{Model: newFakeModel(), Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1, "b.pdf": 1}}, Workers: 1, InFlight: 1, Batch: 1})
+			defer d.Close()
+			sum, err := d.Run(t.Context(), Job{Source: docs{"a.pdf", "b.pdf"}, Sink: telling{newFakeSink(t), c.tell}})
+			if sum.Documents != c.want || err != c.err {
+				t.Errorf("%s: %+v, %v", name, sum.Documents, err)
+			}
+		})
+	}
+}
+
 func TestTwoDocumentsOfOnePath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFakeModel()

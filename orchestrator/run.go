@@ -327,10 +327,12 @@ func (r *run) documentOffered(dt *drawTask) {
 	}
 }
 
-func (r *run) documentFailed(doc Document, err *PageError) {
+// documentFailed ends a document with a copy of an error that may be the
+// renderer's own, for all of its documents.
+func (r *run) documentFailed(doc Document, err PageError) {
 	err.Ref = PageRef{Path: doc.Path}
 	r.progress.opened.Add(1)
-	r.out <- message{failed: &doc, err: err}
+	r.out <- message{failed: &doc, err: &err}
 	r.release()
 }
 
@@ -506,16 +508,17 @@ func (r *run) settle(docs map[string]*inWork, w *inWork) {
 
 func (r *run) end(docs map[string]*inWork, w *inWork) {
 	delete(docs, w.doc.Path)
+	var once sync.Once // a sink that tells and fails has ended the document once
 	r.tell(w.doc.Path, func() error {
 		return r.sink.End(r.ctx, w.result, func(err error) {
 			if err != nil {
 				r.abort(err)
 			}
-			r.account(w.result, err)
+			once.Do(func() { r.account(w.result, err) })
 		})
 	})
 	if r.sinkErr != nil {
-		r.account(w.result, r.sinkErr)
+		once.Do(func() { r.account(w.result, r.sinkErr) })
 	}
 }
 

@@ -174,7 +174,8 @@ type Sink interface {
 	// End ends a document. Unless it fails, it sees to it that stands is called
 	// once, before or after it returns and from any goroutine: with nil when
 	// the document's result is there to stay, or none is due; else with the
-	// reason. The run goes on meanwhile, and does not end before.
+	// reason. The run goes on meanwhile, and does not end before. What is told
+	// first counts.
 	End(ctx context.Context, result DocumentResult, stands func(error)) error
 }
 

@@ -8,6 +8,12 @@ import (
 )
 
 // worker is the goroutine that owns one render worker.
+//
+// Once a call's context has ended, an error of the render worker says nothing
+// about the page, not even a *PageError: a process that died has not been given
+// its second try, and may have been ended with everything else; what opens a
+// document may give up with the context; and what ended the context may be
+// another page's error. So the context is asked first.
 type worker struct {
 	d      *Detector
 	render RenderWorker // nil until the first task, and after one broke
@@ -73,16 +79,6 @@ func crashed(err error) bool {
 	return errors.As(err, &pe) && pe.Category == CategoryCrash
 }
 
-// afterEnd is what err means when ctx may have ended: a worker that died then
-// has not been given its second try, and may have been ended with everything
-// else.
-func afterEnd(ctx context.Context, err error) error {
-	if crashed(err) && ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
 // openDoc opens doc with a working worker; a worker that died or turns out
 // broken is replaced once.
 func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
@@ -100,7 +96,7 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 		}
 		var pe *PageError
 		if ctx.Err() != nil {
-			return 0, afterEnd(ctx, err)
+			return 0, err
 		}
 		if crashed(err) && attempt == 0 {
 			w.d.log.Warn("a render worker died opening a document; once more", "document", doc.Path)
@@ -134,7 +130,6 @@ func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geo
 		}
 	}
 	doing.end()
-	err = afterEnd(ctx, err)
 	p.geometry = geometry
 	if err == nil {
 		p.frame = frame(geometry)
@@ -144,10 +139,10 @@ func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geo
 	w.d.batches.Withdraw()
 	var pe *PageError
 	switch {
+	case ctx.Err() != nil: // first, see worker
+		p.cancel()
 	case errors.As(err, &pe):
 		p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
-	case ctx.Err() != nil:
-		p.cancel()
 	case p.run != nil:
 		// This machine's fault or ours, and none of the page's: it is for the
 		// next run.
@@ -202,10 +197,10 @@ func (w *worker) detect(t *detectTask) {
 			w.d.batches.Withdraw()
 			var pe *PageError
 			switch {
-			case errors.As(err, &pe):
-				p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
 			case ctx.Err() != nil:
 				p.cancel()
+			case errors.As(err, &pe):
+				p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
 			default:
 				p.fail(StageRender, CategoryInternal, err.Error(), err)
 			}
@@ -232,10 +227,10 @@ func (w *worker) openForRun(t *openTask) {
 	if err != nil {
 		var pe *PageError
 		switch {
-		case errors.As(err, &pe):
-			r.documentFailed(t.doc, pe)
 		case r.ctx.Err() != nil:
 			r.documentNotReached(t.doc)
+		case errors.As(err, &pe):
+			r.documentFailed(t.doc, *pe)
 		default:
 			r.documentNotReached(t.doc)
 			r.abort(err)
@@ -243,7 +238,7 @@ func (w *worker) openForRun(t *openTask) {
 		return
 	}
 	if pages == 0 {
-		r.documentFailed(t.doc, &PageError{Ref: PageRef{Path: t.doc.Path}, Stage: StageOpen, Category: CategoryNoPages, Message: "the document has no pages"})
+		r.documentFailed(t.doc, PageError{Stage: StageOpen, Category: CategoryNoPages, Message: "the document has no pages"})
 		return
 	}
 	dt := newDrawTask(t, pages)
@@ -293,7 +288,7 @@ func (w *worker) reopenFailed(dt *drawTask, from, to int, err error) {
 	r := dt.run
 	var pe *PageError
 	switch {
-	case errors.As(err, &pe):
+	case r.ctx.Err() == nil && errors.As(err, &pe):
 		for page := from; page < to; page++ {
 			if dt.past.Pages.Has(page) {
 				continue
