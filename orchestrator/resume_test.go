@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,6 +78,27 @@ func TestResume(t *testing.T) {
 			t.Errorf("what stands ended as %+v", e)
 		}
 	})
+}
+
+// A sink that contradicts itself about what was done ends the run, since the
+// document would never end.
+func TestPastThatContradictsItself(t *testing.T) {
+	long := pastOf(3, 1, 2, 3)
+	long.PageCount = 2
+	few, many, failed := pastOf(3, 1, 2, 3), pastOf(3, 1), pastOf(3, 1, 2)
+	few.Done, many.Done, failed.Failed = 0, 3, -1
+	for _, past := range []Past{long, few, many, failed} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDetector(t, Config{Model: newFakeModel(), Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 3}}})
+			defer d.Close()
+			sink := newFakeSink(t)
+			sink.past["a.pdf"] = past
+			sum, err := d.Run(t.Context(), Job{Source: docs{"a.pdf"}, Sink: sink})
+			if err == nil || !strings.Contains(err.Error(), "a.pdf: the sink says") || sum.Documents != (Counts{Cancelled: 1}) {
+				t.Errorf("%+v: %+v, %v", past, sum.Documents, err)
+			}
+		})
+	}
 }
 
 // A run ends when its documents stand, and knows of each whether it does.

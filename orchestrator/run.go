@@ -418,7 +418,12 @@ func (r *run) begin(docs map[string]*inWork, b *beginning) {
 	}
 	docs[b.doc.Path] = w
 	var past Past
-	r.tell(b.doc.Path, func() (err error) { past, err = r.sink.Begin(r.ctx, b.doc); return err })
+	r.tell(b.doc.Path, func() (err error) {
+		if past, err = r.sink.Begin(r.ctx, b.doc); err == nil {
+			err = past.fault(b.doc)
+		}
+		return err
+	})
 	w.result.Redone = past.Redone
 	b.past = past
 	todo := false

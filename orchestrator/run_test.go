@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -396,6 +397,46 @@ func TestBrokenWorkerIsNoPagesFault(t *testing.T) {
 				t.Errorf("lasting %v: workers broke at %v, want %d times a page", lasting, broke, want)
 			}
 			checkAccounts(t, sink, sum, progress.Now())
+		})
+	}
+}
+
+// wider draws pages that many pixels wider than it is asked for.
+type wider struct {
+	*fakeRenderer
+	by int
+}
+
+func (r wider) NewWorker(ctx context.Context, width, height int) (RenderWorker, error) {
+	return r.fakeRenderer.NewWorker(ctx, width+r.by, height)
+}
+
+// A renderer that does what no renderer may is named, and no page of it is taken
+// for one.
+func TestRendererThatIsWrong(t *testing.T) {
+	path := file(t, "a.pdf")
+	for want, r := range map[string]wider{
+		"the renderer says that it has -1 pages":                {&fakeRenderer{pages: map[string]int{"a.pdf": -1}}, 0},
+		"page 1: the renderer drew 18 bytes of pixels, 4×2 are": {&fakeRenderer{pages: map[string]int{"a.pdf": 1}}, -1},
+		"page 1: the renderer drew 30 bytes of pixels, 4×2 are": {&fakeRenderer{pages: map[string]int{"a.pdf": 1}}, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newFakeModel()
+			d := newDetector(t, Config{Model: m, Renderer: r, Workers: 1})
+			defer d.Close()
+			sink, progress := newFakeSink(t), &Progress{}
+			sum, err := d.Run(t.Context(), Job{Source: docs{"a.pdf"}, Sink: sink, Progress: progress})
+			if err == nil || !strings.Contains(err.Error(), "a.pdf") || !strings.Contains(err.Error(), want) {
+				t.Errorf("the run ended with %v, want %q", err, want)
+			}
+			checkAccounts(t, sink, sum, progress.Now())
+			got, err := d.Detect(t.Context(), path, 1)
+			if got.Status != StatusFailed || got.Err.Category != CategoryInternal || !strings.Contains(err.Error(), want) {
+				t.Errorf("%+v, %v, want %q", got, err, want)
+			}
+			if len(m.requests) != 0 {
+				t.Errorf("the model was asked for %v", m.requests)
+			}
 		})
 	}
 }

@@ -197,6 +197,19 @@ type Past struct {
 	Redone Redone
 }
 
+// fault is an error if the past contradicts itself: with such counts a document
+// would never end.
+func (p Past) fault(doc Document) error {
+	if p.Result != nil || p.PageCount == 0 {
+		return nil
+	}
+	if n := p.Pages.Len(); p.Done < 0 || p.Failed < 0 || p.Done+p.Failed != n || p.Pages.between(1, p.PageCount+1) != n {
+		return fmt.Errorf("%s: the sink says that %d pages are done and %d failed before, and names %d of %d",
+			doc.Path, p.Done, p.Failed, p.Pages.between(1, p.PageCount+1), p.PageCount)
+	}
+	return nil
+}
+
 // Redone is a stable word for why something is done again; the words only ever
 // grow.
 type Redone string

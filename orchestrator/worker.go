@@ -90,6 +90,9 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 		doing := w.d.doings.begin(opening, PageRef{Path: doc.Path}, 0)
 		pages, err := w.render.Open(ctx, doc)
 		doing.end()
+		if err == nil && pages < 0 {
+			err = fmt.Errorf("%s: the renderer says that it has %d pages", doc.Path, pages)
+		}
 		if err == nil {
 			w.open = openDocument{path: doc.Path, pages: pages}
 			return pages, nil
@@ -118,15 +121,15 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 // dies or turns out broken has the page drawn once more, by another one.
 func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geometry) Frame) {
 	doing := w.d.doings.begin(drawing, p.ref, 0)
-	pixels, geometry, err := w.render.Draw(ctx, p.ref.Page)
+	pixels, geometry, err := w.pixels(ctx, p.ref)
 	if crashed(err) && ctx.Err() == nil {
 		w.d.log.Warn("a render worker died drawing a page; once more", "page", p.ref.String())
-		pixels, geometry, err = w.render.Draw(ctx, p.ref.Page)
+		pixels, geometry, err = w.pixels(ctx, p.ref)
 	}
 	if broken(err) && ctx.Err() == nil {
 		w.d.log.Warn("a render worker broke drawing a page; once more", "page", p.ref.String(), "err", err)
 		if err = w.reopen(ctx, doc); err == nil {
-			pixels, geometry, err = w.render.Draw(ctx, p.ref.Page)
+			pixels, geometry, err = w.pixels(ctx, p.ref)
 		}
 	}
 	doing.end()
@@ -153,6 +156,16 @@ func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geo
 		w.drop()
 		p.fail(StageRender, CategoryInternal, "the render worker broke: "+err.Error(), err)
 	}
+}
+
+// pixels has a page drawn. Pixels of another size than was asked for would leave
+// some of another page's in the batch.
+func (w *worker) pixels(ctx context.Context, ref PageRef) ([]byte, Geometry, error) {
+	pixels, geometry, err := w.render.Draw(ctx, ref.Page)
+	if in := w.d.raster; err == nil && len(pixels) != in.PageBytes() {
+		err = fmt.Errorf("%s: the renderer drew %d bytes of pixels, %d×%d are %d", ref, len(pixels), in.Width, in.Height, in.PageBytes())
+	}
+	return pixels, geometry, err
 }
 
 // broken tells an error that is about the worker and not about what it draws.
