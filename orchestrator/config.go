@@ -52,8 +52,10 @@ type Config struct {
 	// before the work is given up.
 	// Default 10 minutes; negative: for ever.
 	ServerWait time.Duration
-	// SharedMemoryPrefix starts the names of shared-memory objects. Default
-	// empty: slabs are private memory and pages travel inside the requests.
+	// SharedMemoryPrefix starts the names of shared-memory objects. Whoever gives
+	// it unlinks what a process that was killed leaves in /dev/shm under it, as
+	// a guard does for its own ShmPrefix. Default empty: slabs are private memory
+	// and pages travel inside the requests.
 	SharedMemoryPrefix string
 	// SoftStop is how long a soft stop waits for the pages that are drawn
 	// before it becomes a hard one. Default 30 s; negative: for ever.

@@ -5,12 +5,12 @@ package slab
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,10 +79,6 @@ func New(cfg Config) (*Pool, error) {
 	}
 	return &Pool{release: cfg.Release, cfg: cfg, free: slabs, lent: map[*Slab]bool{}}, nil
 }
-
-// serial numbers the slabs of a process, whatever pools they are of: no two have
-// the same name.
-var serial atomic.Int64
 
 // allocate makes the slabs that cfg asks for; all or none.
 func allocate(cfg Config) ([]*Slab, error) {
@@ -174,7 +170,9 @@ func newSlab(cfg Config) (*Slab, error) {
 		s.mapped, s.Bytes = m, m
 		return s, nil
 	}
-	name := fmt.Sprintf("%sslab-%d", cfg.Prefix, serial.Add(1))
+	// A name is nobody else's, also not one that a process has left which was
+	// killed and had the same prefix.
+	name := cfg.Prefix + "slab-" + rand.Text()[:12]
 	path := filepath.Join(shmDir, name)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -59,6 +61,37 @@ func TestPoolSharedMemory(t *testing.T) {
 	}
 	if _, err := p.Get(context.Background()); !errors.Is(err, ErrClosed) {
 		t.Fatalf("Get after Close: %v", err)
+	}
+}
+
+// A process that was killed leaves its slabs; the next one with the same prefix
+// is not kept from having its own.
+func TestPrefixOfAProcessThatWasKilled(t *testing.T) {
+	const killed = "QUIRE_TEST_SLAB_PREFIX"
+	cfg := Config{Slabs: 1, Pages: 1, PageBytes: 1, Prefix: os.Getenv(killed)}
+	if cfg.Prefix != "" {
+		if _, err := New(cfg); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
+	prefix := fmt.Sprintf("quire-test-killed-%d-", os.Getpid())
+	t.Cleanup(func() {
+		for _, name := range shmNames(t, prefix) {
+			os.Remove(name)
+		}
+	})
+	for i := range 2 {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), killed+"="+prefix)
+		out, err := cmd.CombinedOutput()
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != -1 {
+			t.Errorf("process %d: %v, %s", i, err, out)
+		}
+	}
+	if n := len(shmNames(t, prefix)); n != 2 {
+		t.Errorf("%d slabs were left, want 2", n)
 	}
 }
 
