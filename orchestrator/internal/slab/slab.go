@@ -46,7 +46,8 @@ type Config struct {
 	// Prefix the slabs are private memory. Whoever gave the prefix unlinks what
 	// a killed process leaves.
 	Prefix string
-	// Release, if set, is called with each slab before it is unmapped.
+	// Release, if set, is called with each slab before it is unmapped, from
+	// several goroutines.
 	Release func(*Slab)
 }
 
@@ -133,9 +134,7 @@ func (p *Pool) Resize(slabs, pages int, prefix string) error {
 		p.handOver()
 	}
 	p.mu.Unlock()
-	for _, s := range retired {
-		p.retire(s)
-	}
+	p.retire(retired...)
 	return nil
 }
 
@@ -149,11 +148,19 @@ func (p *Pool) handOver() {
 	p.waiting = p.waiting[1:]
 }
 
-func (p *Pool) retire(s *Slab) {
-	if p.release != nil {
-		p.release(s)
+// retire releases and unmaps slabs, all at once: a server that does not answer
+// has some time for each, and costs that time and no multiple of it.
+func (p *Pool) retire(slabs ...*Slab) {
+	var group sync.WaitGroup
+	for _, s := range slabs {
+		group.Go(func() {
+			if p.release != nil {
+				p.release(s)
+			}
+			s.unmap()
+		})
 	}
-	s.unmap()
+	group.Wait()
 }
 
 func newSlab(cfg Config) (*Slab, error) {
@@ -297,9 +304,7 @@ func (p *Pool) Close() {
 	}
 	p.waiting = nil
 	p.mu.Unlock()
-	for _, s := range free {
-		p.retire(s)
-	}
+	p.retire(free...)
 }
 
 func (s *Slab) unmap() {

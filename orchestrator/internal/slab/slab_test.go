@@ -9,8 +9,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func shmNames(t *testing.T, prefix string) []string {
@@ -24,8 +27,8 @@ func shmNames(t *testing.T, prefix string) []string {
 
 func TestPoolSharedMemory(t *testing.T) {
 	prefix := fmt.Sprintf("quire-test-%d-", os.Getpid())
-	var released []string
-	p, err := New(Config{Slabs: 2, Pages: 3, PageBytes: 5000, Prefix: prefix, Release: func(s *Slab) { released = append(released, s.Key) }})
+	var released atomic.Int64
+	p, err := New(Config{Slabs: 2, Pages: 3, PageBytes: 5000, Prefix: prefix, Release: func(*Slab) { released.Add(1) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,8 +56,8 @@ func TestPoolSharedMemory(t *testing.T) {
 	p.Put(b)
 	p.Close()
 	p.Close()
-	if len(released) != 2 {
-		t.Fatalf("released %v", released)
+	if n := released.Load(); n != 2 {
+		t.Fatalf("released %d", n)
 	}
 	if names := shmNames(t, prefix); len(names) != 0 {
 		t.Fatalf("left behind: %v", names)
@@ -62,6 +65,24 @@ func TestPoolSharedMemory(t *testing.T) {
 	if _, err := p.Get(context.Background()); !errors.Is(err, ErrClosed) {
 		t.Fatalf("Get after Close: %v", err)
 	}
+}
+
+// A server that does not answer holds up the end of many slabs as long as of one.
+func TestReleasedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := New(Config{Slabs: 5, Pages: 1, PageBytes: 8, Release: func(*Slab) { time.Sleep(2 * time.Second) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if err := p.Resize(3, 1, ""); err != nil || time.Since(start) != 2*time.Second {
+			t.Errorf("Resize took %v: %v", time.Since(start), err)
+		}
+		start = time.Now()
+		if p.Close(); time.Since(start) != 2*time.Second {
+			t.Errorf("Close took %v", time.Since(start))
+		}
+	})
 }
 
 // A process that was killed leaves its slabs; the next one with the same prefix
