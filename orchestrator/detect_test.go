@@ -453,6 +453,7 @@ func TestContradictionsNameBothValues(t *testing.T) {
 	}{
 		{Config{Model: m, Batch: 16}, []string{"batch 16", "max_batch_size 8"}},
 		{Config{Model: m, Workers: -1}, []string{"Workers", "-1"}},
+		{Config{Model: m, InferTimeout: -time.Second}, []string{"InferTimeout is -1s"}},
 		{Config{Model: m, InferTimeout: time.Hour, ServerWait: time.Minute}, []string{"1h0m0s", "1m0s"}},
 		{Config{}, []string{"Model"}},
 	} {
