@@ -18,8 +18,9 @@ type Job struct {
 	Source Source
 	Sink   Sink
 	// Stop, once closed, ends the run softly: no page is begun, what is drawn
-	// is finished and written. Cancelling Run's context ends it at once. May be
-	// nil.
+	// is finished and written. A Source that waits just then holds the end up,
+	// for Config.SoftStop at most. Cancelling Run's context ends it at once. May
+	// be nil.
 	Stop <-chan struct{}
 	// Progress is filled in while the run goes on. May be nil.
 	Progress *Progress
@@ -34,7 +35,8 @@ type Counts struct {
 func (c Counts) Ended() int64 { return c.Done + c.Partial + c.Failed + c.Skipped + c.Cancelled }
 
 // Summary is how a run ended. Documents.Ended is the number of documents that
-// the source yielded, Pages.Ended the number of pages of those that opened.
+// the source yielded before the run was stopped, Pages.Ended the number of pages
+// of those that opened.
 type Summary struct {
 	Documents, Pages Counts
 	// Resumed is how many of the pages that are done or failed come from an

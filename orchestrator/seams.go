@@ -11,7 +11,9 @@ import (
 )
 
 // Source yields the documents of a run in a stable order. It is read by one
-// goroutine and never further ahead than the renderers are.
+// goroutine and never further ahead than the renderers are. One that waits for a
+// document ends when ctx does; a soft stop does not end ctx before
+// Config.SoftStop is over, and what is yielded after a stop is dropped.
 type Source interface {
 	Documents(ctx context.Context) iter.Seq[Document]
 }

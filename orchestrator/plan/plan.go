@@ -30,7 +30,7 @@ type Config struct {
 	// then those of the sample, by path. It is called from one goroutine. May
 	// be nil.
 	Problem func(*orchestrator.PageError)
-	// Progress is called now and then from one goroutine with how many
+	// Progress is called now and then, from one goroutine at a time, with how many
 	// documents were found and, after that, how many were opened of how many
 	// that will be. May be nil.
 	Progress func(found, opened, sample int64)
