@@ -17,7 +17,8 @@ type Config struct {
 	// in its place.
 	Model Model
 	// Endpoints answer, all with the same model. Others may join and leave
-	// later: [Detector.Join], [Detector.Leave].
+	// later: [Detector.Join], [Detector.Leave]; [Detector.Settings] has those of
+	// New.
 	Endpoints []Endpoint
 
 	// Attempts is how often a batch is sent before its failure counts.
@@ -27,7 +28,8 @@ type Config struct {
 	// quire.batch, else its max_batch_size; never above that. Of several
 	// endpoints the smallest counts.
 	Batch int
-	// InFlight is the most requests at once, at each endpoint. Default: the served
+	// InFlight is the most requests at once, at each endpoint; in what
+	// [Detector.Settings] returns, at all of them together. Default: the served
 	// config's quire.in_flight, else its instances + 1, so that one request is
 	// always ready when an instance comes free.
 	InFlight int
@@ -52,8 +54,10 @@ type Config struct {
 	// before the work is given up.
 	// Default 10 minutes; negative: for ever.
 	ServerWait time.Duration
-	// SharedMemoryPrefix starts the names of shared-memory objects. Default
-	// empty: slabs are private memory and pages travel inside the requests.
+	// SharedMemoryPrefix starts the names of shared-memory objects. Whoever gives
+	// it unlinks what a process that was killed leaves in /dev/shm under it, as
+	// a guard does for its own ShmPrefix. Default empty: slabs are private memory
+	// and pages travel inside the requests.
 	SharedMemoryPrefix string
 	// SoftStop is how long a soft stop waits for the pages that are drawn
 	// before it becomes a hard one. Default 30 s; negative: for ever.
@@ -87,10 +91,13 @@ func (c Config) withDefaults() (Config, error) {
 	for _, f := range []struct {
 		name  string
 		value int
-	}{{"Attempts", c.Attempts}, {"Batch", c.Batch}, {"InFlight", c.InFlight}, {"Queue", c.Queue}, {"Workers", c.Workers}, {"InferTimeout", int(c.InferTimeout)}} {
+	}{{"Attempts", c.Attempts}, {"Batch", c.Batch}, {"InFlight", c.InFlight}, {"Queue", c.Queue}, {"Workers", c.Workers}} {
 		if f.value < 0 {
 			return c, fmt.Errorf("orchestrator: Config.%s is %d: it must be at least 1, or 0 for the default", f.name, f.value)
 		}
+	}
+	if c.InferTimeout < 0 {
+		return c, fmt.Errorf("orchestrator: Config.InferTimeout is %v: it must be above 0, or 0 for the default", c.InferTimeout)
 	}
 	c.Attempts = cmp.Or(c.Attempts, 3)
 	served := c.limits(inputs(c.Endpoints)...)

@@ -460,6 +460,31 @@ func TestServerAwayForGood(t *testing.T) {
 	})
 }
 
+// What ends a call's context may be another page's error; it is not this one's.
+func TestDetectEndsWithAnotherPagesError(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		other := &PageError{Ref: PageRef{Path: "other.pdf"}, Stage: StageOpen, Category: CategoryMalformed, Message: "broken"}
+		r := &fakeRenderer{pages: map[string]int{"a.pdf": 9}}
+		d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 1})
+		defer d.Close()
+		for _, opening := range []bool{true, false} {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			end := func() error { cancel(other); return other }
+			r.open, r.draw = nil, nil
+			if opening {
+				r.open = func(string) error { return end() }
+			} else {
+				r.draw = func(context.Context, string, int) error { return end() }
+			}
+			got, err := d.Detect(ctx, path, 1)
+			if got.Status != StatusCancelled || err != other || other.Ref.Path != "other.pdf" {
+				t.Errorf("opening %t: %+v, %v", opening, got, err)
+			}
+		}
+	})
+}
+
 func TestDetectRefusals(t *testing.T) {
 	dir := t.TempDir()
 	m := newFakeModel()
@@ -486,6 +511,7 @@ func TestContradictionsNameBothValues(t *testing.T) {
 	}{
 		{Config{Model: m, Batch: 16}, []string{"batch 16", "max_batch_size 8"}},
 		{Config{Model: m, Workers: -1}, []string{"Workers", "-1"}},
+		{Config{Model: m, InferTimeout: -time.Second}, []string{"InferTimeout is -1s"}},
 		{Config{Model: m, InferTimeout: time.Hour, ServerWait: time.Minute}, []string{"1h0m0s", "1m0s"}},
 		{Config{}, []string{"Model"}},
 	} {

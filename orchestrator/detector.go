@@ -129,7 +129,9 @@ func (d *Detector) MemoryBound() int64 {
 }
 
 // Settings returns the configuration in force, defaults filled in. Batch,
-// InFlight and MaxAge change when the served model is reloaded with others.
+// InFlight and MaxAge change when the served model is reloaded with others, or
+// servers join and leave. It is not for another New: InFlight is that of all
+// endpoints together, and Endpoints are those of New, whoever has joined or left.
 func (d *Detector) Settings() Config {
 	cfg, now := d.cfg, d.limits.Load()
 	cfg.Batch, cfg.InFlight, cfg.MaxAge = now.batch, now.inFlight, now.maxAge

@@ -104,7 +104,7 @@ func (f *fleet) add(e Endpoint, inFlight int) {
 }
 
 // remove takes an endpoint out and waits until nobody uses it any more.
-func (f *fleet) remove(ctx context.Context, name string) {
+func (f *fleet) remove(name string) {
 	f.mu.Lock()
 	i := slices.IndexFunc(f.members(), func(e *endpoint) bool { return e.Name == name })
 	if i < 0 {
@@ -121,8 +121,8 @@ func (f *fleet) remove(ctx context.Context, name string) {
 	}
 	f.fit()
 	f.wake()
-	for e.inFlight+e.users > 0 && ctx.Err() == nil {
-		f.sleep(ctx)
+	for e.inFlight+e.users > 0 { // which Close ends, too
+		f.sleep(context.Background())
 	}
 	f.mu.Unlock()
 }

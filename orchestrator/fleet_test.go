@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -586,6 +587,49 @@ func TestLeaveWaitsForSlabsThatGo(t *testing.T) {
 			t.Errorf("it has left after %v; of %d slabs that it was told of, it knew of %d", took, begun, ended)
 		}
 	})
+}
+
+// Nor is a server used after Leave when the detector is being closed: before, or
+// while Leave waits.
+func TestLeaveWhileClosing(t *testing.T) {
+	path := file(t, "a.pdf")
+	for _, closing := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			var s servers
+			var used atomic.Int64
+			a, _ := s.model("a", func(ctx context.Context, _ []seenPage) error {
+				used.Add(1)
+				defer used.Add(-1)
+				<-ctx.Done()
+				time.Sleep(time.Second) // as a client may that waits for its buffers
+				return ctx.Err()
+			})
+			d := newDetector(t, Config{Endpoints: []Endpoint{a}, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}})
+			go d.Detect(t.Context(), path, 1)
+			left := make(chan struct{})
+			leave := func() {
+				defer close(left)
+				d.Leave("a")
+				if used.Load() != 0 {
+					t.Errorf("closing %t: it has left, and is still asked", closing)
+				}
+			}
+			synctest.Wait()
+			if used.Load() != 1 {
+				t.Fatal("it was not asked at all")
+			}
+			if closing {
+				go d.Close()
+				synctest.Wait()
+				leave()
+			} else {
+				go leave()
+				synctest.Wait()
+			}
+			d.Close()
+			<-left
+		})
+	}
 }
 
 // When the last server leaves, what is in hand waits for the next that joins.

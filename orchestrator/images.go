@@ -27,7 +27,9 @@ func scalingBytes(width int, columns, rows float64) float64 {
 // without keeping their aspect, as pages are, and laid on white where transparent;
 // one that would take more than 512 MiB to scale fails. They share batches with all
 // other callers. The error is all failures joined, nil if there is none; the results
-// tell which images have one.
+// tell which images have one. Scaling cannot be stopped: when ctx ends, or Close is
+// called, that of the images in hand is waited for, and they are the caller's again
+// when DetectBatch has returned.
 func (d *Detector) DetectBatch(ctx context.Context, images []image.Image) ([]PageResult, error) {
 	results := make([]PageResult, len(images))
 	errs := make([]error, len(images))

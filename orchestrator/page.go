@@ -20,7 +20,9 @@ type Document struct {
 	// empty.
 	Sum string
 	// Open gives the document's bytes: an open regular file, owned by the
-	// caller. An input that was listed but cannot be read says so here.
+	// caller. An input that was listed but cannot be read says so here. It is
+	// called once for each worker that draws some of the document and again
+	// where one is replaced, also from several goroutines at once.
 	Open func() (*os.File, error)
 }
 

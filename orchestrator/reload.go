@@ -148,10 +148,11 @@ func (d *Detector) Join(e Endpoint) error {
 // none.
 func (d *Detector) Leave(name string) {
 	if d.enter() != nil {
-		return // Close ends everything
+		<-d.ended // Close lets all of them go
+		return
 	}
 	defer d.callers.Done()
-	d.fleet.remove(d.ctx, name)
+	d.fleet.remove(name)
 	d.reloads.Lock()
 	defer d.reloads.Unlock()
 	d.adapt()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,6 +80,27 @@ func TestResume(t *testing.T) {
 	})
 }
 
+// A sink that contradicts itself about what was done ends the run, since the
+// document would never end.
+func TestPastThatContradictsItself(t *testing.T) {
+	long := pastOf(3, 1, 2, 3)
+	long.PageCount = 2
+	few, many, failed := pastOf(3, 1, 2, 3), pastOf(3, 1), pastOf(3, 1, 2)
+	few.Done, many.Done, failed.Failed = 0, 3, -1
+	for _, past := range []Past{long, few, many, failed} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDetector(t, Config{Model: newFakeModel(), Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 3}}})
+			defer d.Close()
+			sink := newFakeSink(t)
+			sink.past["a.pdf"] = past
+			sum, err := d.Run(t.Context(), Job{Source: docs{"a.pdf"}, Sink: sink})
+			if err == nil || !strings.Contains(err.Error(), "a.pdf: the sink says") || sum.Documents != (Counts{Cancelled: 1}) {
+				t.Errorf("%+v: %+v, %v", past, sum.Documents, err)
+			}
+		})
+	}
+}
+
 // A run ends when its documents stand, and knows of each whether it does.
 func TestSinkThatTakesItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -102,6 +124,41 @@ func TestSinkThatTakesItsTime(t *testing.T) {
 			t.Errorf("%+v", sum)
 		}
 	})
+}
+
+// telling is a sink whose documents end as tell says.
+type telling struct {
+	*fakeSink
+	tell func(stands func(error)) error
+}
+
+func (s telling) End(ctx context.Context, r DocumentResult, stands func(error)) error {
+	s.stand = func(DocumentResult, func(error)) {}
+	_ = s.fakeSink.End(ctx, r, nil)
+	return s.tell(stands)
+}
+
+// A document ends once, however often its sink says so.
+func TestSinkThatTellsTwice(t *testing.T) {
+	full := errors.New("no space left on device")
+	for name, c := range map[string]struct {
+		tell func(stands func(error)) error
+		want Counts
+		err  error
+	}{
+		"and fails":       {func(stands func(error)) error { stands(full); return full }, Counts{Cancelled: 2}, full},
+		"well, and fails": {func(stands func(error)) error { stands(nil); return full }, Counts{Done: 1, Cancelled: 1}, full},
+		"well":            {func(stands func(error)) error { stands(nil); stands(nil); return nil }, Counts{Done: 2}, nil},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDetector(t, Config{Model: newFakeModel(), Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1, "b.pdf": 1}}, Workers: 1, InFlight: 1, Batch: 1})
+			defer d.Close()
+			sum, err := d.Run(t.Context(), Job{Source: docs{"a.pdf", "b.pdf"}, Sink: telling{newFakeSink(t), c.tell}})
+			if sum.Documents != c.want || err != c.err {
+				t.Errorf("%s: %+v, %v", name, sum.Documents, err)
+			}
+		})
+	}
 }
 
 func TestTwoDocumentsOfOnePath(t *testing.T) {

@@ -18,8 +18,9 @@ type Job struct {
 	Source Source
 	Sink   Sink
 	// Stop, once closed, ends the run softly: no page is begun, what is drawn
-	// is finished and written. Cancelling Run's context ends it at once. May be
-	// nil.
+	// is finished and written. A Source that waits just then holds the end up,
+	// for Config.SoftStop at most. Cancelling Run's context ends it at once. May
+	// be nil.
 	Stop <-chan struct{}
 	// Progress is filled in while the run goes on. May be nil.
 	Progress *Progress
@@ -34,7 +35,8 @@ type Counts struct {
 func (c Counts) Ended() int64 { return c.Done + c.Partial + c.Failed + c.Skipped + c.Cancelled }
 
 // Summary is how a run ended. Documents.Ended is the number of documents that
-// the source yielded, Pages.Ended the number of pages of those that opened.
+// the source yielded before the run was stopped, Pages.Ended the number of pages
+// of those that opened.
 type Summary struct {
 	Documents, Pages Counts
 	// Resumed is how many of the pages that are done or failed come from an
@@ -327,10 +329,12 @@ func (r *run) documentOffered(dt *drawTask) {
 	}
 }
 
-func (r *run) documentFailed(doc Document, err *PageError) {
+// documentFailed ends a document with a copy of an error that may be the
+// renderer's own, for all of its documents.
+func (r *run) documentFailed(doc Document, err PageError) {
 	err.Ref = PageRef{Path: doc.Path}
 	r.progress.opened.Add(1)
-	r.out <- message{failed: &doc, err: err}
+	r.out <- message{failed: &doc, err: &err}
 	r.release()
 }
 
@@ -416,7 +420,12 @@ func (r *run) begin(docs map[string]*inWork, b *beginning) {
 	}
 	docs[b.doc.Path] = w
 	var past Past
-	r.tell(b.doc.Path, func() (err error) { past, err = r.sink.Begin(r.ctx, b.doc); return err })
+	r.tell(b.doc.Path, func() (err error) {
+		if past, err = r.sink.Begin(r.ctx, b.doc); err == nil {
+			err = past.fault(b.doc)
+		}
+		return err
+	})
 	w.result.Redone = past.Redone
 	b.past = past
 	todo := false
@@ -506,16 +515,17 @@ func (r *run) settle(docs map[string]*inWork, w *inWork) {
 
 func (r *run) end(docs map[string]*inWork, w *inWork) {
 	delete(docs, w.doc.Path)
+	var once sync.Once // a sink that tells and fails has ended the document once
 	r.tell(w.doc.Path, func() error {
 		return r.sink.End(r.ctx, w.result, func(err error) {
 			if err != nil {
 				r.abort(err)
 			}
-			r.account(w.result, err)
+			once.Do(func() { r.account(w.result, err) })
 		})
 	})
 	if r.sinkErr != nil {
-		r.account(w.result, r.sinkErr)
+		once.Do(func() { r.account(w.result, r.sinkErr) })
 	}
 }
 

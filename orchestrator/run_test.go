@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,44 +123,82 @@ func manyDocs(n, pages int) (docs, map[string]int) {
 	return list, count
 }
 
-// TestDiesWithTheRun: a worker that dies when the run is called off, as all do
-// when the guard is lost, says nothing about its document: that is for the next
+// TestDiesWithTheRun: what a worker says when the run is called off is nothing
+// about its document, also when it is a page's error: of a process that died with
+// everything else, of what opens a document and gives up with the run, or of
+// another page, which is why the run was called off. The document is for the next
 // run, and not recorded as failed.
 func TestDiesWithTheRun(t *testing.T) {
-	died := &PageError{Stage: StageOpen, Category: CategoryCrash, Message: "the process was killed"}
-	for _, opening := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			list, count := manyDocs(3, 5)
-			r := &fakeRenderer{pages: count}
-			if opening {
+	other := &PageError{Ref: PageRef{Path: "other.pdf"}, Stage: StageOpen, Category: CategoryMalformed, Message: "broken"}
+	for _, why := range []*PageError{
+		{Stage: StageOpen, Category: CategoryCrash, Message: "the process was killed"},
+		{Stage: StageOpen, Category: CategoryUnreadable, Message: "the file cannot be opened: context canceled"},
+		other,
+	} {
+		for _, doing := range []string{"opening", "opening again", "drawing"} {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				end := func() error {
+					cancel(other)
+					return why
+				}
+				list, count := manyDocs(3, 40)
+				r := &fakeRenderer{pages: count}
+				opened := false
 				r.open = func(path string) error {
+					r.mu.Lock()
+					defer r.mu.Unlock()
 					if path != "d001.pdf" {
 						return nil
 					}
-					cancel()
-					return died
-				}
-			} else {
-				r.draw = func(_ context.Context, path string, page int) error {
-					if path != "d001.pdf" || page != 3 {
-						return nil
+					if doing == "opening" || doing == "opening again" && opened {
+						return end()
 					}
-					cancel()
-					return died
+					opened = true
+					return nil
 				}
-			}
-			d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 1})
-			defer d.Close()
-			sink, progress := newFakeSink(t), &Progress{}
-			sum, err := d.Run(ctx, Job{Source: list, Sink: sink, Progress: progress})
-			checkAccounts(t, sink, sum, progress.Now())
-			if err == nil || sum.Documents.Failed != 0 || sum.Documents.Partial != 0 || sum.Pages.Failed != 0 {
-				t.Errorf("opening %t: %v, %+v", opening, err, sum)
-			}
-		})
+				r.draw = func(_ context.Context, path string, page int) error {
+					time.Sleep(time.Millisecond)
+					if doing == "drawing" && path == "d001.pdf" && page == 3 {
+						return end()
+					}
+					return nil
+				}
+				d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 2})
+				defer d.Close()
+				sink, progress := newFakeSink(t), &Progress{}
+				sum, err := d.Run(ctx, Job{Source: list, Sink: sink, Progress: progress})
+				checkAccounts(t, sink, sum, progress.Now())
+				if err != other || sum.Documents.Failed != 0 || sum.Documents.Partial != 0 || sum.Pages.Failed != 0 {
+					t.Errorf("%v while %s: %v, %+v", why, doing, err, sum)
+				}
+				if other.Ref.Path != "other.pdf" {
+					t.Errorf("another page's error is now about %v", other.Ref)
+				}
+			})
+		}
 	}
+}
+
+// A renderer may have one error for all of its documents; each document has its
+// own.
+func TestOneErrorForAllDocuments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone := &PageError{Stage: StageOpen, Category: CategoryUnreadable, Message: "gone"}
+		list, count := manyDocs(20, 5)
+		d := newDetector(t, Config{Model: newFakeModel(), Renderer: &fakeRenderer{pages: count, open: func(string) error { return gone }}})
+		defer d.Close()
+		sink := newFakeSink(t)
+		if sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink}); err != nil || sum.Documents != (Counts{Failed: 20}) {
+			t.Errorf("%+v, %v", sum, err)
+		}
+		for path, end := range sink.ends {
+			if end.Err.Ref != (PageRef{Path: path}) || end.Err.Message != "gone" {
+				t.Errorf("%s ended with %v", path, end.Err)
+			}
+		}
+	})
 }
 
 func TestSoftStopWritesWhatIsDrawn(t *testing.T) {
@@ -362,7 +401,46 @@ func TestBrokenWorkerIsNoPagesFault(t *testing.T) {
 	}
 }
 
-// TestRunAccountsHold throws random faults at every seam at once.
+// wider draws pages that many pixels wider than it is asked for.
+type wider struct {
+	*fakeRenderer
+	by int
+}
+
+func (r wider) NewWorker(ctx context.Context, width, height int) (RenderWorker, error) {
+	return r.fakeRenderer.NewWorker(ctx, width+r.by, height)
+}
+
+// A renderer that does what no renderer may is named, and no page of it is taken
+// for one.
+func TestRendererThatIsWrong(t *testing.T) {
+	path := file(t, "a.pdf")
+	for want, r := range map[string]wider{
+		"the renderer says that it has -1 pages":                {&fakeRenderer{pages: map[string]int{"a.pdf": -1}}, 0},
+		"page 1: the renderer drew 18 bytes of pixels, 4×2 are": {&fakeRenderer{pages: map[string]int{"a.pdf": 1}}, -1},
+		"page 1: the renderer drew 30 bytes of pixels, 4×2 are": {&fakeRenderer{pages: map[string]int{"a.pdf": 1}}, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newFakeModel()
+			d := newDetector(t, Config{Model: m, Renderer: r, Workers: 1})
+			defer d.Close()
+			sink, progress := newFakeSink(t), &Progress{}
+			sum, err := d.Run(t.Context(), Job{Source: docs{"a.pdf"}, Sink: sink, Progress: progress})
+			if err == nil || !strings.Contains(err.Error(), "a.pdf") || !strings.Contains(err.Error(), want) {
+				t.Errorf("the run ended with %v, want %q", err, want)
+			}
+			checkAccounts(t, sink, sum, progress.Now())
+			got, err := d.Detect(t.Context(), path, 1)
+			if got.Status != StatusFailed || got.Err.Category != CategoryInternal || !strings.Contains(err.Error(), want) {
+				t.Errorf("%+v, %v, want %q", got, err, want)
+			}
+			if len(m.requests) != 0 {
+				t.Errorf("the model was asked for %v", m.requests)
+			}
+		})
+	}
+}
+
 // panicking is a source that yields one document and panics.
 type panicking struct{}
 
@@ -397,6 +475,7 @@ func TestSourceThatPanics(t *testing.T) {
 	})
 }
 
+// TestRunAccountsHold throws random faults at every seam at once.
 func TestRunAccountsHold(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {

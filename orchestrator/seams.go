@@ -11,7 +11,9 @@ import (
 )
 
 // Source yields the documents of a run in a stable order. It is read by one
-// goroutine and never further ahead than the renderers are.
+// goroutine and never further ahead than the renderers are. One that waits for a
+// document ends when ctx does; a soft stop does not end ctx before
+// Config.SoftStop is over, and what is yielded after a stop is dropped.
 type Source interface {
 	Documents(ctx context.Context) iter.Seq[Document]
 }
@@ -174,7 +176,8 @@ type Sink interface {
 	// End ends a document. Unless it fails, it sees to it that stands is called
 	// once, before or after it returns and from any goroutine: with nil when
 	// the document's result is there to stay, or none is due; else with the
-	// reason. The run goes on meanwhile, and does not end before.
+	// reason. The run goes on meanwhile, and does not end before. What is told
+	// first counts.
 	End(ctx context.Context, result DocumentResult, stands func(error)) error
 }
 
@@ -194,6 +197,19 @@ type Past struct {
 	SetAside *PageError
 	// Redone is why the document is done again though it was done before.
 	Redone Redone
+}
+
+// fault is an error if the past contradicts itself: with such counts a document
+// would never end.
+func (p Past) fault(doc Document) error {
+	if p.Result != nil || p.PageCount == 0 {
+		return nil
+	}
+	if n := p.Pages.Len(); p.Done < 0 || p.Failed < 0 || p.Done+p.Failed != n || p.Pages.between(1, p.PageCount+1) != n {
+		return fmt.Errorf("%s: the sink says that %d pages are done and %d failed before, and names %d of %d",
+			doc.Path, p.Done, p.Failed, p.Pages.between(1, p.PageCount+1), p.PageCount)
+	}
+	return nil
 }
 
 // Redone is a stable word for why something is done again; the words only ever

@@ -8,6 +8,12 @@ import (
 )
 
 // worker is the goroutine that owns one render worker.
+//
+// Once a call's context has ended, an error of the render worker says nothing
+// about the page, not even a *PageError: a process that died has not been given
+// its second try, and may have been ended with everything else; what opens a
+// document may give up with the context; and what ended the context may be
+// another page's error. So the context is asked first.
 type worker struct {
 	d      *Detector
 	render RenderWorker // nil until the first task, and after one broke
@@ -73,16 +79,6 @@ func crashed(err error) bool {
 	return errors.As(err, &pe) && pe.Category == CategoryCrash
 }
 
-// afterEnd is what err means when ctx may have ended: a worker that died then
-// has not been given its second try, and may have been ended with everything
-// else.
-func afterEnd(ctx context.Context, err error) error {
-	if crashed(err) && ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
 // openDoc opens doc with a working worker; a worker that died or turns out
 // broken is replaced once.
 func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
@@ -94,13 +90,16 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 		doing := w.d.doings.begin(opening, PageRef{Path: doc.Path}, 0)
 		pages, err := w.render.Open(ctx, doc)
 		doing.end()
+		if err == nil && pages < 0 {
+			err = fmt.Errorf("%s: the renderer says that it has %d pages", doc.Path, pages)
+		}
 		if err == nil {
 			w.open = openDocument{path: doc.Path, pages: pages}
 			return pages, nil
 		}
 		var pe *PageError
 		if ctx.Err() != nil {
-			return 0, afterEnd(ctx, err)
+			return 0, err
 		}
 		if crashed(err) && attempt == 0 {
 			w.d.log.Warn("a render worker died opening a document; once more", "document", doc.Path)
@@ -122,19 +121,18 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 // dies or turns out broken has the page drawn once more, by another one.
 func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geometry) Frame) {
 	doing := w.d.doings.begin(drawing, p.ref, 0)
-	pixels, geometry, err := w.render.Draw(ctx, p.ref.Page)
+	pixels, geometry, err := w.pixels(ctx, p.ref)
 	if crashed(err) && ctx.Err() == nil {
 		w.d.log.Warn("a render worker died drawing a page; once more", "page", p.ref.String())
-		pixels, geometry, err = w.render.Draw(ctx, p.ref.Page)
+		pixels, geometry, err = w.pixels(ctx, p.ref)
 	}
 	if broken(err) && ctx.Err() == nil {
 		w.d.log.Warn("a render worker broke drawing a page; once more", "page", p.ref.String(), "err", err)
 		if err = w.reopen(ctx, doc); err == nil {
-			pixels, geometry, err = w.render.Draw(ctx, p.ref.Page)
+			pixels, geometry, err = w.pixels(ctx, p.ref)
 		}
 	}
 	doing.end()
-	err = afterEnd(ctx, err)
 	p.geometry = geometry
 	if err == nil {
 		p.frame = frame(geometry)
@@ -144,10 +142,10 @@ func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geo
 	w.d.batches.Withdraw()
 	var pe *PageError
 	switch {
+	case ctx.Err() != nil: // first, see worker
+		p.cancel()
 	case errors.As(err, &pe):
 		p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
-	case ctx.Err() != nil:
-		p.cancel()
 	case p.run != nil:
 		// This machine's fault or ours, and none of the page's: it is for the
 		// next run.
@@ -158,6 +156,16 @@ func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geo
 		w.drop()
 		p.fail(StageRender, CategoryInternal, "the render worker broke: "+err.Error(), err)
 	}
+}
+
+// pixels has a page drawn. Pixels of another size than was asked for would leave
+// some of another page's in the batch.
+func (w *worker) pixels(ctx context.Context, ref PageRef) ([]byte, Geometry, error) {
+	pixels, geometry, err := w.render.Draw(ctx, ref.Page)
+	if in := w.d.raster; err == nil && len(pixels) != in.PageBytes() {
+		err = fmt.Errorf("%s: the renderer drew %d bytes of pixels, %d×%d are %d", ref, len(pixels), in.Width, in.Height, in.PageBytes())
+	}
+	return pixels, geometry, err
 }
 
 // broken tells an error that is about the worker and not about what it draws.
@@ -202,10 +210,10 @@ func (w *worker) detect(t *detectTask) {
 			w.d.batches.Withdraw()
 			var pe *PageError
 			switch {
-			case errors.As(err, &pe):
-				p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
 			case ctx.Err() != nil:
 				p.cancel()
+			case errors.As(err, &pe):
+				p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
 			default:
 				p.fail(StageRender, CategoryInternal, err.Error(), err)
 			}
@@ -232,10 +240,10 @@ func (w *worker) openForRun(t *openTask) {
 	if err != nil {
 		var pe *PageError
 		switch {
-		case errors.As(err, &pe):
-			r.documentFailed(t.doc, pe)
 		case r.ctx.Err() != nil:
 			r.documentNotReached(t.doc)
+		case errors.As(err, &pe):
+			r.documentFailed(t.doc, *pe)
 		default:
 			r.documentNotReached(t.doc)
 			r.abort(err)
@@ -243,7 +251,7 @@ func (w *worker) openForRun(t *openTask) {
 		return
 	}
 	if pages == 0 {
-		r.documentFailed(t.doc, &PageError{Ref: PageRef{Path: t.doc.Path}, Stage: StageOpen, Category: CategoryNoPages, Message: "the document has no pages"})
+		r.documentFailed(t.doc, PageError{Stage: StageOpen, Category: CategoryNoPages, Message: "the document has no pages"})
 		return
 	}
 	dt := newDrawTask(t, pages)
@@ -293,7 +301,7 @@ func (w *worker) reopenFailed(dt *drawTask, from, to int, err error) {
 	r := dt.run
 	var pe *PageError
 	switch {
-	case errors.As(err, &pe):
+	case r.ctx.Err() == nil && errors.As(err, &pe):
 		for page := from; page < to; page++ {
 			if dt.past.Pages.Has(page) {
 				continue

@@ -47,9 +47,10 @@ func inputsFrom(c *cli.Context, paths []string) (inputs, error) {
 	if slices.Contains(paths, "") {
 		return inputs{}, errors.New("an input is the empty string: name a directory or a PDF file (. is the current directory)")
 	}
-	in := inputs{paths: paths, include: c.StringSlice("include"), exclude: c.StringSlice("exclude"), sandbox: render.SandboxMode(c.String("sandbox"))}
-	if !slices.Contains([]render.SandboxMode{render.SandboxAuto, render.SandboxRequire, render.SandboxOff}, in.sandbox) {
-		return in, fmt.Errorf("--sandbox %s: it is auto, require or off", in.sandbox)
+	in := inputs{paths: paths, include: c.StringSlice("include"), exclude: c.StringSlice("exclude")}
+	var err error
+	if in.sandbox, err = render.ParseSandboxMode(c.String("sandbox")); err != nil {
+		return in, fmt.Errorf("--%w", err)
 	}
 	if name := c.String("password-file"); name != "" {
 		data, err := os.ReadFile(name)

@@ -313,6 +313,36 @@ func TestRegisteringTakesTooLong(t *testing.T) {
 	wantAction(t, err, orchestrator.ActionWait)
 }
 
+// A probe that got no answer may have been registered all the same: it is
+// unregistered also when everything was called off.
+func TestProbeCalledOff(t *testing.T) {
+	s := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{standIn(4)}})
+	client, err := tritonclient.New(s.Addr(), tritonclient.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithCancel(testContext(t))
+	var asked, undone string
+	s.Script(func(c *tritontest.Call) tritontest.Fault {
+		switch c.Method {
+		case "SystemSharedMemoryRegister":
+			asked = c.Region
+			cancel()
+			return tritontest.Fault{Hang: true}
+		case "SystemSharedMemoryUnregister":
+			undone = c.Region
+		}
+		return tritontest.Fault{}
+	})
+	if _, err := Open(ctx, client, Config{SharedMemoryPrefix: prefix(t)}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the context's error", err)
+	}
+	if asked == "" || undone != asked {
+		t.Errorf("registered %q, unregistered %q", asked, undone)
+	}
+}
+
 func TestInferCalledOff(t *testing.T) {
 	s, m := open(t, tritontest.Config{}, Config{})
 	s.Script(func(c *tritontest.Call) tritontest.Fault { return tritontest.Fault{Hang: c.Method == "ModelInfer"} })

@@ -92,11 +92,18 @@ func (r *regions) probe(ctx context.Context, prefix string) error {
 	if err != nil {
 		return fmt.Errorf("no shared memory on this machine: %w", err)
 	}
-	if err := r.client.SystemSharedMemoryRegister(ctx, tritonclient.Region{Name: name, Key: "/" + name, ByteSize: uint64(size)}); err != nil {
-		return err
+	err = r.client.SystemSharedMemoryRegister(ctx, tritonclient.Region{Name: name, Key: "/" + name, ByteSize: uint64(size)})
+	if !refused(err) { // the server may have it also when there was no answer
+		r.unregister(name)
 	}
-	r.unregister(name)
-	return nil
+	return err
+}
+
+// refused tells that the server has not registered a region, as opposed to one
+// that gave no answer.
+func refused(err error) bool {
+	kind := tritonclient.KindOf(err)
+	return kind == tritonclient.RegionRefused || kind == tritonclient.SharedMemoryDisabled
 }
 
 // of gives the name under which the slab is registered, registering it first if
@@ -133,8 +140,7 @@ func (r *regions) of(ctx context.Context, s *orchestrator.Slab) (string, error) 
 	name := fmt.Sprintf("%s-%s-%d", strings.TrimPrefix(s.Key, "/"), r.suffix, r.serial)
 	r.mu.Unlock()
 	err := r.client.SystemSharedMemoryRegister(ctx, tritonclient.Region{Name: name, Key: s.Key, ByteSize: uint64(len(s.Bytes))})
-	switch tritonclient.KindOf(err) {
-	case tritonclient.RegionRefused, tritonclient.SharedMemoryDisabled:
+	if refused(err) {
 		r.disallow(err)
 		return "", nil
 	}

@@ -30,7 +30,7 @@ type Config struct {
 	// then those of the sample, by path. It is called from one goroutine. May
 	// be nil.
 	Problem func(*orchestrator.PageError)
-	// Progress is called now and then from one goroutine with how many
+	// Progress is called now and then, from one goroutine at a time, with how many
 	// documents were found and, after that, how many were opened of how many
 	// that will be. May be nil.
 	Progress func(found, opened, sample int64)
@@ -94,7 +94,11 @@ func Look(ctx context.Context, cfg Config) (Inputs, error) {
 	}
 	l := &look{cfg: cfg, in: Inputs{Unreadable: map[orchestrator.Category]int64{}}, patience: cfg.Time}
 	defer l.close()
-	if err := l.walk(ctx); err != nil {
+	// The source's context, which its documents may need when they are opened,
+	// lives until the last is.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := l.walk(ctx, cancel); err != nil {
 		return l.in, err
 	}
 	if err := l.sample(ctx); err != nil {
@@ -134,14 +138,17 @@ const ahead = 16
 // progressEvery is after how many documents Progress is called while walking.
 const progressEvery = 1000
 
-// walk looks into every document's file.
-func (l *look) walk(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// walk looks into every document's file. What it leaves to end, cancel ends.
+func (l *look) walk(ctx context.Context, cancel context.CancelFunc) error {
 	heads := make(chan chan head, ahead)
 	var group sync.WaitGroup
 	defer group.Wait()
-	defer cancel() // before the wait
+	whole := false
+	defer func() {
+		if !whole {
+			cancel() // before the wait
+		}
+	}()
 	group.Go(func() {
 		defer close(heads)
 		for doc := range l.cfg.Source.Documents(ctx) {
@@ -172,6 +179,7 @@ func (l *look) walk(ctx context.Context) error {
 			l.cfg.Progress(l.in.Documents, 0, 0)
 		}
 	}
+	whole = true
 	return context.Cause(ctx)
 }
 
@@ -281,7 +289,12 @@ func (l *look) sample(ctx context.Context) error {
 func count(ctx context.Context, worker orchestrator.RenderWorker, doc orchestrator.Document) (int, *orchestrator.PageError, error) {
 	for again := false; ; again = true {
 		pages, err := worker.Open(ctx, doc)
-		if err == nil {
+		switch {
+		case err == nil && pages < 0:
+			return 0, nil, fmt.Errorf("%s: the renderer says that it has %d pages", doc.Path, pages)
+		case err == nil && pages == 0:
+			return 0, failure(doc, orchestrator.CategoryNoPages, nil, "the document has no pages"), nil
+		case err == nil:
 			return pages, nil, nil
 		}
 		var pe *orchestrator.PageError

@@ -50,7 +50,8 @@ func file(t *testing.T, text string, size int64) string {
 
 // opener is a renderer whose workers only open.
 type opener struct {
-	open func(ctx context.Context, path string) (int, error)
+	open  func(ctx context.Context, path string) (int, error)
+	opens func(ctx context.Context, doc orchestrator.Document) (int, error) // instead of open
 
 	mu      sync.Mutex
 	opened  []string
@@ -71,6 +72,9 @@ func (w *openWorker) Open(ctx context.Context, doc orchestrator.Document) (int, 
 	w.o.mu.Lock()
 	w.o.opened = append(w.o.opened, doc.Path)
 	w.o.mu.Unlock()
+	if w.o.opens != nil {
+		return w.o.opens(ctx, doc)
+	}
 	return w.o.open(ctx, doc.Path)
 }
 
@@ -118,7 +122,7 @@ func TestFewDocumentsAreAllOpened(t *testing.T) {
 		if number(path)%10 == 3 {
 			return 0, malformed(path)
 		}
-		return number(path), nil
+		return 1 + number(path), nil
 	}}
 	var told []string
 	in, err := Look(t.Context(), Config{
@@ -128,7 +132,7 @@ func TestFewDocumentsAreAllOpened(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Estimate{Pages: 780 - 3 - 13 - 23 - 33, Opened: 40, Of: 40, Failed: 4}
+	want := Estimate{Pages: 820 - 4 - 14 - 24 - 34, Opened: 40, Of: 40, Failed: 4}
 	want.Low, want.High = want.Pages, want.Pages
 	if in.Pages != want || !in.Pages.Exact() || in.Documents != 40 || in.Bytes != 200_000 {
 		t.Errorf("%+v; want %+v", in, want)
@@ -137,6 +141,59 @@ func TestFewDocumentsAreAllOpened(t *testing.T) {
 		t.Errorf("told of %v, counted %v", told, in.Unreadable)
 	}
 	o.checkClosed(t)
+}
+
+// fetching is a source that gets a document when it is opened, for as long as it
+// is walked.
+type fetching struct{ list }
+
+func (f fetching) Documents(ctx context.Context) iter.Seq[orchestrator.Document] {
+	return func(yield func(orchestrator.Document) bool) {
+		for doc := range f.list.Documents(ctx) {
+			open := doc.Open
+			doc.Open = func() (*os.File, error) {
+				if ctx.Err() != nil {
+					return nil, ctx.Err()
+				}
+				return open()
+			}
+			if !yield(doc) {
+				return
+			}
+		}
+	}
+}
+
+// The source's context lives as long as its documents are opened.
+func TestSourceLivesUntilTheLastIsOpened(t *testing.T) {
+	o := &opener{opens: func(_ context.Context, doc orchestrator.Document) (int, error) {
+		file, err := doc.Open()
+		if err != nil {
+			return 0, malformed(doc.Path)
+		}
+		return 2, file.Close()
+	}}
+	in, err := Look(t.Context(), Config{Source: fetching{list{file: file(t, "%PDF-1.4", 5000), paths: numbered(40)}}, Renderer: o})
+	if err != nil || in.Problems() != 0 || in.Pages.Pages != 80 {
+		t.Errorf("%+v, %v", in, err)
+	}
+	o.checkClosed(t)
+}
+
+// Counts that no document has: none is a problem as it is to a run, fewer is the
+// renderer's fault.
+func TestPagesThatCannotBe(t *testing.T) {
+	for _, mark := range []string{"%PDF-1.4", "something else"} {
+		for _, pages := range []int{0, -25} {
+			o := &opener{open: func(context.Context, string) (int, error) { return pages, nil }}
+			in, err := Look(t.Context(), Config{Source: list{file: file(t, mark, 5000), paths: numbered(3)}, Renderer: o, Workers: 1})
+			if pages == 0 && (err != nil || in.Unreadable[orchestrator.CategoryNoPages] != 3) ||
+				pages < 0 && (err == nil || !strings.Contains(err.Error(), "the renderer says that it has -25 pages")) {
+				t.Errorf("%d pages: %+v, %v", pages, in, err)
+			}
+			o.checkClosed(t)
+		}
+	}
 }
 
 func TestManyDocumentsAreSampled(t *testing.T) {

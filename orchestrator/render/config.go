@@ -2,6 +2,7 @@ package render
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
 	"math"
 	"time"
@@ -79,6 +80,15 @@ const (
 	// SandboxOff leaves workers the rights of this process.
 	SandboxOff SandboxMode = "off"
 )
+
+// ParseSandboxMode reads "auto", "require" or "off".
+func ParseSandboxMode(word string) (SandboxMode, error) {
+	switch mode := SandboxMode(word); mode {
+	case SandboxAuto, SandboxRequire, SandboxOff:
+		return mode, nil
+	}
+	return "", fmt.Errorf("sandbox %q: it is auto, require or off", word)
+}
 
 // Sandbox says what holds a worker process in beside its limits. A process
 // that is held in by either can open no file; with both it can do nothing but

@@ -49,6 +49,9 @@ func (p *Pool) newWorker(ctx context.Context, r raster) (*worker, error) {
 	if p.cfg.Guard == nil {
 		return nil, errors.New("render: Config.Guard is not set")
 	}
+	if _, err := ParseSandboxMode(string(p.cfg.Sandbox)); err != nil {
+		return nil, fmt.Errorf("render: %w", err)
+	}
 	if r.width < 1 || r.height < 1 || r.width > maxSide || r.height > maxSide {
 		return nil, fmt.Errorf("render: a raster of %d×%d pixels; both must be from 1 to %d", r.width, r.height, maxSide)
 	}

@@ -66,7 +66,10 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 	case err == nil && ready.Reason != "":
 		err = errors.New(ready.Message)
 	case errors.Is(err, errDied):
-		err = fmt.Errorf("it ended at once (%s)%s; does main (or TestMain) call render.Main first?", p.end(), p.stderr.said())
+		end, said := p.end(), p.stderr.said()
+		first, _, _ := strings.Cut(said, "\n")
+		cfg.Logger.DebugContext(ctx, "a worker process ended at once", "end", end, "stderr", said)
+		err = fmt.Errorf("it ended at once (%s)%s; does main (or TestMain) call render.Main first?", end, oneLine(first))
 	case errors.Is(err, errStuck):
 		err = fmt.Errorf("%w; does main (or TestMain) call render.Main first?", err)
 	}

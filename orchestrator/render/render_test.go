@@ -371,11 +371,22 @@ func TestMisuse(t *testing.T) {
 			t.Errorf("a worker for %v", size)
 		}
 	}
+	_, err := newPool(t, Config{Sandbox: "requre"}).NewWorker(t.Context(), 10, 10)
+	if err == nil || !strings.Contains(err.Error(), `sandbox "requre": it is auto, require or off`) {
+		t.Errorf("a word that is no mode: %v", err)
+	}
+	// Too little for the process's own runtime, which then says much.
+	starved := newPool(t, Config{})
+	starved.cfg.MemoryLimit = 1<<20 - runtimeBytes
+	_, err = starved.NewWorker(t.Context(), 10, 10)
+	if err == nil || !strings.Contains(err.Error(), "cannot start a worker process") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("a worker that cannot start: %v", err)
+	}
 	w := newWorker(t, pool)
 	if _, _, err := w.Draw(t.Context(), 1); err == nil {
 		t.Error("a page of no document")
 	}
-	_, err := w.Open(t.Context(), orchestrator.Document{Path: "in/a.pdf"}) // which nothing opens
+	_, err = w.Open(t.Context(), orchestrator.Document{Path: "in/a.pdf"}) // which nothing opens
 	wantError(t, err, orchestrator.StageOpen, 0, orchestrator.CategoryUnreadable)
 	w.Close()
 	if _, err := w.Open(t.Context(), newDocument(t, nil)); err == nil {

@@ -47,6 +47,9 @@ type Vanished struct {
 // vanished, which may be nil, of each result whose document is not among the
 // inputs, and removes these with [Config.Prune].
 func (t *Tree) Finish(ctx context.Context, s orchestrator.Summary, err error, vanished func(documentPath string)) (v Vanished, _ error) {
+	if t.ledger == nil {
+		return v, errNotStarted
+	}
 	if t.committer != nil {
 		t.committer.close()
 		t.committer = nil

@@ -2,24 +2,16 @@ package sink
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path"
-	"sync/atomic"
 )
-
-// picturePrefix begins names in the work directory, one of those that are swept.
-const picturePrefix = tempPrefix + "picture-"
 
 // Pictures keeps pictures of pages beside the results of a tree. Unlike the
 // tree's own, its methods may be called from any goroutine, until the tree is
 // closed. A picture is there whole or not at all; it can be made again, so
 // nothing waits for the disk.
-type Pictures struct {
-	tree   *Tree
-	serial atomic.Int64
-}
+type Pictures struct{ tree *Tree }
 
 // Pictures gives a place for pictures in the tree.
 func (t *Tree) Pictures() *Pictures { return &Pictures{tree: t} }
@@ -45,7 +37,7 @@ func (p *Pictures) Write(documentPath string, page int, write func(io.Writer) er
 		return err
 	}
 	root := p.tree.root
-	temp := path.Join(workDirectory, fmt.Sprintf("%s%08d", picturePrefix, p.serial.Add(1)))
+	temp := path.Join(workDirectory, p.tree.tempName())
 	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return p.tree.explain("write in", workDirectory, err)

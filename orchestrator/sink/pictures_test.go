@@ -50,6 +50,13 @@ func TestPictures(t *testing.T) {
 			t.Errorf("page %d: %q, want %q", page, got, want)
 		}
 	}
+	// Several hands may write at once, each with Pictures of its own.
+	check(t, tree.Pictures().Write("sub/a.pdf", 4, func(w io.Writer) error {
+		return errors.Join(put("fourth")(w), tree.Pictures().Write("sub/a.pdf", 5, put("fifth")))
+	}))
+	if four, five := read(t, dir, "sub", "a.pdf.pages", "0004.png"), read(t, dir, "sub", "a.pdf.pages", "0005.png"); four != "fourth" || five != "fifth" {
+		t.Errorf("two at once gave %q and %q", four, five)
+	}
 	// One that could not be made leaves the one before, and no rest of itself.
 	broken := errors.New("no picture")
 	err = p.Write("sub/a.pdf", 3, func(w io.Writer) error { _, _ = io.WriteString(w, "half"); return broken })

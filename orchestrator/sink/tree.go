@@ -154,7 +154,7 @@ func (t *Tree) writeRun(account *Account) error {
 
 // Begin starts a document, and tells what earlier runs have done of it.
 func (t *Tree) Begin(ctx context.Context, doc orchestrator.Document) (orchestrator.Past, error) {
-	if err := t.broken(); err != nil {
+	if err := t.closed(); err != nil {
 		return orchestrator.Past{}, err
 	}
 	name, err := ResultName(doc.Path)
@@ -176,7 +176,7 @@ func (t *Tree) Begin(ctx context.Context, doc orchestrator.Document) (orchestrat
 
 // Opened tells how many pages a document has.
 func (t *Tree) Opened(ctx context.Context, doc orchestrator.Document, pageCount int) error {
-	if err := t.broken(); err != nil {
+	if err := t.closed(); err != nil {
 		return err
 	}
 	s := t.inWork(doc.Path)
@@ -197,7 +197,7 @@ func (t *Tree) Opened(ctx context.Context, doc orchestrator.Document, pageCount 
 
 // Page keeps one page's result until its document ends.
 func (t *Tree) Page(ctx context.Context, p orchestrator.PageResult) error {
-	if err := t.broken(); err != nil {
+	if err := t.closed(); err != nil {
 		return err
 	}
 	s := t.inWork(p.Ref.Path)
@@ -220,7 +220,7 @@ func (t *Tree) Page(ctx context.Context, p orchestrator.PageResult) error {
 // result and an older result as it is, and what there is of its pages waits for
 // the next run. The pages must all have come, and the counts must be theirs.
 func (t *Tree) End(ctx context.Context, d orchestrator.DocumentResult, stands func(error)) error {
-	if err := t.broken(); err != nil {
+	if err := t.closed(); err != nil {
 		return err
 	}
 	name, err := ResultName(d.Path)
@@ -321,6 +321,16 @@ func (t *Tree) broken() error {
 	defer t.mu.Unlock()
 	return t.failure
 }
+
+// closed is why the tree takes nothing, nil if it takes what comes.
+func (t *Tree) closed() error {
+	if err := t.broken(); err != nil || t.committer != nil {
+		return err
+	}
+	return errNotStarted
+}
+
+var errNotStarted = errors.New("sink: the tree takes results after Start and before Finish or Close")
 
 // Close gives the output directory free. Results that stand are not touched,
 // and pages of documents that have not ended wait for the next run. It is

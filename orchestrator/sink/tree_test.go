@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -416,6 +417,38 @@ func TestAccountsMustAddUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A tree that was not started, or has ended, says so.
+func TestTreeThatTakesNothing(t *testing.T) {
+	ctx := t.Context()
+	tree, err := Open(Config{Dir: t.TempDir()})
+	check(t, err)
+	defer tree.Close()
+	refuses := func(when string, finish bool) {
+		t.Helper()
+		_, begin := tree.Begin(ctx, document("a.pdf"))
+		errs := []error{
+			begin, tree.Opened(ctx, document("a.pdf"), 1), tree.Page(ctx, donePage("a.pdf", 1)),
+			end(ctx, tree, orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusCancelled}),
+		}
+		if finish {
+			_, err := tree.Finish(ctx, orchestrator.Summary{}, nil, nil)
+			errs = append(errs, err)
+		}
+		for i, err := range errs {
+			if !errors.Is(err, errNotStarted) {
+				t.Errorf("%s, call %d: %v", when, i, err)
+			}
+		}
+	}
+	refuses("before Start", true)
+	check(t, tree.Start(ctx, orchestrator.ModelInfo{Name: "m"}, nil))
+	write(t, tree, "a.pdf", donePage("a.pdf", 1))
+	finish(t, tree)
+	refuses("after Finish", false)
+	check(t, tree.Close())
+	refuses("after Close", true)
 }
 
 // A long document costs 16 bytes of memory a page: its pages lie on the disk.

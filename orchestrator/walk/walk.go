@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -61,6 +62,7 @@ type Walker struct {
 	cfg   Config
 	roots []root
 	dirs  map[string]*os.Root // by path; the files of one directory share it
+	close sync.Once
 }
 
 var _ orchestrator.Source = (*Walker)(nil)
@@ -159,10 +161,12 @@ func (w *Walker) open(in string) (root, error) {
 // Close lets go of the inputs. It is idempotent.
 func (w *Walker) Close() error {
 	var errs []error
-	for _, d := range w.dirs {
-		errs = append(errs, d.Close())
-	}
-	w.roots, w.dirs = nil, nil
+	w.close.Do(func() {
+		for _, d := range w.dirs {
+			errs = append(errs, d.Close())
+		}
+		w.roots, w.dirs = nil, nil
+	})
 	return errors.Join(errs...)
 }
 

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -249,6 +250,23 @@ func asNobody(dir string, f func()) {
 }
 
 // A directory or file that cannot be read is accounted for, and the rest found.
+// Close may be called by whoever comes first, and by several at once.
+func TestClosedByTwo(t *testing.T) {
+	w, err := New([]string{t.TempDir()}, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for range 2 {
+		group.Go(func() {
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+}
+
 func TestUnreadable(t *testing.T) {
 	dir := plant(t, "a/x.pdf", "b/y.pdf", "c.pdf", "d.pdf")
 	for _, name := range []string{"b", "c.pdf"} {

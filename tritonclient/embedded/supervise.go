@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,11 +41,11 @@ const (
 // has lost the process of a model, and tells log, if not nil, so at warn level. (Triton goes
 // on without that process: it says that the model is ready, and fails every
 // request.) A model may be reloaded meanwhile, but not all unloaded. It returns
-// nil once ctx has ended, and an error when the guard is lost, or when the server
-// has ended, or failed to start, once more after 10 starts within 10 minutes
-// between which done did not grow: it counts the work that the server has done,
-// and may be nil when nobody counts. Supervise must have returned before Stop,
-// Kill or Restart is called.
+// nil once ctx has ended, and an error when the guard is lost or closed, or when
+// the server has ended, or failed to start, once more after 10 starts within 10
+// minutes between which done did not grow: it counts the work that the server has
+// done, and may be nil when nobody counts. Supervise must have returned before
+// Stop, Kill or Restart is called.
 func (s *Server) Supervise(ctx context.Context, log *slog.Logger, done func() int64) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -102,6 +103,7 @@ func (s *Server) supervise(ctx context.Context, log *slog.Logger, done func() in
 		case errors.Is(failed, guard.ErrClosed), errors.Is(failed, guard.ErrLost):
 			// The server ended because the guard did, which takes a moment.
 			<-s.cfg.Guard.Done()
+			return cmp.Or(s.cfg.Guard.Err(), failed)
 		default:
 			select {
 			case <-time.After(restartPause):

@@ -122,6 +122,26 @@ func TestSuperviseStops(t *testing.T) {
 	if err := stop(); !errors.Is(err, guard.ErrLost) {
 		t.Errorf("without the guard: %v", err)
 	}
+
+	// After the guard was closed there is one try, and no more.
+	closed, err := guard.Start(t.Context(), guard.Config{Name: "quiretest"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Guard = closed // whose servers have all ended, as this one has
+	said, stop = supervised(t, s, 5, idle)
+	tries := 0
+	for line := range said {
+		if strings.Contains(line, "is started again") {
+			tries++
+		}
+	}
+	if err := stop(); !errors.Is(err, guard.ErrClosed) || tries > 1 {
+		t.Errorf("with a guard that was closed, after %d tries: %v", tries, err)
+	}
 }
 
 // A model's process goes on as long as its server does, and no longer, also where the

@@ -5,12 +5,12 @@ package slab
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,7 +46,8 @@ type Config struct {
 	// Prefix the slabs are private memory. Whoever gave the prefix unlinks what
 	// a killed process leaves.
 	Prefix string
-	// Release, if set, is called with each slab before it is unmapped.
+	// Release, if set, is called with each slab before it is unmapped, from
+	// several goroutines.
 	Release func(*Slab)
 }
 
@@ -79,10 +80,6 @@ func New(cfg Config) (*Pool, error) {
 	}
 	return &Pool{release: cfg.Release, cfg: cfg, free: slabs, lent: map[*Slab]bool{}}, nil
 }
-
-// serial numbers the slabs of a process, whatever pools they are of: no two have
-// the same name.
-var serial atomic.Int64
 
 // allocate makes the slabs that cfg asks for; all or none.
 func allocate(cfg Config) ([]*Slab, error) {
@@ -137,9 +134,7 @@ func (p *Pool) Resize(slabs, pages int, prefix string) error {
 		p.handOver()
 	}
 	p.mu.Unlock()
-	for _, s := range retired {
-		p.retire(s)
-	}
+	p.retire(retired...)
 	return nil
 }
 
@@ -153,11 +148,19 @@ func (p *Pool) handOver() {
 	p.waiting = p.waiting[1:]
 }
 
-func (p *Pool) retire(s *Slab) {
-	if p.release != nil {
-		p.release(s)
+// retire releases and unmaps slabs, all at once: a server that does not answer
+// has some time for each, and costs that time and no multiple of it.
+func (p *Pool) retire(slabs ...*Slab) {
+	var group sync.WaitGroup
+	for _, s := range slabs {
+		group.Go(func() {
+			if p.release != nil {
+				p.release(s)
+			}
+			s.unmap()
+		})
 	}
-	s.unmap()
+	group.Wait()
 }
 
 func newSlab(cfg Config) (*Slab, error) {
@@ -174,7 +177,9 @@ func newSlab(cfg Config) (*Slab, error) {
 		s.mapped, s.Bytes = m, m
 		return s, nil
 	}
-	name := fmt.Sprintf("%sslab-%d", cfg.Prefix, serial.Add(1))
+	// A name is nobody else's, also not one that a process has left which was
+	// killed and had the same prefix.
+	name := cfg.Prefix + "slab-" + rand.Text()[:12]
 	path := filepath.Join(shmDir, name)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -299,9 +304,7 @@ func (p *Pool) Close() {
 	}
 	p.waiting = nil
 	p.mu.Unlock()
-	for _, s := range free {
-		p.retire(s)
-	}
+	p.retire(free...)
 }
 
 func (s *Slab) unmap() {

@@ -5,10 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func shmNames(t *testing.T, prefix string) []string {
@@ -22,8 +27,8 @@ func shmNames(t *testing.T, prefix string) []string {
 
 func TestPoolSharedMemory(t *testing.T) {
 	prefix := fmt.Sprintf("quire-test-%d-", os.Getpid())
-	var released []string
-	p, err := New(Config{Slabs: 2, Pages: 3, PageBytes: 5000, Prefix: prefix, Release: func(s *Slab) { released = append(released, s.Key) }})
+	var released atomic.Int64
+	p, err := New(Config{Slabs: 2, Pages: 3, PageBytes: 5000, Prefix: prefix, Release: func(*Slab) { released.Add(1) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,14 +56,63 @@ func TestPoolSharedMemory(t *testing.T) {
 	p.Put(b)
 	p.Close()
 	p.Close()
-	if len(released) != 2 {
-		t.Fatalf("released %v", released)
+	if n := released.Load(); n != 2 {
+		t.Fatalf("released %d", n)
 	}
 	if names := shmNames(t, prefix); len(names) != 0 {
 		t.Fatalf("left behind: %v", names)
 	}
 	if _, err := p.Get(context.Background()); !errors.Is(err, ErrClosed) {
 		t.Fatalf("Get after Close: %v", err)
+	}
+}
+
+// A server that does not answer holds up the end of many slabs as long as of one.
+func TestReleasedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := New(Config{Slabs: 5, Pages: 1, PageBytes: 8, Release: func(*Slab) { time.Sleep(2 * time.Second) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if err := p.Resize(3, 1, ""); err != nil || time.Since(start) != 2*time.Second {
+			t.Errorf("Resize took %v: %v", time.Since(start), err)
+		}
+		start = time.Now()
+		if p.Close(); time.Since(start) != 2*time.Second {
+			t.Errorf("Close took %v", time.Since(start))
+		}
+	})
+}
+
+// A process that was killed leaves its slabs; the next one with the same prefix
+// is not kept from having its own.
+func TestPrefixOfAProcessThatWasKilled(t *testing.T) {
+	const killed = "QUIRE_TEST_SLAB_PREFIX"
+	cfg := Config{Slabs: 1, Pages: 1, PageBytes: 1, Prefix: os.Getenv(killed)}
+	if cfg.Prefix != "" {
+		if _, err := New(cfg); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
+	prefix := fmt.Sprintf("quire-test-killed-%d-", os.Getpid())
+	t.Cleanup(func() {
+		for _, name := range shmNames(t, prefix) {
+			os.Remove(name)
+		}
+	})
+	for i := range 2 {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), killed+"="+prefix)
+		out, err := cmd.CombinedOutput()
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != -1 {
+			t.Errorf("process %d: %v, %s", i, err, out)
+		}
+	}
+	if n := len(shmNames(t, prefix)); n != 2 {
+		t.Errorf("%d slabs were left, want 2", n)
 	}
 }
 
