@@ -76,6 +76,11 @@ void fz_disable_icc(fz_context *);
 void fz_set_user_context(fz_context *, void *user);
 void *fz_user_context(fz_context *);
 void fz_empty_store(fz_context *);
+typedef void fz_store_drop_fn(fz_context *, void *);
+typedef struct {
+	const char *name;
+	/* More follows that is not used here. */
+} fz_store_type;
 void fz_set_warning_callback(fz_context *, fz_message_cb *, void *user);
 void fz_set_error_callback(fz_context *, fz_message_cb *, void *user);
 void fz_flush_warnings(fz_context *);
@@ -181,6 +186,8 @@ fz_stream *__real_fz_open_predict(fz_context *, fz_stream *chain, int predictor,
 fz_stream *__real_fz_open_faxd(fz_context *, fz_stream *chain, int k, int end_of_line, int align, int columns, int rows, int end_of_block, int black_is_1);
 void __real_inflate_fast(void *z, unsigned start);
 int __real_inflateInit2_(void *z, int bits, const char *version, int size);
+void *__real_fz_find_item(fz_context *, fz_store_drop_fn *, void *key, const fz_store_type *);
+int __real_fz_begin_tile_id(fz_context *, fz_device *, fz_rect area, fz_rect view, float xstep, float ystep, fz_matrix, int id);
 int __real_opj_decode(void *codec, void *stream, opj_image_t *);
 typedef void fz_span_color_painter_t(unsigned char *d, const unsigned char *mask, int n, int w, const unsigned char *color, int alpha, const void *overprint);
 fz_span_color_painter_t *__real_fz_get_span_color_painter(int n, int alpha, const unsigned char *color, const void *overprint);

@@ -36,6 +36,7 @@ struct engine {
 	int denied;
 
 	fz_cookie cookie;
+	unsigned drawn; /* pages that were begun */
 
 	engine_glyph glyphs[GLYPHS];
 

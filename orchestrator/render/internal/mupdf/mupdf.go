@@ -16,6 +16,7 @@ package mupdf
 #cgo LDFLAGS: -Wl,--wrap=fz_open_predict -Wl,--wrap=inflateInit2_
 #cgo LDFLAGS: -Wl,--wrap=fz_subsample_pixblock -Wl,--wrap=fz_get_span_color_painter
 #cgo LDFLAGS: -Wl,--wrap=fz_open_faxd -Wl,--wrap=inflate_fast
+#cgo LDFLAGS: -Wl,--wrap=fz_find_item -Wl,--wrap=fz_begin_tile_id
 #include <stdlib.h>
 #include "engine.h"
 */

@@ -128,6 +128,7 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 
 	memset(out, 0, sizeof *out);
 	engine_begin(e);
+	e->drawn++;
 	e->cookie.progress = 0;
 	e->cookie.progress_max = 0;
 	e->cookie.errors = 0;
