@@ -90,6 +90,7 @@ int fz_do_try(fz_context *);
 int fz_do_always(fz_context *);
 int fz_do_catch(fz_context *);
 void fz_var_imp(void *);
+_Noreturn void fz_rethrow(fz_context *);
 
 #define fz_var(v) fz_var_imp((void *)&(v))
 #define fz_try(ctx) if (!sigsetjmp(*fz_push_try(ctx), 0)) if (fz_do_try(ctx)) do
@@ -123,6 +124,7 @@ void fz_run_page(fz_context *, fz_page *, fz_device *, fz_matrix, fz_cookie *);
 
 /* Drawing. */
 fz_colorspace *fz_device_rgb(fz_context *);
+int fz_colorspace_is_indexed(fz_context *, fz_colorspace *);
 fz_pixmap *fz_new_pixmap_with_bbox_and_data(fz_context *, fz_colorspace *, fz_irect, fz_separations *, int alpha, unsigned char *samples);
 void fz_drop_pixmap(fz_context *, fz_pixmap *);
 fz_device *fz_new_draw_device(fz_context *, fz_matrix, fz_pixmap *);
@@ -189,6 +191,7 @@ int __real_inflateInit2_(void *z, int bits, const char *version, int size);
 void *__real_fz_find_item(fz_context *, fz_store_drop_fn *, void *key, const fz_store_type *);
 int __real_fz_begin_tile_id(fz_context *, fz_device *, fz_rect area, fz_rect view, float xstep, float ystep, fz_matrix, int id);
 int __real_opj_decode(void *codec, void *stream, opj_image_t *);
+fz_pixmap *__real_fz_load_jpx(fz_context *, const unsigned char *data, size_t size, fz_colorspace *);
 typedef void fz_span_color_painter_t(unsigned char *d, const unsigned char *mask, int n, int w, const unsigned char *color, int alpha, const void *overprint);
 fz_span_color_painter_t *__real_fz_get_span_color_painter(int n, int alpha, const unsigned char *color, const void *overprint);
 void __real_fz_subsample_pixblock(unsigned char *samples, int w, int h, int n, int factor, ptrdiff_t stride);

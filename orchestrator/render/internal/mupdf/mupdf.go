@@ -12,7 +12,8 @@ package mupdf
 /*
 #cgo CFLAGS: -O2 -Wall
 #cgo LDFLAGS: -Wl,--wrap=fz_render_glyph -Wl,--wrap=pdf_load_to_unicode
-#cgo LDFLAGS: -Wl,--wrap=FT_Get_Name_Index -Wl,--wrap=FT_Done_Face -Wl,--wrap=opj_decode
+#cgo LDFLAGS: -Wl,--wrap=FT_Get_Name_Index -Wl,--wrap=FT_Done_Face
+#cgo LDFLAGS: -Wl,--wrap=opj_decode -Wl,--wrap=fz_load_jpx
 #cgo LDFLAGS: -Wl,--wrap=fz_open_predict -Wl,--wrap=inflateInit2_
 #cgo LDFLAGS: -Wl,--wrap=fz_subsample_pixblock -Wl,--wrap=fz_get_span_color_painter
 #cgo LDFLAGS: -Wl,--wrap=fz_open_faxd -Wl,--wrap=inflate_fast
