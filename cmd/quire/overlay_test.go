@@ -33,7 +33,9 @@ func overlayOver(t *testing.T, ctx context.Context, stop <-chan struct{}, out st
 	if err := tree.Start(t.Context(), orchestrator.ModelInfo{Name: "layout", Version: "1"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	return newOverlay(ctx, stop, tree, render.New(render.Config{Guard: g}), 2)
+	ctx, end := context.WithCancelCause(ctx)
+	t.Cleanup(func() { end(nil) })
+	return newOverlay(ctx, end, stop, tree, render.New(render.Config{Guard: g}), 2)
 }
 
 // sendDocument sends a document through the overlay, with one table on each page
@@ -175,21 +177,38 @@ func TestOverlayOfWhatStands(t *testing.T) {
 	}
 }
 
-// A picture that cannot be written is told, as a result would be.
+// A picture that cannot be written, or an old one that cannot be removed, ends the
+// run and is told, as a result would be; but the result stands.
 func TestOverlayThatCannotBeWritten(t *testing.T) {
-	out := t.TempDir()
-	o := overlayOver(t, t.Context(), nil, out)
-	if err := os.WriteFile(filepath.Join(out, "a.pdf.pages"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	sendDocument(t, o, paper, "a.pdf", 4)
-	var w *sink.WriteError
-	if err := o.finish(); !errors.As(err, &w) {
-		t.Errorf("got %v, want a write error", err)
+	for name, send := range map[string]func(o *overlay){
+		"drawn": func(o *overlay) { sendDocument(t, o, paper, "a.pdf", 4) },
+		"none": func(o *overlay) {
+			if _, err := o.Begin(t.Context(), orchestrator.Document{Path: "a.pdf"}); err != nil {
+				t.Error(err)
+			}
+			if err := endDocument(t, o, orchestrator.DocumentResult{Path: "a.pdf", PageCount: -1, Status: orchestrator.StatusFailed, Err: &orchestrator.PageError{
+				Ref: orchestrator.PageRef{Path: "a.pdf"}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryNotPDF, Message: "not a PDF"}}); err != nil {
+				t.Errorf("the result does not stand: %v", err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := t.TempDir()
+			o := overlayOver(t, t.Context(), nil, out)
+			if err := os.WriteFile(filepath.Join(out, "a.pdf.pages"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			send(o)
+			var w *sink.WriteError
+			if err := o.finish(); !errors.As(err, &w) || context.Cause(o.ctx) != err {
+				t.Errorf("got %v, and the run ends with %v; want a write error", err, context.Cause(o.ctx))
+			}
+		})
 	}
 }
 
-// Neither a stop, soft or hard, nor what is left to draw holds up the run.
+// Neither a stop, soft or hard, nor what is left to draw holds up the run. That
+// pictures are left is told, since the run may have come to its end before.
 func TestOverlayStops(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -216,8 +235,8 @@ func TestOverlayStops(t *testing.T) {
 			}()
 			select {
 			case err := <-ended:
-				if err != nil {
-					t.Error(err)
+				if !errors.Is(err, orchestrator.ErrInterrupted) {
+					t.Errorf("got %v, want an interruption", err)
 				}
 			case <-time.After(time.Minute):
 				t.Fatal("it does not end")
