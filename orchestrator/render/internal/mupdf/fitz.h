@@ -148,6 +148,7 @@ void fz_drop_font(fz_context *, fz_font *);
 fz_font_flags_t *fz_font_flags(fz_font *);
 fz_glyph *fz_keep_glyph(fz_context *, fz_glyph *);
 void fz_drop_glyph(fz_context *, fz_glyph *);
+int ucdn_get_script(uint32_t code);
 int FT_Get_Glyph_Name(FT_Face, unsigned gid, void *name, unsigned size);
 
 /* OpenJPEG. */
@@ -180,6 +181,7 @@ int inflateValidate(void *z, int check);
 
 /* Functions that the linker has replaced with ours, under __wrap_ names, and
  * theirs (mupdf.go has the list). */
+int __real_fz_encode_character_with_fallback(fz_context *, fz_font *, int unicode, int script, int language, fz_font **out);
 fz_glyph *__real_fz_render_glyph(fz_context *, fz_font *, int gid, fz_matrix *, fz_colorspace *, const fz_irect *scissor, int alpha, int aa);
 void __real_pdf_load_to_unicode(fz_context *, pdf_document *, pdf_font_desc *, const char **strings, char *collection, pdf_obj *cmap);
 unsigned __real_FT_Get_Name_Index(FT_Face, const char *name);

@@ -40,6 +40,8 @@ struct engine {
 
 	engine_glyph glyphs[GLYPHS];
 
+	int missed_letters;
+
 	char messages[8192];
 	size_t messages_len;
 	int messages_lost;

@@ -12,6 +12,7 @@ package mupdf
 /*
 #cgo CFLAGS: -O2 -Wall
 #cgo LDFLAGS: -Wl,--wrap=fz_render_glyph -Wl,--wrap=pdf_load_to_unicode
+#cgo LDFLAGS: -Wl,--wrap=fz_encode_character_with_fallback
 #cgo LDFLAGS: -Wl,--wrap=FT_Get_Name_Index -Wl,--wrap=FT_Done_Face
 #cgo LDFLAGS: -Wl,--wrap=opj_decode -Wl,--wrap=fz_load_jpx
 #cgo LDFLAGS: -Wl,--wrap=fz_open_predict -Wl,--wrap=inflateInit2_
@@ -201,6 +202,11 @@ func (e *Engine) Messages() (lines []string, lost int) {
 	text := C.GoStringN(p, C.int(n))
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n"), int(l)
 }
+
+// MissedLetters tells whether, since the last call, there was text for which
+// neither the document has a font nor MuPDF: it is drawn as nothing, or as other
+// letters.
+func (e *Engine) MissedLetters() bool { return C.engine_missed_letters(e.c) != 0 }
 
 // Used returns the bytes that MuPDF holds at the moment.
 func (e *Engine) Used() int64 { return int64(C.engine_used(e.c)) }
