@@ -177,34 +177,22 @@ func TestOverlayOfWhatStands(t *testing.T) {
 	}
 }
 
-// A picture that cannot be written, or an old one that cannot be removed, ends the
-// run and is told, as a result would be; but the result stands.
+// A picture that cannot be written ends the run and is told, as a result would be.
 func TestOverlayThatCannotBeWritten(t *testing.T) {
-	for name, send := range map[string]func(o *overlay){
-		"drawn": func(o *overlay) { sendDocument(t, o, paper, "a.pdf", 4) },
-		"none": func(o *overlay) {
-			if _, err := o.Begin(t.Context(), orchestrator.Document{Path: "a.pdf"}); err != nil {
-				t.Error(err)
-			}
-			if err := endDocument(t, o, orchestrator.DocumentResult{Path: "a.pdf", PageCount: -1, Status: orchestrator.StatusFailed, Err: &orchestrator.PageError{
-				Ref: orchestrator.PageRef{Path: "a.pdf"}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryNotPDF, Message: "not a PDF"}}); err != nil {
-				t.Errorf("the result does not stand: %v", err)
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			out := t.TempDir()
-			o := overlayOver(t, t.Context(), nil, out)
-			if err := os.WriteFile(filepath.Join(out, "a.pdf.pages"), nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			send(o)
-			var w *sink.WriteError
-			if err := o.finish(); !errors.As(err, &w) || context.Cause(o.ctx) != err {
-				t.Errorf("got %v, and the run ends with %v; want a write error", err, context.Cause(o.ctx))
-			}
-		})
+	out := t.TempDir()
+	o := overlayOver(t, t.Context(), nil, out)
+	if err := os.WriteFile(filepath.Join(out, "a.pdf.pages"), nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
+	sendDocument(t, o, paper, "a.pdf", 4)
+	var w *sink.WriteError
+	err := o.finish()
+	if !errors.As(err, &w) || context.Cause(o.ctx) != err {
+		t.Errorf("got %v, and the run ends with %v; want a write error", err, context.Cause(o.ctx))
+	}
+	// What ends after it, and finds no hand, has a result that stands all the same.
+	late := &overlay{Sink: o.Sink, ctx: o.ctx, end: o.end, pictures: o.pictures, begun: o.begun, work: make(chan orchestrator.Document)}
+	sendDocument(t, late, paper, "b.pdf", 4)
 }
 
 // Neither a stop, soft or hard, nor what is left to draw holds up the run. That
