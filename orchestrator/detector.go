@@ -287,8 +287,10 @@ func (p *page) end(r PageResult) {
 		r.Err.Ref = p.ref
 	}
 	if r.Status != StatusCancelled { // a worker may be setting it just now
-		in := p.d.raster
-		r.Geometry, r.ImageWidth, r.ImageHeight = p.geometry, in.Width, in.Height
+		r.Geometry = p.geometry
+		if r.Err == nil || r.Err.Stage == StageInfer { // it was drawn
+			r.ImageWidth, r.ImageHeight = p.d.raster.Width, p.d.raster.Height
+		}
 	}
 	p.d.counts.end(r.Status)
 	if p.run != nil {

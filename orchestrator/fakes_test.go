@@ -268,6 +268,9 @@ func (s *fakeSink) Page(_ context.Context, r PageResult) error {
 	if past := s.past[r.Ref.Path]; past.PageCount == s.open[r.Ref.Path] && past.Pages.Has(r.Ref.Page) {
 		s.t.Errorf("%v was done before", r.Ref)
 	}
+	if drawn := r.Err == nil || r.Err.Stage == StageInfer; drawn != (r.ImageWidth > 0 && r.ImageHeight > 0) {
+		s.t.Errorf("%v (%s, %v): a raster of %d×%d pixels", r.Ref, r.Status, r.Err, r.ImageWidth, r.ImageHeight)
+	}
 	s.pages[r.Ref] = r
 	if s.fail != nil {
 		return s.fail(r)

@@ -140,7 +140,8 @@ type PageResult struct {
 	Err *PageError
 	// Geometry is zero when the page could not be loaded.
 	Geometry Geometry
-	// ImageWidth and ImageHeight are the raster the model saw, in pixels.
+	// ImageWidth and ImageHeight are the raster the model saw, in pixels; zero when
+	// the page was not drawn.
 	ImageWidth, ImageHeight int
 	// Regions are best score first; empty, not nil, for a blank page.
 	Regions []Region

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"quire/orchestrator"
 	"quire/orchestrator/render"
@@ -21,7 +22,8 @@ const pictureSide = 1400
 // that ended. Documents wait for a free hand, so that memory stays bounded.
 type overlay struct {
 	orchestrator.Sink
-	ctx      context.Context
+	ctx      context.Context // of the run
+	end      context.CancelCauseFunc
 	stop     <-chan struct{}
 	pool     *render.Pool
 	pictures *sink.Pictures
@@ -29,17 +31,17 @@ type overlay struct {
 	begun map[string]orchestrator.Document // by path
 	work  chan orchestrator.Document
 	hands sync.WaitGroup
-	end   context.CancelCauseFunc // of ctx
+	left  atomic.Bool // a stop came before all was drawn
 }
 
 // newOverlay puts pictures into tree, drawn by n workers of their own. When
-// ctx ends or stop is closed, no further page is drawn.
-func newOverlay(ctx context.Context, stop <-chan struct{}, tree *sink.Tree, pool *render.Pool, n int) *overlay {
+// ctx, the run's, ends or stop is closed, no further page is drawn; a picture
+// that cannot be written ends ctx.
+func newOverlay(ctx context.Context, end context.CancelCauseFunc, stop <-chan struct{}, tree *sink.Tree, pool *render.Pool, n int) *overlay {
 	o := &overlay{
-		Sink: tree, stop: stop, pool: pool, pictures: tree.Pictures(),
+		Sink: tree, ctx: ctx, end: end, stop: stop, pool: pool, pictures: tree.Pictures(),
 		begun: make(map[string]orchestrator.Document), work: make(chan orchestrator.Document),
 	}
-	o.ctx, o.end = context.WithCancelCause(ctx)
 	for range n {
 		o.hands.Go(o.draw)
 	}
@@ -56,7 +58,9 @@ func (o *overlay) End(ctx context.Context, result orchestrator.DocumentResult, s
 	delete(o.begun, result.Path)
 	return o.Sink.End(ctx, result, func(err error) {
 		if err == nil {
-			err = o.hand(doc, result)
+			if err := o.hand(doc, result); err != nil {
+				o.end(err) // the result stands all the same
+			}
 		}
 		stands(err)
 	})
@@ -79,23 +83,26 @@ func (o *overlay) hand(doc orchestrator.Document, result orchestrator.DocumentRe
 	case o.work <- doc:
 		return nil
 	case <-o.stop:
+		o.left.Store(true)
 		return nil
 	case <-o.ctx.Done():
+		o.left.Store(true)
 		return context.Cause(o.ctx)
 	}
 }
 
 // finish waits until the last picture is drawn. It is called once, after the
-// last End.
+// last End. The run may have ended before and know nothing of a stop since.
 func (o *overlay) finish() error {
 	close(o.work)
 	o.hands.Wait()
-	err := context.Cause(o.ctx)
-	o.end(nil)
-	if errors.Is(err, orchestrator.ErrInterrupted) {
-		return nil // the run says so
+	if err := context.Cause(o.ctx); err != nil && !errors.Is(err, orchestrator.ErrInterrupted) {
+		return err
 	}
-	return err
+	if o.left.Load() {
+		return orchestrator.ErrInterrupted
+	}
+	return nil
 }
 
 // draw is one worker's work. A picture that cannot be written ends the run.
@@ -108,6 +115,7 @@ func (o *overlay) draw() {
 	}()
 	for doc := range o.work {
 		if o.stopped() {
+			o.left.Store(true)
 			continue
 		}
 		var err error
@@ -118,6 +126,7 @@ func (o *overlay) draw() {
 			err = o.document(drawer, doc)
 		}
 		if err != nil {
+			o.left.Store(true)
 			o.end(err)
 		}
 	}
@@ -145,6 +154,7 @@ func (o *overlay) document(drawer *render.Pictures, doc orchestrator.Document) e
 	}
 	for _, p := range result.Pages {
 		if o.stopped() {
+			o.left.Store(true)
 			return nil
 		}
 		page := pictureOf(result, p)

@@ -33,7 +33,9 @@ func overlayOver(t *testing.T, ctx context.Context, stop <-chan struct{}, out st
 	if err := tree.Start(t.Context(), orchestrator.ModelInfo{Name: "layout", Version: "1"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	return newOverlay(ctx, stop, tree, render.New(render.Config{Guard: g}), 2)
+	ctx, end := context.WithCancelCause(ctx)
+	t.Cleanup(func() { end(nil) })
+	return newOverlay(ctx, end, stop, tree, render.New(render.Config{Guard: g}), 2)
 }
 
 // sendDocument sends a document through the overlay, with one table on each page
@@ -175,7 +177,7 @@ func TestOverlayOfWhatStands(t *testing.T) {
 	}
 }
 
-// A picture that cannot be written is told, as a result would be.
+// A picture that cannot be written ends the run and is told, as a result would be.
 func TestOverlayThatCannotBeWritten(t *testing.T) {
 	out := t.TempDir()
 	o := overlayOver(t, t.Context(), nil, out)
@@ -184,12 +186,17 @@ func TestOverlayThatCannotBeWritten(t *testing.T) {
 	}
 	sendDocument(t, o, paper, "a.pdf", 4)
 	var w *sink.WriteError
-	if err := o.finish(); !errors.As(err, &w) {
-		t.Errorf("got %v, want a write error", err)
+	err := o.finish()
+	if !errors.As(err, &w) || context.Cause(o.ctx) != err {
+		t.Errorf("got %v, and the run ends with %v; want a write error", err, context.Cause(o.ctx))
 	}
+	// What ends after it, and finds no hand, has a result that stands all the same.
+	late := &overlay{Sink: o.Sink, ctx: o.ctx, end: o.end, pictures: o.pictures, begun: o.begun, work: make(chan orchestrator.Document)}
+	sendDocument(t, late, paper, "b.pdf", 4)
 }
 
-// Neither a stop, soft or hard, nor what is left to draw holds up the run.
+// Neither a stop, soft or hard, nor what is left to draw holds up the run. That
+// pictures are left is told, since the run may have come to its end before.
 func TestOverlayStops(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -216,8 +223,8 @@ func TestOverlayStops(t *testing.T) {
 			}()
 			select {
 			case err := <-ended:
-				if err != nil {
-					t.Error(err)
+				if !errors.Is(err, orchestrator.ErrInterrupted) {
+					t.Errorf("got %v, want an interruption", err)
 				}
 			case <-time.After(time.Minute):
 				t.Fatal("it does not end")

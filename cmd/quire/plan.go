@@ -204,6 +204,7 @@ func printPlan(w io.Writer, f plan.Forecast, names []string) error {
 		} else {
 			fmt.Fprintf(&b, "a usual %s a page", size(plan.DefaultBytesPerPage))
 		}
+		fmt.Fprintf(&b, " and %s a document", size(plan.DocumentBytes))
 	}
 	if f.Free != nil {
 		fmt.Fprintf(&b, "\nspace: %s free at %s", size(*f.Free), f.Output)

@@ -32,7 +32,7 @@ func TestPlanOfGoodDocuments(t *testing.T) {
 	recordRate(serverChoice{}, orchestrator.ModelInfo{Name: "layout", Version: "1"},
 		orchestrator.Summary{Pages: orchestrator.Counts{Done: 90, Failed: 10}, Elapsed: 50 * time.Second}, sink.Written{Documents: 3, Bytes: 200_000}, slog.New(slog.DiscardHandler))
 	_, stdout, _ = call(t, "plan", "../../examples")
-	for _, want := range []string{"time: about 8s, at the 2.0 pages/s of the last run with this server (embedded, model layout version 1, 100 pages, ", "the last run's 2.0 kB a page"} {
+	for _, want := range []string{"time: about 8s, at the 2.0 pages/s of the last run with this server (embedded, model layout version 1, 100 pages, ", "the last run's 2.0 kB a page and 4.1 kB a document"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("%q is missing in\n%s", want, stdout)
 		}

@@ -122,9 +122,9 @@ func (r Rate) Time(pages int64) time.Duration {
 // up. A page of a dense paper has twice that, a blank one a tenth.
 const DefaultBytesPerPage = 1500
 
-// documentBytes is what a result takes on the disk beside its bytes: the rest
+// DocumentBytes is what a result takes on the disk beside its bytes: the rest
 // of its last block.
-const documentBytes = 4 << 10
+const DocumentBytes = 4 << 10
 
 // Disk is about how many bytes the results take. The rate may be nil.
 func Disk(r *Rate, documents, pages int64) int64 {
@@ -132,5 +132,5 @@ func Disk(r *Rate, documents, pages int64) int64 {
 	if r != nil {
 		perPage = cmp.Or(r.BytesPerPage(), perPage)
 	}
-	return int64(perPage*float64(pages)) + documents*documentBytes
+	return int64(perPage*float64(pages)) + documents*DocumentBytes
 }

@@ -187,6 +187,7 @@ func (w *child) answer(cmd commandWithFile) (reply, error) {
 	default:
 		return r, errors.New("a command that is none")
 	}
+	r.MissedLetters = w.engine.MissedLetters()
 	if log, lost := w.engine.Messages(); w.setup.Log {
 		r.Log, r.Lost = log, lost
 	}

@@ -62,7 +62,8 @@ type Config struct {
 	Sandbox SandboxMode
 	// Nice is added to the niceness of the worker processes; default 0.
 	Nice int
-	// Logger gets what MuPDF says, at debug level, and crashes of workers.
+	// Logger gets what MuPDF says, at debug level, and as warnings crashes of
+	// workers and, once a document, that no font is there for some of its text.
 	// Default: nowhere.
 	Logger *slog.Logger
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,27 @@ type Pool struct {
 	pages, crashes, kills atomic.Int64
 	cpu                   atomic.Int64
 	notHeldIn             sync.Once
+	missed                lately
+}
+
+// lately knows the documents of late that something was said of, so that it is
+// said once, whichever workers have them. No more are open at once.
+type lately struct {
+	mu    sync.Mutex
+	paths [256]string
+	next  int
+}
+
+// first tells whether path is new, and keeps it.
+func (l *lately) first(path string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.Contains(l.paths[:], path) {
+		return false
+	}
+	l.paths[l.next%len(l.paths)] = path
+	l.next++
+	return true
 }
 
 var _ orchestrator.Renderer = (*Pool)(nil)

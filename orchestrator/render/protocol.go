@@ -69,6 +69,8 @@ type reply struct {
 	CPU   time.Duration `json:",omitempty"`
 	// Page answers Draw; also with a Reason, when it came that far.
 	Page *drawnPage `json:",omitempty"`
+	// MissedLetters says that there was text that no font is there for.
+	MissedLetters bool `json:",omitempty"`
 	// Log is what MuPDF said, and Lost how many lines more it said.
 	Log  []string `json:",omitempty"`
 	Lost int      `json:",omitempty"`

@@ -409,3 +409,36 @@ func TestMessagesGoToTheLog(t *testing.T) {
 		t.Errorf("log:\n%s", got)
 	}
 }
+
+// Text that no font is there for is drawn as nothing, or as other letters; that is
+// told once a document, whichever workers have it.
+func TestMissedLetters(t *testing.T) {
+	font := "/Resources<</Font<</F<</Type/Font/Subtype/Type0/BaseFont/HeiseiMin-W3/Encoding/UniJIS-UTF16-H/DescendantFonts[" +
+		"<</Type/Font/Subtype/CIDFontType0/BaseFont/HeiseiMin-W3/CIDSystemInfo<</Registry(Adobe)/Ordering(Japan1)/Supplement 4>>/FontDescriptor<</Type/FontDescriptor/FontName/HeiseiMin-W3/Flags 6>>>>]>>>>>>"
+	page := pdftest.Page{Attrs: "/MediaBox[0 0 200 100]" + font, Content: "BT /F 20 Tf 10 10 Td <65E5672C> Tj ET"}
+	var log bytes.Buffer
+	pool := newPool(t, Config{OtherFormats: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	workers := []*worker{newWorker(t, pool), newWorker(t, pool)}
+	for name, want := range map[string]struct {
+		data []byte
+		told int
+	}{
+		"japanese.pdf": {pdftest.Simple("", page, page).Bytes(), 1},
+		"arabic.txt":   {[]byte("سلام\n"), 1},
+		"korean.html":  {[]byte("<p>한국어</p>"), 1},
+		"latin.txt":    {[]byte("Größe – naïve • Ω Ж ☺ 😀\u00ad\u200b\n"), 0},
+	} {
+		for _, w := range workers {
+			doc := newDocument(t, want.data)
+			doc.Path = name
+			for page := range open(t, w, doc) {
+				if _, _, err := w.Draw(t.Context(), page+1); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if got := strings.Count(log.String(), "quire has none for its script\" path="+name); got != want.told {
+			t.Errorf("%s: told %d times, want %d", name, got, want.told)
+		}
+	}
+}

@@ -383,6 +383,10 @@ func (w *worker) refused(ctx context.Context, d *document, page int, r reply, wh
 
 func (w *worker) log(ctx context.Context, d *document, page int, r reply) {
 	logger := w.pool.cfg.Logger
+	// Pictures for people are drawn of pages that were drawn before.
+	if r.MissedLetters && !w.raster.fit && w.pool.missed.first(d.path) {
+		logger.LogAttrs(ctx, slog.LevelWarn, "some text is drawn as nothing or as other letters: its font is not in the file, and quire has none for its script", slog.String("path", d.path))
+	}
 	for _, line := range r.Log {
 		logger.LogAttrs(ctx, logLevel, "MuPDF: "+oneLine(line), slog.String("path", d.path), slog.Int("page", page))
 	}

@@ -41,9 +41,10 @@ type ending struct {
 }
 
 // committer makes results of documents that have ended, on a goroutine of its
-// own, in groups. Of each it first flushes the result under another name, then
-// renames it, flushes the directory, and notes it in the ledger, flushed too;
-// only then the document's segment goes. Each step is done for the whole group
+// own, in groups. Of each it first flushes the result under another name, removes
+// the pictures of an older one, so that none is ever beside a result that it is not
+// of, then renames it, flushes the directory, and notes it in the ledger, flushed
+// too; only then the document's segment goes. Each step is done for the whole group
 // at once, so that a flush costs many documents little more than one.
 type committer struct {
 	t     *Tree
@@ -173,8 +174,11 @@ func (c *committer) write(group []*ending) {
 			return err
 		})
 	})
-	dirs := map[string][]*ending{}
+	dirs, pictures := map[string][]*ending{}, t.Pictures()
 	for _, e := range group {
+		if e.err == nil {
+			e.err = pictures.Trim(e.doc.Path, 0)
+		}
 		if e.err == nil {
 			e.err = t.try(e.ctx, "write", e.name, func() error { return t.put(e.temp, e.name) })
 		}

@@ -207,11 +207,16 @@ func TestPruneThatFails(t *testing.T) {
 	write(t, tree, "gone.pdf", donePage("gone.pdf", 1))
 	finish(t, tree)
 	check(t, tree.Close())
-	check(t, os.WriteFile(filepath.Join(dir, "gone.pdf.pages"), nil, 0o666)) // where pictures would be
 	tree = openWith(t, Config{Dir: dir, Prune: true}, testModel, testOptions)
+	faults(tree, func(step, name string) error {
+		if step == "remove" && name == "gone.pdf.json" {
+			return &os.PathError{Op: step, Path: name, Err: syscall.EACCES}
+		}
+		return nil
+	})
 	write(t, tree, "a.pdf", failedPage("a.pdf", 1))
 	_, err := tree.Finish(t.Context(), orchestrator.Summary{}, nil, nil)
-	if err == nil || !strings.Contains(err.Error(), "gone.pdf.pages") || !strings.Contains(err.Error(), "move away") {
+	if err == nil || !strings.Contains(err.Error(), "gone.pdf.json") || !strings.Contains(err.Error(), "make it writable") {
 		t.Errorf("got %v", err)
 	}
 	check(t, tree.Close())

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 )
 
 // Pictures keeps pictures of pages beside the results of a tree. Unlike the
@@ -79,22 +80,36 @@ func (p *Pictures) Drawn(documentPath string, pages int) bool {
 }
 
 // Trim removes the pictures of pages after the last one, which an earlier run
-// left when the document was longer, and with no page left their directory.
+// left when the document was longer, and with no page left their directory. What
+// is not a picture by its name and place stays. The last goes first, so that what
+// a crash leaves is found again from the front.
 func (p *Pictures) Trim(documentPath string, pages int) error {
+	root := p.tree.root
+	first, err := PictureName(documentPath, 1)
+	if err != nil {
+		return err
+	}
+	if info, err := root.Lstat(path.Dir(first)); err != nil || !info.IsDir() {
+		return nil
+	}
+	var names []string
 	for page := pages + 1; ; page++ {
 		name, err := PictureName(documentPath, page)
 		if err != nil {
 			return err
 		}
-		err = p.tree.root.Remove(name)
-		if errors.Is(err, os.ErrNotExist) {
-			if pages == 0 {
-				_ = p.tree.root.Remove(path.Dir(name)) // not there, or not only ours
-			}
-			return nil
+		if info, err := root.Lstat(name); err != nil || !info.Mode().IsRegular() {
+			break
 		}
-		if err != nil {
+		names = append(names, name)
+	}
+	for _, name := range slices.Backward(names) {
+		if err := root.remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return p.tree.explain("remove", name, err)
 		}
 	}
+	if pages == 0 {
+		_ = root.Remove(path.Dir(first)) // not there, or not only ours
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"quire/orchestrator"
@@ -74,6 +75,51 @@ func TestPictures(t *testing.T) {
 		t.Errorf("an empty directory was left: %v", err)
 	}
 	check(t, p.Trim("never/there.pdf", 0))
+}
+
+// Pictures go before their result is replaced, wherever that is cut off: none
+// is ever beside a result that it is not of. What is not quire's stays.
+func TestPicturesOfAnOlderResult(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	write(t, tree, "sub/a.pdf", donePage("sub/a.pdf", 1), donePage("sub/a.pdf", 2), donePage("sub/a.pdf", 3))
+	for page := range 3 {
+		check(t, tree.Pictures().Write("sub/a.pdf", page+1, put("old")))
+	}
+	mine := filepath.Join(dir, "sub", "a.pdf.pages", "mine.txt")
+	check(t, os.WriteFile(mine, nil, 0o666))
+	check(t, os.WriteFile(filepath.Join(dir, "sub", "b.pdf.pages"), nil, 0o666))
+	old := read(t, dir, "sub", "a.pdf.json")
+	finish(t, tree)
+	check(t, tree.Close())
+
+	tree = openWith(t, Config{Dir: dir, Fresh: true}, testModel, testOptions)
+	faults(tree, func(step, name string) error {
+		if step == "remove" && name == "sub/a.pdf.pages/0002.png" {
+			return &os.PathError{Op: step, Path: name, Err: syscall.EIO}
+		}
+		return nil
+	})
+	past(t, tree, document("sub/a.pdf"))
+	check(t, tree.Opened(t.Context(), document("sub/a.pdf"), 1))
+	if err := end(t.Context(), tree, ended(t, tree, "sub/a.pdf", failedPage("sub/a.pdf", 1))); !errors.Is(err, syscall.EIO) {
+		t.Errorf("cut off while pictures are removed: %v", err)
+	}
+	check(t, tree.Close())
+	if read(t, dir, "sub", "a.pdf.json") != old {
+		t.Error("the result was replaced before its pictures had gone")
+	}
+
+	tree = openWith(t, Config{Dir: dir, Fresh: true}, testModel, testOptions)
+	for _, name := range []string{"sub/a.pdf", "sub/b.pdf"} {
+		past(t, tree, document(name))
+		check(t, tree.Opened(t.Context(), document(name), 1))
+		check(t, end(t.Context(), tree, ended(t, tree, name, failedPage(name, 1))))
+	}
+	want := []string{"sub/a.pdf.json", "sub/a.pdf.pages/mine.txt", "sub/b.pdf.json", "sub/b.pdf.pages"}
+	if got := visible(t, dir); !slices.Equal(got, want) {
+		t.Errorf("there is %q, want %q", got, want)
+	}
 }
 
 // visible lists what readers of results find, but for the run's own files.

@@ -142,6 +142,8 @@ static void on_message(void *user, const char *message)
 {
 	engine *e = user;
 	size_t n = strlen(message);
+	if (strstr(message, "cannot find builtin CJK font"))
+		e->missed_letters = 1;
 	if (n + 1 > sizeof e->messages - e->messages_len) {
 		e->messages_lost++;
 		return;
@@ -160,6 +162,13 @@ const char *engine_messages(engine *e, size_t *len, int *lost)
 	e->messages_len = 0;
 	e->messages_lost = 0;
 	return e->messages;
+}
+
+int engine_missed_letters(engine *e)
+{
+	int missed = e->missed_letters;
+	e->missed_letters = 0;
+	return missed;
 }
 
 /* Errors */

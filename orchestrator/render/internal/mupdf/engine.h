@@ -70,6 +70,10 @@ void engine_resume(engine *);
  * ended by '\n', and how many more there were than fit. */
 const char *engine_messages(engine *, size_t *len, int *lost);
 
+/* engine_missed_letters tells whether, since the last call, there was text for
+ * which neither the document has a font nor MuPDF. */
+int engine_missed_letters(engine *);
+
 size_t engine_used(engine *);
 
 #endif

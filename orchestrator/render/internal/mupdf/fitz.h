@@ -76,6 +76,11 @@ void fz_disable_icc(fz_context *);
 void fz_set_user_context(fz_context *, void *user);
 void *fz_user_context(fz_context *);
 void fz_empty_store(fz_context *);
+typedef void fz_store_drop_fn(fz_context *, void *);
+typedef struct {
+	const char *name;
+	/* More follows that is not used here. */
+} fz_store_type;
 void fz_set_warning_callback(fz_context *, fz_message_cb *, void *user);
 void fz_set_error_callback(fz_context *, fz_message_cb *, void *user);
 void fz_flush_warnings(fz_context *);
@@ -85,6 +90,7 @@ int fz_do_try(fz_context *);
 int fz_do_always(fz_context *);
 int fz_do_catch(fz_context *);
 void fz_var_imp(void *);
+_Noreturn void fz_rethrow(fz_context *);
 
 #define fz_var(v) fz_var_imp((void *)&(v))
 #define fz_try(ctx) if (!sigsetjmp(*fz_push_try(ctx), 0)) if (fz_do_try(ctx)) do
@@ -118,6 +124,7 @@ void fz_run_page(fz_context *, fz_page *, fz_device *, fz_matrix, fz_cookie *);
 
 /* Drawing. */
 fz_colorspace *fz_device_rgb(fz_context *);
+int fz_colorspace_is_indexed(fz_context *, fz_colorspace *);
 fz_pixmap *fz_new_pixmap_with_bbox_and_data(fz_context *, fz_colorspace *, fz_irect, fz_separations *, int alpha, unsigned char *samples);
 fz_colorspace *fz_keep_colorspace(fz_context *, fz_colorspace *);
 void fz_drop_colorspace(fz_context *, fz_colorspace *);
@@ -148,6 +155,7 @@ int fz_glyph_width(fz_context *, fz_glyph *);
 int fz_glyph_height(fz_context *, fz_glyph *);
 fz_glyph *fz_keep_glyph(fz_context *, fz_glyph *);
 void fz_drop_glyph(fz_context *, fz_glyph *);
+int ucdn_get_script(uint32_t code);
 int FT_Get_Glyph_Name(FT_Face, unsigned gid, void *name, unsigned size);
 
 /* OpenJPEG. */
@@ -180,6 +188,7 @@ int inflateValidate(void *z, int check);
 
 /* Functions that the linker has replaced with ours, under __wrap_ names, and
  * theirs (mupdf.go has the list). */
+int __real_fz_encode_character_with_fallback(fz_context *, fz_font *, int unicode, int script, int language, fz_font **out);
 fz_glyph *__real_fz_render_glyph(fz_context *, fz_font *, int gid, fz_matrix *, fz_colorspace *, const fz_irect *scissor, int alpha, int aa);
 fz_glyph *__real_fz_render_stroked_glyph(fz_context *, fz_font *, int gid, fz_matrix *trm, fz_matrix ctm, fz_colorspace *, const void *stroke, const fz_irect *scissor, int aa);
 void __real_pdf_load_to_unicode(fz_context *, pdf_document *, pdf_font_desc *, const char **strings, char *collection, pdf_obj *cmap);
@@ -189,8 +198,10 @@ fz_stream *__real_fz_open_predict(fz_context *, fz_stream *chain, int predictor,
 fz_stream *__real_fz_open_faxd(fz_context *, fz_stream *chain, int k, int end_of_line, int align, int columns, int rows, int end_of_block, int black_is_1);
 void __real_inflate_fast(void *z, unsigned start);
 int __real_inflateInit2_(void *z, int bits, const char *version, int size);
-int __real_fz_begin_tile_id(fz_context *, fz_device *, fz_rect area, fz_rect view, float xstep, float ystep, fz_matrix ctm, int id);
+void *__real_fz_find_item(fz_context *, fz_store_drop_fn *, void *key, const fz_store_type *);
+int __real_fz_begin_tile_id(fz_context *, fz_device *, fz_rect area, fz_rect view, float xstep, float ystep, fz_matrix, int id);
 int __real_opj_decode(void *codec, void *stream, opj_image_t *);
+fz_pixmap *__real_fz_load_jpx(fz_context *, const unsigned char *data, size_t size, fz_colorspace *);
 typedef void fz_span_color_painter_t(unsigned char *d, const unsigned char *mask, int n, int w, const unsigned char *color, int alpha, const void *overprint);
 fz_span_color_painter_t *__real_fz_get_span_color_painter(int n, int alpha, const unsigned char *color, const void *overprint);
 void __real_fz_subsample_pixblock(unsigned char *samples, int w, int h, int n, int factor, ptrdiff_t stride);

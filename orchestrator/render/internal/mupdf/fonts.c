@@ -16,6 +16,25 @@ void __wrap_pdf_load_to_unicode(fz_context *ctx, pdf_document *doc, pdf_font_des
 		__real_pdf_load_to_unicode(ctx, doc, font, strings, collection, cmap);
 }
 
+/* The letters that MuPDF brings along are Latin, Greek and Cyrillic. It draws
+ * text of the formats without fonts of their own without the others, and says
+ * nothing. Marks, which belong to no script or to any, are not missed. */
+
+#define SCRIPT_COMMON 0
+#define SCRIPT_INHERITED 40
+#define SCRIPT_UNKNOWN 102
+
+int __wrap_fz_encode_character_with_fallback(fz_context *ctx, fz_font *font, int unicode, int script, int language, fz_font **out)
+{
+	int gid = __real_fz_encode_character_with_fallback(ctx, font, unicode, script, language, out);
+	if (gid <= 0) {
+		int own = ucdn_get_script(unicode);
+		if (own != SCRIPT_COMMON && own != SCRIPT_INHERITED && own != SCRIPT_UNKNOWN)
+			((engine *)fz_user_context(ctx))->missed_letters = 1;
+	}
+	return gid;
+}
+
 /* FreeType finds a letter by its name in going through all names of the font,
  * and MuPDF asks it up to 256 times a font and more. A table of the names is
  * made when a font is asked for the first time; one font at a time is loaded,

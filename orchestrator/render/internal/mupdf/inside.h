@@ -20,17 +20,6 @@ typedef struct {
 /* How many letters are kept: those of a page in several fonts. */
 #define GLYPHS 4096
 
-/* A pattern on this page, which begins where at says, and what MuPDF is told that
- * its number is. */
-typedef struct {
-	int id; /* 0: none */
-	int number;
-	uint32_t at[2];
-} engine_tile;
-
-/* How many patterns of a page have a number at a time, a power of two. */
-#define TILES 64
-
 struct engine {
 	fz_context *ctx;
 	fz_document *doc;
@@ -48,11 +37,11 @@ struct engine {
 	int denied;
 
 	fz_cookie cookie;
+	unsigned drawn; /* pages that were begun */
 
 	engine_glyph glyphs[GLYPHS];
 
-	engine_tile tiles[TILES];
-	uint32_t tiles_numbered;
+	int missed_letters;
 
 	char messages[8192];
 	size_t messages_len;
@@ -78,8 +67,5 @@ void engine_zlib(const char *version);
 
 /* engine_drop_glyphs forgets the letters that were drawn. */
 void engine_drop_glyphs(engine *e);
-
-/* engine_forget_tiles makes the patterns that were drawn those of another page. */
-void engine_forget_tiles(engine *e);
 
 #endif

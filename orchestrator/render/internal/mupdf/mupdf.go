@@ -12,11 +12,13 @@ package mupdf
 /*
 #cgo CFLAGS: -O2 -Wall
 #cgo LDFLAGS: -Wl,--wrap=fz_render_glyph -Wl,--wrap=pdf_load_to_unicode
-#cgo LDFLAGS: -Wl,--wrap=FT_Get_Name_Index -Wl,--wrap=FT_Done_Face -Wl,--wrap=opj_decode
+#cgo LDFLAGS: -Wl,--wrap=fz_encode_character_with_fallback
+#cgo LDFLAGS: -Wl,--wrap=FT_Get_Name_Index -Wl,--wrap=FT_Done_Face
+#cgo LDFLAGS: -Wl,--wrap=opj_decode -Wl,--wrap=fz_load_jpx
 #cgo LDFLAGS: -Wl,--wrap=fz_open_predict -Wl,--wrap=inflateInit2_
 #cgo LDFLAGS: -Wl,--wrap=fz_subsample_pixblock -Wl,--wrap=fz_get_span_color_painter
 #cgo LDFLAGS: -Wl,--wrap=fz_open_faxd -Wl,--wrap=inflate_fast
-#cgo LDFLAGS: -Wl,--wrap=fz_begin_tile_id -Wl,--wrap=fz_render_stroked_glyph
+#cgo LDFLAGS: -Wl,--wrap=fz_find_item -Wl,--wrap=fz_begin_tile_id -Wl,--wrap=fz_render_stroked_glyph
 #include <stdlib.h>
 #include "engine.h"
 */
@@ -203,6 +205,11 @@ func (e *Engine) Messages() (lines []string, lost int) {
 	text := C.GoStringN(p, C.int(n))
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n"), int(l)
 }
+
+// MissedLetters tells whether, since the last call, there was text for which
+// neither the document has a font nor MuPDF: it is drawn as nothing, or as other
+// letters.
+func (e *Engine) MissedLetters() bool { return C.engine_missed_letters(e.c) != 0 }
 
 // Used returns the bytes that MuPDF holds at the moment.
 func (e *Engine) Used() int64 { return int64(C.engine_used(e.c)) }

@@ -4,24 +4,42 @@ package mupdf
 
 import (
 	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 	"testing"
 
+	"quire/bench/pages"
+	"quire/examples"
 	"quire/orchestrator/render/internal/pdftest"
 )
 
 // orders are documents whose pages use one thing in ways that are all but the
-// same: what MuPDF keeps of it for one page is not right for another.
-func orders() map[string][]byte {
+// same: what MuPDF keeps of it for one page is not right for another. And those
+// like real ones.
+func orders(t *testing.T) map[string][]byte {
+	t.Helper()
 	const (
 		a4      = "/MediaBox[0 0 595 842]"
 		hatch   = "/Type/Pattern/PatternType 1/PaintType 1/TilingType 1/BBox[0 0 7 7]/XStep 7/YStep 7/Resources<<>>"
 		strokes = "1 0 0 rg 1 1 3.3 2.7 re f 0 0 1 RG 0 0 m 7 7 l S"
 		letters = "/FontBBox[0 0 20 20]/FirstChar 0/LastChar 0/Widths[2.3]/Encoding<</Type/Encoding/Differences[0/a]>>/CharProcs<</a 8 0 R>>"
 	)
-	all := map[string][]byte{}
-	pages := func(attrs, content string, values ...float64) *pdftest.File {
+	all := map[string][]byte{"one picture": onePicture()}
+	for dir, files := range map[string]fs.FS{"examples": examples.Files, "bench/pages": pages.Files} {
+		names, err := fs.Glob(files, "*.pdf")
+		if err != nil || len(names) == 0 {
+			t.Fatal(names, err)
+		}
+		for _, name := range names {
+			if all[path.Join(dir, name)], err = fs.ReadFile(files, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	each := func(attrs, content string, values ...float64) *pdftest.File {
 		var list []pdftest.Page
 		for _, v := range values {
 			put := func(text string) string { return strings.ReplaceAll(text, "V", fmt.Sprintf("%.6f", v)) }
@@ -30,12 +48,12 @@ func orders() map[string][]byte {
 		return pdftest.Simple("", list...)
 	}
 
-	f := pages(a4+"/Resources<</XObject<</F 9 0 R>>>>", "q 1 0 0 1 V V cm /F Do Q", 50, 50.37, 51.9)
+	f := each(a4+"/Resources<</XObject<</F 9 0 R>>>>", "q 1 0 0 1 V V cm /F Do Q", 50, 50.37, 51.9)
 	f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 500 500]/Resources<</Pattern<</P 10 0 R>>>>", []byte("/Pattern cs /P scn 0 0 400 400 re f"))
 	f.Stream(hatch, []byte(strokes))
 	all["a pattern in a form that stands elsewhere"] = f.Bytes()
 
-	f = pages(a4+"/Resources<</Pattern<</P 9 0 R>>/ExtGState<</G<</ca V>>>>>>", "/G gs /Pattern cs /P scn 50 50 400 400 re f", 1, 0.5, 0.2)
+	f = each(a4+"/Resources<</Pattern<</P 9 0 R>>/ExtGState<</G<</ca V>>>>>>", "/G gs /Pattern cs /P scn 50 50 400 400 re f", 1, 0.5, 0.2)
 	f.Stream(hatch, []byte(strokes))
 	all["a pattern that shines through"] = f.Bytes()
 
@@ -56,10 +74,30 @@ func orders() map[string][]byte {
 	return all
 }
 
+// onePicture is a document whose pages show one picture, large and small, whole and
+// in part, and one pattern that begins at several places in a pixel.
+func onePicture() []byte {
+	const w, h = 640, 832
+	resources := "/Resources<</XObject<</I 15 0 R>>/Pattern<</P 16 0 R>>>>"
+	whole := "q 152 0 0 200 0 0 cm /I Do Q"
+	small := "q 70 0 0 90 20 30 cm /I Do Q"
+	part := "q 10 10 80 100 re W n 152 0 0 200 0 0 cm /I Do Q"
+	pattern := "/Pattern cs /P scn 5 5 140 190 re f"
+	at := "/MediaBox[%[1]g %[1]g %[2]g %[3]g]" + resources
+	page := func(origin float64, content string) pdftest.Page {
+		return pdftest.Page{Attrs: fmt.Sprintf(at, origin, origin+152, origin+200), Content: content}
+	}
+	f := pdftest.Simple("", page(0, whole), page(0, small), page(0, part), page(0, pattern), page(0.4, pattern), page(2.7, pattern+" "+small))
+	f.Stream(fmt.Sprintf("/Type/XObject/Subtype/Image/Width %d/Height %d/ColorSpace/DeviceRGB/BitsPerComponent 8/Filter/FlateDecode", w, h),
+		pdftest.Deflate(noise(rand.New(rand.NewPCG(7, 8)), w*h*3))) // object 15
+	f.Stream("/PatternType 1/PaintType 1/TilingType 1/BBox[0 0 7 7]/XStep 7/YStep 7/Resources<<>>", []byte("1 0 0 rg 1 1 3 3 re f")) // object 16
+	return f.Bytes()
+}
+
 // A page's pixels are its own, whatever was drawn before it.
 func TestPagesDoNotDependOnTheirOrder(t *testing.T) {
 	const w, h = 304, 400
-	for name, data := range orders() {
+	for name, data := range orders(t) {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t)
 			n := open(t, e, data)

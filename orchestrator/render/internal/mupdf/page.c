@@ -130,7 +130,7 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 
 	memset(out, 0, sizeof *out);
 	engine_begin(e);
-	engine_forget_tiles(e);
+	e->drawn++;
 	e->cookie.progress = 0;
 	e->cookie.progress_max = 0;
 	e->cookie.errors = 0;
