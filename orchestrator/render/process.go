@@ -250,6 +250,12 @@ func (p *process) answer(ctx context.Context, id uint64) (reply, error) {
 	})
 	var r reply
 	surprise, err := p.conn.receive(&r)
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+		// It may be this very process that stood still meanwhile (^Z), and the
+		// answer has come: once the time is over nothing is read any more.
+		_ = p.conn.sock.SetDeadline(time.Now().Add(cancelGrace))
+		surprise, err = p.conn.receive(&r)
+	}
 	if !stop() {
 		<-aborted // it must not touch the next command's deadline
 	}
