@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -215,10 +216,10 @@ func TestEnvironment(t *testing.T) {
 func TestExitCodes(t *testing.T) {
 	for want, errs := range map[int][]error{
 		exitDone:        {nil},
-		exitFailed:      {errors.New("x"), context.Canceled, errors.Join(quietError{exitSomeFailed}, errors.New("x"))},
+		exitFailed:      {errors.New("x"), context.Canceled, fmt.Errorf("x: %w", &exec.ExitError{}), errors.Join(quietError{exitSomeFailed}, errors.New("x"))},
 		exitSomeFailed:  {quietError{exitSomeFailed}},
-		exitServer:      {serverError{errors.New("x")}, fmt.Errorf("x: %w", &orchestrator.ServerError{Message: "x"})},
-		exitUsage:       {usageError{errors.New("x")}},
+		exitServer:      {serverError{errors.New("x")}, serverError{&exec.ExitError{}}, fmt.Errorf("x: %w", &orchestrator.ServerError{Message: "x"})},
+		exitUsage:       {usageError{errors.New("x")}, cli.Exit("x", 3)},
 		exitInterrupted: {orchestrator.ErrInterrupted, errors.Join(orchestrator.ErrInterrupted, errors.New("x")), serverError{orchestrator.ErrInterrupted}},
 	} {
 		for _, err := range errs {

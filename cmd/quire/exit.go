@@ -68,15 +68,17 @@ func exitCode(err error) int {
 		usage  usageError
 		server serverError
 		away   *orchestrator.ServerError
-		topic  cli.ExitCoder // of urfave/cli itself: help for what is not there
 	)
+	// Help for what is not there, of urfave/cli itself, comes as it is. Further
+	// in, anything may have an exit code: a python3 that does not work, for one.
+	_, topic := err.(cli.ExitCoder)
 	if quiet, ok := err.(quietError); ok {
 		return quiet.code
 	}
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), errors.As(err, &topic):
+	case topic, errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, orchestrator.ErrInterrupted):
 		return exitInterrupted
