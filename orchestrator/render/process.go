@@ -66,9 +66,9 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 	case err == nil && ready.Reason != "":
 		err = errors.New(ready.Message)
 	case errors.Is(err, errDied):
-		err = fmt.Errorf("it ended at once (%s)%s; does main (or TestMain) call render.Main first?", p.end(), p.stderr.said())
+		err = fmt.Errorf("it ended at once (%s)%s; %s", p.end(), p.stderr.said(), whyNot)
 	case errors.Is(err, errStuck):
-		err = fmt.Errorf("%w; does main (or TestMain) call render.Main first?", err)
+		err = fmt.Errorf("%w; %s", err, whyNot)
 	}
 	if err == nil && ready.Sandbox != nil {
 		p.sandbox = *ready.Sandbox
@@ -85,6 +85,9 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 	}
 	return p, nil
 }
+
+// whyNot is what commonly keeps a worker from starting.
+const whyNot = "look at the limits (ulimit -a); in a program of your own, main (and TestMain) must call render.Main first"
 
 // passwordFile is a file in memory for the worker to read; nil for no passwords.
 func passwordFile(passwords []string) (*os.File, error) {
