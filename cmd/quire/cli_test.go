@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -216,7 +217,7 @@ func TestEnvironment(t *testing.T) {
 func TestExitCodes(t *testing.T) {
 	for want, errs := range map[int][]error{
 		exitDone:        {nil},
-		exitFailed:      {errors.New("x"), context.Canceled, fmt.Errorf("x: %w", &exec.ExitError{}), errors.Join(quietError{exitSomeFailed}, errors.New("x"))},
+		exitFailed:      {errors.New("x"), context.Canceled, fmt.Errorf("x: %w", &exec.ExitError{}), usageError{syscall.EMFILE}, errors.Join(quietError{exitSomeFailed}, errors.New("x"))},
 		exitSomeFailed:  {quietError{exitSomeFailed}},
 		exitServer:      {serverError{errors.New("x")}, serverError{&exec.ExitError{}}, fmt.Errorf("x: %w", &orchestrator.ServerError{Message: "x"})},
 		exitUsage:       {usageError{errors.New("x")}, cli.Exit("x", 3)},
@@ -226,6 +227,15 @@ func TestExitCodes(t *testing.T) {
 			if got := exitCode(err); got != want {
 				t.Errorf("%v: exit code %d, want %d", err, got, want)
 			}
+		}
+	}
+}
+
+// Whatever could not be opened, it is told what helps.
+func TestTooManyFiles(t *testing.T) {
+	for errno, want := range map[error]string{syscall.EMFILE: "ulimit -n 4096", syscall.ENFILE: "fs.file-max"} {
+		if err := withRemedy(nil, usageError{fmt.Errorf("input a: %w", errno)}); !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v; want %q", err, want)
 		}
 	}
 }

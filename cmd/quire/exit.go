@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -62,6 +63,17 @@ func lastWords(command string, err error) string {
 	return "interrupted"
 }
 
+// moreFiles is what helps when too many files are open; empty for other errors.
+func moreFiles(err error) string {
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		return "raise the limit on open files: ulimit -n 4096 (a container: --ulimit nofile=4096)"
+	case errors.Is(err, syscall.ENFILE):
+		return "raise the machine's limit on open files: sysctl -w fs.file-max=1000000"
+	}
+	return ""
+}
+
 // exitCode is the one place that turns errors into exit codes.
 func exitCode(err error) int {
 	var (
@@ -78,10 +90,12 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case topic, errors.As(err, &usage):
-		return exitUsage
 	case errors.Is(err, orchestrator.ErrInterrupted):
 		return exitInterrupted
+	case moreFiles(err) != "": // whatever was to be opened
+		return exitFailed
+	case topic, errors.As(err, &usage):
+		return exitUsage
 	case errors.As(err, &server), errors.As(err, &away):
 		return exitServer
 	}
