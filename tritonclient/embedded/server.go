@@ -152,9 +152,27 @@ func (s *Server) pickPorts() error {
 			return fmt.Errorf("embedded Triton: no free port on 127.0.0.1: %w", err)
 		}
 		defer l.Close() // after all are chosen, so that they differ
+		if err := reachable(l.Addr().String()); err != nil {
+			return err
+		}
 		*p = l.Addr().(*net.TCPAddr).Port
 	}
 	return nil
+}
+
+// reachable tells whether a connection to a listener on 127.0.0.1 can be made. Where
+// it cannot, as in a network namespace that nobody has set up, a server starts and
+// is waited for in vain.
+func reachable(addr string) error {
+	conn, err := net.DialTimeout("tcp", addr, callLimit)
+	if err != nil {
+		reason := err
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			reason = errno
+		}
+		return &SetupError{Thing: "127.0.0.1", Reason: "no connection can be made to this machine itself: " + reason.Error(), Remedy: "ip link set lo up, " + wayOut, Err: err}
+	}
+	return conn.Close()
 }
 
 // tunables is the user's GLIBC_TUNABLES with huge pages for malloc before it:

@@ -11,11 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -327,6 +329,33 @@ func TestBusyPort(t *testing.T) {
 	second.grpcPort = l.Addr().(*net.TCPAddr).Port
 	if err := second.start(t.Context()); !errors.Is(err, errPortBusy) || !strings.Contains(err.Error(), "already in use") {
 		t.Errorf("a port with a listener that says nothing: %v", err)
+	}
+}
+
+// Without a loopback interface nothing is started that could not be talked to.
+func TestNoLoopback(t *testing.T) {
+	ended := make(chan error)
+	go func() {
+		// The thread has a network of its own and ends with its goroutine.
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Logf("no network of one's own without root: %v", err)
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err == nil {
+				l.Close()
+				err = reachable(l.Addr().String())
+			}
+			ended <- err
+			return
+		}
+		ended <- (&Server{}).pickPorts()
+	}()
+	var setup *SetupError
+	if err := <-ended; !errors.As(err, &setup) || setup.Thing != "127.0.0.1" || !strings.HasPrefix(setup.Remedy, "ip link set lo up, ") {
+		t.Errorf("got %v", err)
+	}
+	if err := (&Server{}).pickPorts(); err != nil {
+		t.Error(err)
 	}
 }
 
