@@ -240,6 +240,15 @@ func TestTooManyFiles(t *testing.T) {
 	}
 }
 
+func TestNoScratchDirectory(t *testing.T) {
+	t.Setenv("TMPDIR", "/proc/self/nowhere")
+	for _, command := range []string{"bench", "tune", "verify"} {
+		if code, _, stderr := call(t, command); code != exitFailed || !strings.Contains(stderr, "/proc/self/nowhere") || !strings.Contains(stderr, "TMPDIR") {
+			t.Errorf("%s: code %d, %q", command, code, stderr)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	code, stdout, _ := call(t, "version")
 	if code != 0 || !strings.HasPrefix(stdout, "quire "+version) {

@@ -75,14 +75,12 @@ func TestCache(t *testing.T) {
 	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0)}.Cache(missing, 1<<30), OK, missing, "")
 	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<20, 0)}.Cache(dir, 1<<30), Fail, "1.0 GB wanted", "make room")
 	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<20, 0)}.Cache(dir, 0), OK, dir, "")
-	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, unix.ST_NOEXEC)}.Cache(dir, 0), Fail, "noexec", "QUIRE_CACHE")
 	readOnly := func(string, uint32) error { return unix.EROFS }
 	notOurs := func(string, uint32) error { return unix.EACCES }
 	wantFinding(t, Machine{Statfs: disk(1<<40, 0, unix.ST_RDONLY), Access: readOnly}.Cache(dir, 0), Warn, "what is installed there is used", "mount it writable, or")
 	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0), Access: notOurs}.Cache(dir, 0), Warn, "permission denied; what is installed", "chown")
 	wantFinding(t, Machine{Statfs: disk(1<<40, 0, unix.ST_RDONLY), Access: readOnly}.Cache(dir, 1), Fail, "read-only", "mount it writable, or")
 	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0), Access: notOurs}.Cache(dir, 1), Fail, "permission denied", "chown")
-	wantFinding(t, Machine{Statfs: disk(1<<40, 0, unix.ST_RDONLY|unix.ST_NOEXEC), Access: readOnly}.Cache(dir, 0), Fail, "noexec", "QUIRE_CACHE")
 	// What another user has left in it.
 	for _, name := range []string{"env", "locks"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {

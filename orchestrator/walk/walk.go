@@ -121,6 +121,9 @@ func (w *Walker) open(in string) (root, error) {
 		return root{}, fmt.Errorf("input %s: %w", in, err)
 	}
 	info, err := os.Stat(abs)
+	if errors.Is(err, fs.ErrPermission) {
+		return root{}, unusable(in, err)
+	}
 	if err != nil {
 		return root{}, fmt.Errorf("input %s: %w: name a directory or a PDF file that is there", in, cause(err))
 	}
@@ -143,19 +146,25 @@ func (w *Walker) open(in string) (root, error) {
 	}
 	if r.dir = w.dirs[dir]; r.dir == nil {
 		if r.dir, err = os.OpenRoot(dir); err != nil {
-			return root{}, fmt.Errorf("input %s: %w", in, cause(err))
+			return root{}, unusable(in, err)
 		}
 		w.dirs[dir] = r.dir
 	}
 	if r.file == "" {
 		// Better now than after the server has started.
-		if _, err := readDir(r.dir, "."); machines(err) {
-			return root{}, fmt.Errorf("input %s: %w", in, cause(err))
-		} else if err != nil {
-			return root{}, fmt.Errorf("input %s: %w: make it readable for this user", in, cause(err))
+		if _, err := readDir(r.dir, "."); err != nil {
+			return root{}, unusable(in, err)
 		}
 	}
 	return r, nil
+}
+
+// unusable is the error of an input that cannot be opened.
+func unusable(in string, err error) error {
+	if machines(err) {
+		return fmt.Errorf("input %s: %w", in, cause(err))
+	}
+	return fmt.Errorf("input %s: %w: make it readable for this user", in, cause(err))
 }
 
 // Close lets go of the inputs. It is idempotent.
