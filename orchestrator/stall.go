@@ -15,6 +15,7 @@ const (
 	asking
 	drawing
 	opening
+	starting
 	stages
 )
 
@@ -30,7 +31,7 @@ type doing struct {
 	all   *doings
 	stage stage
 	since time.Time
-	ref   PageRef // the page or document; of a batch the first page
+	ref   PageRef // the page or document; of a batch the first page; of a start none
 	pages int     // of a batch
 
 	trouble string // of a batch: why it was asked again; guarded by all.mu
@@ -95,6 +96,8 @@ func (d *doings) furthest(now time.Time) string {
 			return fmt.Sprintf("a page to be drawn, %s, for %v", x.ref, took)
 		case opening:
 			return fmt.Sprintf("a document to be opened, %s, for %v", x.ref.Path, took)
+		case starting:
+			return fmt.Sprintf("a render worker to start, for %v", took)
 		}
 	}
 	return ""

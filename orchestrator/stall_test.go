@@ -56,6 +56,9 @@ func TestStallIsSaid(t *testing.T) {
 			}
 			m.ready = func(context.Context) error { <-gate; return nil }
 		}, []string{"the server to come back, for 1m", "connection refused"}},
+		{"a worker", func(gate <-chan struct{}, _ *fakeModel, r *fakeRenderer, _ *fakeSink, _ *Source) {
+			r.start = func() error { <-gate; return nil }
+		}, []string{"a render worker to start, for 1m"}},
 		{"a page", func(gate <-chan struct{}, _ *fakeModel, r *fakeRenderer, _ *fakeSink, _ *Source) {
 			r.draw = func(context.Context, string, int) error { <-gate; return nil }
 		}, []string{"a page to be drawn, d000.pdf page 1, for 1m"}},

@@ -53,6 +53,7 @@ func (w *worker) start(ctx context.Context) error {
 	if w.render != nil {
 		return nil
 	}
+	defer w.d.doings.begin(starting, PageRef{}, 0).end()
 	in := w.d.raster
 	r, err := w.d.cfg.Renderer.NewWorker(ctx, in.Width, in.Height)
 	if err != nil {

@@ -144,7 +144,7 @@ func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 }
 
 func benchRun(c *cli.Context, stop stops) (err error) {
-	scratch, err := os.MkdirTemp("", "quire-bench-")
+	scratch, err := scratchDirectory("bench")
 	if err != nil {
 		return err
 	}
@@ -261,6 +261,15 @@ func connectBench(ctx context.Context, cfg benchConfig, g *guard.Guard, screen *
 		}
 	}
 	return connect(ctx, cfg.server, 0, g, screen, log)
+}
+
+// scratchDirectory makes a directory for what a command needs while it runs.
+func scratchDirectory(command string) (string, error) {
+	dir, err := os.MkdirTemp("", "quire-"+command+"-")
+	if err != nil {
+		return "", fmt.Errorf("%w: name another directory for temporary files with TMPDIR", err)
+	}
+	return dir, nil
 }
 
 // layOutSamples writes documents that this program carries.

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -230,16 +232,34 @@ func TestEnvironment(t *testing.T) {
 func TestExitCodes(t *testing.T) {
 	for want, errs := range map[int][]error{
 		exitDone:        {nil},
-		exitFailed:      {errors.New("x"), context.Canceled, errors.Join(quietError{exitSomeFailed}, errors.New("x"))},
+		exitFailed:      {errors.New("x"), context.Canceled, fmt.Errorf("x: %w", &exec.ExitError{}), usageError{syscall.EMFILE}, errors.Join(quietError{exitSomeFailed}, errors.New("x"))},
 		exitSomeFailed:  {quietError{exitSomeFailed}},
-		exitServer:      {serverError{errors.New("x")}, fmt.Errorf("x: %w", &orchestrator.ServerError{Message: "x"})},
-		exitUsage:       {usageError{errors.New("x")}},
+		exitServer:      {serverError{errors.New("x")}, serverError{&exec.ExitError{}}, fmt.Errorf("x: %w", &orchestrator.ServerError{Message: "x"})},
+		exitUsage:       {usageError{errors.New("x")}, cli.Exit("x", 3)},
 		exitInterrupted: {orchestrator.ErrInterrupted, errors.Join(orchestrator.ErrInterrupted, errors.New("x")), serverError{orchestrator.ErrInterrupted}},
 	} {
 		for _, err := range errs {
 			if got := exitCode(err); got != want {
 				t.Errorf("%v: exit code %d, want %d", err, got, want)
 			}
+		}
+	}
+}
+
+// Whatever could not be opened, it is told what helps.
+func TestTooManyFiles(t *testing.T) {
+	for errno, want := range map[error]string{syscall.EMFILE: "ulimit -n 4096", syscall.ENFILE: "fs.file-max"} {
+		if err := withRemedy(nil, usageError{fmt.Errorf("input a: %w", errno)}); !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
+}
+
+func TestNoScratchDirectory(t *testing.T) {
+	t.Setenv("TMPDIR", "/proc/self/nowhere")
+	for _, command := range []string{"bench", "tune", "verify"} {
+		if code, _, stderr := call(t, command); code != exitFailed || !strings.Contains(stderr, "/proc/self/nowhere") || !strings.Contains(stderr, "TMPDIR") {
+			t.Errorf("%s: code %d, %q", command, code, stderr)
 		}
 	}
 }

@@ -77,7 +77,8 @@ type examination struct {
 	connection tritonclient.Config
 	// badServer is set when a server or its model is what does not work.
 	badServer bool
-	// pageBuffers is what a run will take of /dev/shm for pages.
+	// pageBuffers is what a run will take of /dev/shm for pages; an estimate
+	// until a model has been asked.
 	pageBuffers int64
 	// first is the model of the first server that has one, and where that is.
 	first      *layout.Contract
@@ -92,7 +93,7 @@ const (
 	workerBytes    = 256 << 20
 	embeddedBytes  = 1 << 30
 	embeddedShared = 24 << 20
-	usualPages     = 20 << 20
+	usualPages     = 34 << 20
 )
 
 func examineAll(ctx context.Context, c *cli.Context, connection tritonclient.Config) (err error) {
@@ -274,6 +275,9 @@ func (e *examination) startEmbedded(repository string, install bool, options emb
 		return
 	}
 	defer server.Kill() // what is left of it goes with the guard
+	if current {
+		e.pageBuffers = 0 // the model tells
+	}
 	e.examine(tritonclient.Endpoint{Target: server.Addr()}, "started by quire", current)
 }
 

@@ -66,9 +66,12 @@ func engineError(err error) error {
 	return usageError{err}
 }
 
-// withRemedy says what helps when batches find no room, of what the command has
-// flags for.
+// withRemedy says what helps when too many files are open, or when batches find no
+// room, of what the command has flags for.
 func withRemedy(c *cli.Context, err error) error {
+	if remedy := moreFiles(err); remedy != "" {
+		return fmt.Errorf("%w: %s", err, remedy)
+	}
 	room, ok := errors.AsType[*orchestrator.RoomError](err)
 	if !ok {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -62,24 +63,39 @@ func lastWords(command string, err error) string {
 	return "interrupted"
 }
 
+// moreFiles is what helps when too many files are open; empty for other errors.
+func moreFiles(err error) string {
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		return "raise the limit on open files: ulimit -n 4096 (a container: --ulimit nofile=4096)"
+	case errors.Is(err, syscall.ENFILE):
+		return "raise the machine's limit on open files: sysctl -w fs.file-max=1000000"
+	}
+	return ""
+}
+
 // exitCode is the one place that turns errors into exit codes.
 func exitCode(err error) int {
 	var (
 		usage  usageError
 		server serverError
 		away   *orchestrator.ServerError
-		topic  cli.ExitCoder // of urfave/cli itself: help for what is not there
 	)
+	// Help for what is not there, of urfave/cli itself, comes as it is. Further
+	// in, anything may have an exit code: a python3 that does not work, for one.
+	_, topic := err.(cli.ExitCoder)
 	if quiet, ok := err.(quietError); ok {
 		return quiet.code
 	}
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), errors.As(err, &topic):
-		return exitUsage
 	case errors.Is(err, orchestrator.ErrInterrupted):
 		return exitInterrupted
+	case moreFiles(err) != "": // whatever was to be opened
+		return exitFailed
+	case topic, errors.As(err, &usage):
+		return exitUsage
 	case errors.As(err, &server), errors.As(err, &away):
 		return exitServer
 	}

@@ -149,7 +149,7 @@ const (
 )
 
 func tuneRun(c *cli.Context, stop stops) (err error) {
-	scratch, err := os.MkdirTemp("", "quire-tune-")
+	scratch, err := scratchDirectory("tune")
 	if err != nil {
 		return err
 	}

@@ -106,7 +106,7 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	defer screen.hide()
 	log := newLogger(c.String("log-level"), screen)
 
-	scratch, err := os.MkdirTemp("", "quire-verify-")
+	scratch, err := scratchDirectory("verify")
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package doctor
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,14 +75,33 @@ func TestCache(t *testing.T) {
 	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0)}.Cache(missing, 1<<30), OK, missing, "")
 	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<20, 0)}.Cache(dir, 1<<30), Fail, "1.0 GB wanted", "make room")
 	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<20, 0)}.Cache(dir, 0), OK, dir, "")
-	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, unix.ST_NOEXEC)}.Cache(dir, 0), Fail, "noexec", "QUIRE_CACHE")
 	readOnly := func(string, uint32) error { return unix.EROFS }
 	notOurs := func(string, uint32) error { return unix.EACCES }
 	wantFinding(t, Machine{Statfs: disk(1<<40, 0, unix.ST_RDONLY), Access: readOnly}.Cache(dir, 0), Warn, "what is installed there is used", "mount it writable, or")
 	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0), Access: notOurs}.Cache(dir, 0), Warn, "permission denied; what is installed", "chown")
 	wantFinding(t, Machine{Statfs: disk(1<<40, 0, unix.ST_RDONLY), Access: readOnly}.Cache(dir, 1), Fail, "read-only", "mount it writable, or")
 	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0), Access: notOurs}.Cache(dir, 1), Fail, "permission denied", "chown")
-	wantFinding(t, Machine{Statfs: disk(1<<40, 0, unix.ST_RDONLY|unix.ST_NOEXEC), Access: readOnly}.Cache(dir, 0), Fail, "noexec", "QUIRE_CACHE")
+	// What another user has left in it.
+	for _, name := range []string{"env", "locks"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	locks := filepath.Join(dir, "locks")
+	oneNotOurs := func(path string, _ uint32) error {
+		if path == locks {
+			return unix.EACCES
+		}
+		return nil
+	}
+	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0), Access: oneNotOurs}.Cache(dir, 1), Fail, locks+": permission denied", fmt.Sprintf("chown -R %d %s,", os.Geteuid(), dir))
+	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0), Access: oneNotOurs}.Cache(dir, 0), Warn, locks+": permission denied", "chown -R")
+	// Nobody's directory but quire's is to change hands.
+	wantFinding(t, Machine{Access: notOurs}.Cache(missing, 1), Fail, "permission denied", fmt.Sprintf("install -d -o %d %s,", os.Geteuid(), missing))
+	file := filepath.Join(root(t, map[string]string{"passwd": ""}), "passwd")
+	for _, path := range []string{file, filepath.Join(file, "quire")} {
+		wantFinding(t, Machine{}.Cache(path, 0), Fail, file+" is not a directory", "name another directory with QUIRE_CACHE")
+	}
 	// Where nobody can write, root included.
 	wantFinding(t, Machine{}.Cache("/proc/self/nowhere", 1), Fail, "/proc/self", "QUIRE_CACHE")
 }

@@ -86,24 +86,28 @@ func (m Machine) SharedMemory(need int64) Finding {
 // is installed runs from there.
 func (m Machine) Cache(dir string, need int64) Finding {
 	f := Finding{Check: "cache", Status: OK}
-	const another = "or name another directory with QUIRE_CACHE"
+	const elsewhere = "name another directory with QUIRE_CACHE"
 	// What is not there will be made in what is.
 	there := dir
 	for {
-		if _, err := os.Stat(there); err == nil || there == filepath.Dir(there) {
+		info, err := os.Stat(there)
+		if err == nil && !info.IsDir() {
+			f.Status, f.Text, f.Remedy = Fail, there+" is not a directory", elsewhere
+			return f
+		}
+		if err == nil || there == filepath.Dir(there) {
 			break
 		}
 		there = filepath.Dir(there)
 	}
-	access := m.Access
-	if access == nil {
-		access = unix.Access
-	}
-	if err := access(there, unix.W_OK|unix.X_OK); err != nil {
-		f.Status, f.Text = Fail, fmt.Sprintf("%s: %s: %v", dir, there, err)
-		f.Remedy = fmt.Sprintf("chown %d %s, %s", os.Geteuid(), there, another)
-		if errors.Is(err, unix.EROFS) {
-			f.Remedy = "mount it writable, " + another
+	if locked, err := m.locked(there, there == dir); err != nil {
+		f.Status, f.Text = Fail, fmt.Sprintf("%s: %s: %v", dir, locked, err)
+		f.Remedy = fmt.Sprintf("chown -R %d %s, or %s", os.Geteuid(), dir, elsewhere)
+		switch {
+		case errors.Is(err, unix.EROFS):
+			f.Remedy = "mount it writable, or " + elsewhere
+		case there != dir: // and is not quire's
+			f.Remedy = fmt.Sprintf("install -d -o %d %s, or %s", os.Geteuid(), dir, elsewhere)
 		}
 		if need > 0 {
 			return f
@@ -113,22 +117,39 @@ func (m Machine) Cache(dir string, need int64) Finding {
 	}
 	st, err := m.statfs(there)
 	if err != nil {
-		f.Status, f.Text, f.Remedy = Fail, fmt.Sprintf("%s: %v", there, err), "name another directory with QUIRE_CACHE"
+		f.Status, f.Text, f.Remedy = Fail, fmt.Sprintf("%s: %v", there, err), elsewhere
 		return f
 	}
 	free := int64(st.Bavail) * st.Bsize
 	if f.Status == OK {
 		f.Text = fmt.Sprintf("%s: %s free", dir, size(free))
 	}
-	switch {
-	case st.Flags&unix.ST_NOEXEC != 0:
-		f.Status, f.Text = Fail, fmt.Sprintf("%s: its file system is mounted noexec, and the server is to run from there", dir)
-		f.Remedy = "export QUIRE_CACHE=… with a directory elsewhere"
-	case free < need:
+	if free < need {
 		f.Status, f.Text = Fail, f.Text+", "+size(need)+" wanted"
-		f.Remedy = "make room, " + another
+		f.Remedy = "make room, or " + elsewhere
 	}
 	return f
+}
+
+// locked finds a directory that cannot be written in: dir, or with below one
+// right in it, as another user of the same cache leaves them.
+func (m Machine) locked(dir string, below bool) (string, error) {
+	access := m.Access
+	if access == nil {
+		access = unix.Access
+	}
+	if err := access(dir, unix.W_OK|unix.X_OK); err != nil || !below {
+		return dir, err
+	}
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if sub := filepath.Join(dir, e.Name()); e.IsDir() {
+			if err := access(sub, unix.W_OK|unix.X_OK); err != nil {
+				return sub, err
+			}
+		}
+	}
+	return dir, err
 }
 
 // Files looks at the limit on open files of a process that draws on so many

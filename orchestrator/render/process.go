@@ -69,9 +69,9 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 		end, said := p.end(), p.stderr.said()
 		first, _, _ := strings.Cut(said, "\n")
 		cfg.Logger.DebugContext(ctx, "a worker process ended at once", "end", end, "stderr", said)
-		err = fmt.Errorf("it ended at once (%s)%s; does main (or TestMain) call render.Main first?", end, oneLine(first))
+		err = fmt.Errorf("it ended at once (%s)%s; %s", end, oneLine(first), whyNot)
 	case errors.Is(err, errStuck):
-		err = fmt.Errorf("%w; does main (or TestMain) call render.Main first?", err)
+		err = fmt.Errorf("%w; %s", err, whyNot)
 	}
 	if err == nil && ready.Sandbox != nil {
 		p.sandbox = *ready.Sandbox
@@ -88,6 +88,9 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 	}
 	return p, nil
 }
+
+// whyNot is what commonly keeps a worker from starting.
+const whyNot = "look at the limits (ulimit -a); in a program of your own, main (and TestMain) must call render.Main first"
 
 // passwordFile is a file in memory for the worker to read; nil for no passwords.
 func passwordFile(passwords []string) (*os.File, error) {
@@ -253,6 +256,12 @@ func (p *process) answer(ctx context.Context, id uint64) (reply, error) {
 	})
 	var r reply
 	surprise, err := p.conn.receive(&r)
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+		// It may be this very process that stood still meanwhile (^Z), and the
+		// answer has come: once the time is over nothing is read any more.
+		_ = p.conn.sock.SetDeadline(time.Now().Add(cancelGrace))
+		surprise, err = p.conn.receive(&r)
+	}
 	if !stop() {
 		<-aborted // it must not touch the next command's deadline
 	}

@@ -98,6 +98,35 @@ func TestUnstoppable(t *testing.T) {
 	}
 }
 
+// A program that stood still while its worker went on (^Z) comes back after the
+// time is over, and the answer lies there.
+func TestAnswerThatWasNotReadInTime(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{}))
+	open(t, w, newDocument(t, endlessAndPlain()))
+	p := w.process
+	if _, err := p.tell(command{Draw: &drawCommand{Page: 1}}, nil, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := p.conn.sock.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.conn.sock.SetDeadline(time.Now())
+	if r, err := p.answer(t.Context(), p.lastID); err != nil || r.Reason != "" {
+		t.Errorf("got %+v, %v; want the page", r, err)
+	}
+	wantColour(t, w, 2, 255, 0, 0)
+	if w.process != p {
+		t.Error("the process was replaced")
+	}
+}
+
 // working returns once the process has used CPU time since it was called.
 func working(t testing.TB, pid int) {
 	t.Helper()

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -320,6 +321,16 @@ func TestChangedFile(t *testing.T) {
 		}
 		wantColour(t, w, 2, 0, 255, 0)
 	})
+}
+
+// Too many open files are not the document's fault.
+func TestTooManyOpenFiles(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{}))
+	var pe *orchestrator.PageError
+	_, err := w.Open(t.Context(), orchestrator.Document{Path: "a.pdf", Open: func() (*os.File, error) { return nil, syscall.EMFILE }})
+	if !errors.Is(err, syscall.EMFILE) || errors.As(err, &pe) {
+		t.Errorf("got %#v", err)
+	}
 }
 
 func TestManyDocumentsInParallel(t *testing.T) {

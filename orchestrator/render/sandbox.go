@@ -49,11 +49,21 @@ func denyAccess() (abi int, err error) {
 	if abi, err = landlockABI(); err != nil {
 		return 0, err
 	}
+	var queue unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_SIGPENDING, &queue); abi < 8 && err == nil && queue.Cur < leastSignals {
+		return 0, fmt.Errorf("ulimit -i is %d, and threads are told by signal: %d wanted", queue.Cur, leastSignals)
+	}
 	if err := landlock.V11.BestEffort().Restrict(); err != nil {
 		return 0, err
 	}
 	return abi, nil
 }
+
+// leastSignals is how many signals it must be possible to queue for go-landlock
+// to go through the threads, which all get one at once, in several workers and
+// beside what other processes of this user have queued. One that does not fit
+// comes without its sender, is taken for somebody else's, and waited for for ever.
+const leastSignals = 64
 
 // landlockABI asks as landlock_create_ruleset(2) says.
 func landlockABI() (int, error) {

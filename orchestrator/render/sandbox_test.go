@@ -335,6 +335,23 @@ func TestKernelWithoutSandbox(t *testing.T) {
 	}
 }
 
+// Where no signals can be queued go-landlock would wait for its threads for ever.
+func TestNoSignals(t *testing.T) {
+	pool := newPool(t, Config{})
+	if err := unix.Prlimit(pool.cfg.Guard.Pid(), unix.RLIMIT_SIGPENDING, &unix.Rlimit{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	abi, err := landlockABI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := pool.Sandbox(t.Context())
+	missing := len(s.Missing) == 1 && strings.HasPrefix(s.Missing[0], "Landlock: ulimit -i is 0")
+	if err != nil || !s.Seccomp || missing != (abi < 8) {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 func TestSandboxModes(t *testing.T) {
 	for _, c := range []struct {
 		mode SandboxMode

@@ -94,6 +94,9 @@ func (w *worker) Open(ctx context.Context, doc orchestrator.Document) (int, erro
 	if errors.As(err, &told) {
 		return 0, d.failure(0, told.Category, told.Message, told.Err)
 	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return 0, err // not the document's fault
+	}
 	if err != nil {
 		return 0, d.failure(0, orchestrator.CategoryUnreadable, "the file cannot be opened: "+plain(err), err)
 	}

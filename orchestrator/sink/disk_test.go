@@ -407,6 +407,7 @@ func TestProbe(t *testing.T) {
 		{"write", syscall.ENOSPC, "free some space"},
 		{"sync", syscall.EDQUOT, "free some space"},
 		{"create", syscall.EROFS, "read-only file system: name another directory with -o"},
+		{"create", syscall.EMFILE, "too many open files"},
 	} {
 		tree := &Tree{cfg: Config{Dir: dir}, work: &disk{Root: tempRoot(t, filepath.Join(dir, workDirectory))}}
 		tree.work.fault = func(step, name string) error {
@@ -417,6 +418,9 @@ func TestProbe(t *testing.T) {
 		}
 		err := tree.probe()
 		if err == nil || !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), filepath.Join(dir, workDirectory)) {
+			t.Errorf("%s: %v", tt.step, err)
+		}
+		if errors.Is(tt.err, syscall.EMFILE) && strings.Contains(err.Error(), "another directory") {
 			t.Errorf("%s: %v", tt.step, err)
 		}
 		if left := files(t, dir); len(left) > 0 {

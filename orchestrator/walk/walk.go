@@ -123,6 +123,9 @@ func (w *Walker) open(in string) (root, error) {
 		return root{}, fmt.Errorf("input %s: %w", in, err)
 	}
 	info, err := os.Stat(abs)
+	if errors.Is(err, fs.ErrPermission) {
+		return root{}, unusable(in, err)
+	}
 	if err != nil {
 		return root{}, fmt.Errorf("input %s: %w: name a directory or a PDF file that is there", in, cause(err))
 	}
@@ -145,17 +148,25 @@ func (w *Walker) open(in string) (root, error) {
 	}
 	if r.dir = w.dirs[dir]; r.dir == nil {
 		if r.dir, err = os.OpenRoot(dir); err != nil {
-			return root{}, fmt.Errorf("input %s: %w", in, cause(err))
+			return root{}, unusable(in, err)
 		}
 		w.dirs[dir] = r.dir
 	}
 	if r.file == "" {
 		// Better now than after the server has started.
 		if _, err := readDir(r.dir, "."); err != nil {
-			return root{}, fmt.Errorf("input %s: %w: make it readable for this user", in, cause(err))
+			return root{}, unusable(in, err)
 		}
 	}
 	return r, nil
+}
+
+// unusable is the error of an input that cannot be opened.
+func unusable(in string, err error) error {
+	if machines(err) {
+		return fmt.Errorf("input %s: %w", in, cause(err))
+	}
+	return fmt.Errorf("input %s: %w: make it readable for this user", in, cause(err))
 }
 
 // Close lets go of the inputs. It is idempotent.
@@ -174,7 +185,8 @@ func (w *Walker) Close() error {
 // input after the other. It holds the names of one directory at each depth and
 // reads nothing ahead. When ctx ends, it ends.
 //
-// Document.Open fails with a [*orchestrator.PageError].
+// Document.Open fails with a [*orchestrator.PageError], or, where too many files
+// are open and no document is to blame, with EMFILE or ENFILE.
 func (w *Walker) Documents(ctx context.Context) iter.Seq[orchestrator.Document] {
 	return func(yield func(orchestrator.Document) bool) {
 		w.find(ctx, w.cfg.Log, func(f found) bool {
@@ -206,7 +218,7 @@ type found struct {
 	name string // within the root's directory
 	path string // of the document
 	mode fs.FileMode
-	err  *orchestrator.PageError // why it cannot be used, when that is known
+	err  error // why it cannot be used, when that is known
 }
 
 // find calls each for everything asked for, until it returns false.
@@ -277,9 +289,12 @@ func (t *tree) walk(ctx context.Context, dir string) bool {
 		if p == "." {
 			p = path.Base(filepath.ToSlash(t.root.dir.Name()))
 		}
-		err := &orchestrator.PageError{
+		var err error = &orchestrator.PageError{
 			Ref: orchestrator.PageRef{Path: p}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryUnreadable,
 			Message: fmt.Sprintf("directory cannot be read: %v", cause(readErr)), Err: readErr,
+		}
+		if machines(readErr) {
+			err = fmt.Errorf("%s: directory cannot be read: %w", p, cause(readErr))
 		}
 		return t.each(found{root: t.root, name: dir, path: p, err: err})
 	}
@@ -323,7 +338,12 @@ func matches(patterns []string, name string) bool {
 func (f found) document(ctx context.Context, checksum bool) orchestrator.Document {
 	doc := orchestrator.Document{Path: f.path, Open: f.open}
 	if f.err == nil {
-		if info, err := f.root.dir.Stat(f.name); err == nil && info.Mode().IsRegular() {
+		info, err := f.root.dir.Stat(f.name)
+		switch {
+		case machines(err):
+			f.err = fmt.Errorf("%s: %w", f.path, cause(err))
+			doc.Open = f.open
+		case err == nil && info.Mode().IsRegular():
 			doc.Size, doc.ModTime = info.Size(), info.ModTime()
 			doc.Open = func() (*os.File, error) { return f.openAs(info) }
 			if checksum {
@@ -374,6 +394,9 @@ func (f found) open() (*os.File, error) {
 	if errors.Is(err, syscall.ENXIO) {
 		return fail(orchestrator.CategoryNotRegular, err, "not a regular file but %s", kind(fs.ModeSocket))
 	}
+	if machines(err) {
+		return nil, fmt.Errorf("%s: cannot be opened: %w", f.path, cause(err))
+	}
 	if err != nil && f.mode&fs.ModeSymlink != 0 {
 		return fail(orchestrator.CategoryUnreadable, err, "a symbolic link that cannot be followed (only relative ones that stay within the input are): %v", cause(err))
 	}
@@ -421,6 +444,12 @@ func kind(mode fs.FileMode) string {
 		return "a device"
 	}
 	return "something else"
+}
+
+// machines tells an error that is about this process or its machine, and not
+// about a file.
+func machines(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // cause drops the path that os puts into its errors: the text names it already.

@@ -95,6 +95,57 @@ func list(t *testing.T, w *Walker) []string {
 	return got
 }
 
+// noMoreFiles has opening fail from here on.
+func noMoreFiles(t *testing.T) (enough func()) {
+	t.Helper()
+	next, err := syscall.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Close(next) // the lowest that is free
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	set := func(l syscall.Rlimit) {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(syscall.Rlimit{Cur: uint64(next), Max: before.Max})
+	return func() { set(before) }
+}
+
+// Too many open files are no document's fault and no input's.
+func TestTooManyOpenFiles(t *testing.T) {
+	dir := plant(t, "a.pdf", "b/c.pdf", "d/")
+	walker := newWalker(t, Config{}, dir)
+	documents := slices.Collect(walker.Documents(t.Context()))
+	root := newWalker(t, Config{}, filepath.Join(dir, "a.pdf"), filepath.Join(dir, "b"))
+
+	enough := noMoreFiles(t)
+	documents = append(documents, slices.Collect(walker.Documents(t.Context()))...) // the directory
+	documents = append(documents, slices.Collect(root.Documents(t.Context()))...)
+	var errs []error
+	for _, d := range documents {
+		f, err := d.Open()
+		f.Close()
+		errs = append(errs, err)
+	}
+	_, err := New([]string{dir}, Config{})
+	enough()
+
+	if len(errs) != 5 {
+		t.Fatalf("%d documents", len(errs))
+	}
+	for _, err := range append(errs, err) {
+		var p *orchestrator.PageError
+		if !errors.Is(err, syscall.EMFILE) || errors.As(err, &p) || strings.Contains(err.Error(), "readable for") || !strings.Contains(err.Error(), ": too many open files") {
+			t.Errorf("got %#v %v", err, err)
+		}
+	}
+}
+
 func TestDocuments(t *testing.T) {
 	tests := []struct {
 		name string
@@ -208,7 +259,8 @@ func TestNewRefuses(t *testing.T) {
 		{"nothing", nil, Config{}, []string{"no input"}},
 		{"not there", []string{filepath.Join(dir, "z")}, Config{}, []string{filepath.Join(dir, "z"), "no such file"}},
 		{"link to nothing", []string{filepath.Join(dir, "gone.pdf")}, Config{}, []string{"gone.pdf", "no such file"}},
-		{"not readable", []string{closed}, Config{}, []string{closed, "permission denied"}},
+		{"not readable", []string{closed}, Config{}, []string{closed, "permission denied: make it readable"}},
+		{"below what is not readable", []string{filepath.Join(closed, "a.pdf")}, Config{}, []string{closed, "permission denied: make it readable"}},
 		{"equal base names", []string{x, y}, Config{}, []string{x, y, `"in"`}},
 		{"malformed include", []string{x}, Config{Include: []string{"[a"}}, []string{`"[a"`}},
 		{"malformed exclude", []string{x}, Config{Exclude: []string{"{a"}}, []string{`"{a"`}},

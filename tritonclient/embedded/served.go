@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // plainPath tells whether a shell takes a path for one word that stands for
@@ -20,17 +22,29 @@ func plainPath(path string) bool {
 	})
 }
 
+var statfs = unix.Statfs // tests have others
+
 // usableCache refuses a cache directory that the server cannot run from: its
-// paths go through a shell, and into lists that are separated by colons.
+// paths go through a shell, and into lists that are separated by colons; and what
+// is installed in it is to be run.
 func usableCache(dir string) error {
-	if plainPath(dir) && !strings.Contains(dir, ":") {
-		return nil
+	refuse := func(reason, remedy string) error {
+		return &SetupError{Thing: "cache directory " + dir, Reason: reason, Remedy: remedy + " with " + EnvCache + ", " + wayOut}
 	}
-	return &SetupError{
-		Thing:  "cache directory " + dir,
-		Reason: "there is a blank or another character in its path that a shell takes for its own, or a colon, and the server does not start from there",
-		Remedy: "name a directory of letters, digits and any of ._-+=,@% with " + EnvCache + ", " + wayOut,
+	if !plainPath(dir) || strings.Contains(dir, ":") {
+		return refuse("there is a blank or another character in its path that a shell takes for its own, or a colon, and the server does not start from there",
+			"name a directory of letters, digits and any of ._-+=,@%")
 	}
+	var st unix.Statfs_t
+	err := statfs(dir, &st)
+	for there := dir; err != nil && there != filepath.Dir(there); { // it will be made in what is there
+		there = filepath.Dir(there)
+		err = statfs(there, &st)
+	}
+	if err == nil && st.Flags&unix.ST_NOEXEC != 0 {
+		return refuse("its file system is mounted noexec, and the server is to run from there", "name a directory elsewhere")
+	}
+	return nil
 }
 
 // servedPath is where the server is told that a repository is: the repository

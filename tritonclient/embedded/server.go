@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,9 +153,27 @@ func (s *Server) pickPorts() error {
 			return fmt.Errorf("embedded Triton: no free port on 127.0.0.1: %w", err)
 		}
 		defer l.Close() // after all are chosen, so that they differ
+		if err := reachable(l.Addr().String()); err != nil {
+			return err
+		}
 		*p = l.Addr().(*net.TCPAddr).Port
 	}
 	return nil
+}
+
+// reachable tells whether a connection to a listener on 127.0.0.1 can be made. Where
+// it cannot, as in a network namespace that nobody has set up, a server starts and
+// is waited for in vain.
+func reachable(addr string) error {
+	conn, err := net.DialTimeout("tcp", addr, callLimit)
+	if err != nil {
+		reason := err
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			reason = errno
+		}
+		return &SetupError{Thing: "127.0.0.1", Reason: "no connection can be made to this machine itself: " + reason.Error(), Remedy: "ip link set lo up, " + wayOut, Err: err}
+	}
+	return conn.Close()
 }
 
 // tunables is the user's GLIBC_TUNABLES with huge pages for malloc before it:
@@ -340,8 +359,8 @@ var errPortBusy = errors.New("its port is taken")
 // leaves the log for who wants it all.
 func (s *Server) explain(cause error, state guard.State) error {
 	reason := startReason(s.Log())
-	if reason == "" {
-		reason = "no word about it in its log"
+	if reason != "" {
+		reason = ": " + reason
 	}
 	how := cause.Error()
 	if errors.Is(cause, errEnded) {
@@ -355,12 +374,12 @@ func (s *Server) explain(cause error, state guard.State) error {
 	switch {
 	case strings.Contains(reason, "shared memory pool") && strings.Contains(reason, "No space left on device"):
 		// The backend's own words name a key, and an option of docker's.
-		reason = "/dev/shm is too small for the memory that its models share with it: " + larger
+		reason = ": /dev/shm is too small for the memory that its models share with it: " + larger
 	case unix.Statfs("/dev/shm", &shm) == nil && shm.Blocks > 0 && shm.Blocks*uint64(shm.Bsize) < leastShm:
 		// It may have ended before it could write that down.
 		reason += fmt.Sprintf("; /dev/shm has %d MB: if nothing else helps, %s", shm.Blocks*uint64(shm.Bsize)>>20, larger)
 	}
-	text := fmt.Sprintf("embedded Triton did not start (%s): %s%s", how, reason, s.saveLog())
+	text := fmt.Sprintf("embedded Triton did not start (%s)%s%s", how, reason, s.saveLog())
 	return &startError{text: oneLine(text), err: cause}
 }
 
@@ -389,7 +408,12 @@ type startError struct {
 func (e *startError) Error() string { return e.text }
 func (e *startError) Unwrap() error { return e.err }
 
-// startReason finds the line of Triton's log that says most.
+var (
+	stackFrame = regexp.MustCompile(`^\d+# 0x`)
+	harmless   = regexp.MustCompile(`^[IW]\d+ `) // levels
+)
+
+// startReason finds the line of Triton's log that says most, if one says anything.
 func startReason(lines []string) string {
 	var load, fatal, severe, last string
 	for _, line := range lines {
@@ -398,6 +422,8 @@ func startReason(lines []string) string {
 		message = strings.Trim(message, `"`)
 		switch {
 		case trimmed == "" || strings.HasPrefix(trimmed, "+") || strings.HasPrefix(trimmed, "|"):
+			continue
+		case stackFrame.MatchString(trimmed): // of a crash, which has said what it is
 			continue
 		case isLog && strings.HasPrefix(message, "failed to load '") && strings.Contains(message, "' version "):
 			load = message
@@ -409,6 +435,8 @@ func startReason(lines []string) string {
 			continue
 		case isLog && strings.HasPrefix(trimmed, "E"):
 			severe = message
+		case isLog && harmless.MatchString(trimmed): // what it was at
+			continue
 		}
 		last = trimmed
 	}

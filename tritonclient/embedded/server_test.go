@@ -11,14 +11,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"quire/tritonclient/guard"
 	"quire/tritonclient/inferencepb"
 )
 
@@ -104,6 +107,29 @@ func wantIdentity(t *testing.T, addr string) {
 	}
 	if got := r.GetRawOutputContents(); len(got) != 1 || !bytes.Equal(got[0], pixels) {
 		t.Errorf("got %v, want %v", got, pixels)
+	}
+}
+
+// A server cannot run from where nothing may.
+func TestCacheThatIsNotToRunFrom(t *testing.T) {
+	mount := t.TempDir()
+	statfs = func(path string, st *unix.Statfs_t) error {
+		err := unix.Statfs(path, st)
+		if path == mount {
+			st.Flags |= unix.ST_NOEXEC
+		}
+		return err
+	}
+	t.Cleanup(func() { statfs = unix.Statfs })
+	for _, dir := range []string{mount, filepath.Join(mount, "not", "there")} {
+		var setup *SetupError
+		if _, err := Start(t.Context(), Config{Options: Options{Cache: dir, Guard: startGuard(t)}, ModelRepository: mount}); !errors.As(err, &setup) ||
+			!strings.Contains(setup.Reason, "noexec") || !strings.Contains(setup.Remedy, EnvCache) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+	if err := usableCache(filepath.Join(t.TempDir(), "not", "there")); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -330,6 +356,33 @@ func TestBusyPort(t *testing.T) {
 	}
 }
 
+// Without a loopback interface nothing is started that could not be talked to.
+func TestNoLoopback(t *testing.T) {
+	ended := make(chan error)
+	go func() {
+		// The thread has a network of its own and ends with its goroutine.
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Logf("no network of one's own without root: %v", err)
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err == nil {
+				l.Close()
+				err = reachable(l.Addr().String())
+			}
+			ended <- err
+			return
+		}
+		ended <- (&Server{}).pickPorts()
+	}()
+	var setup *SetupError
+	if err := <-ended; !errors.As(err, &setup) || setup.Thing != "127.0.0.1" || !strings.HasPrefix(setup.Remedy, "ip link set lo up, ") {
+		t.Errorf("got %v", err)
+	}
+	if err := (&Server{}).pickPorts(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The server works with every Python version found on this machine.
 func TestEachPython(t *testing.T) {
 	found := map[int]Python{}
@@ -376,11 +429,23 @@ func TestStartReason(t *testing.T) {
 		"creating server: more":             "E1 1 b.cc:2] \"harmless\"\nerror: creating server: more",
 		"no driver":                         "E1 1 b.cc:2] \"no driver\"\nbye",
 		"failed to load 'm' version 1: warmup: no room; bye": "E1 1 b.cc:2] \"failed to load 'm' version 1: warmup: no room; no room; bye; no room; \"",
-		"Segmentation fault": "I1 1 b.cc:2] \"fine\"\nSegmentation fault",
+		"Segmentation fault":    "I1 1 b.cc:2] \"fine\"\nSegmentation fault",
+		"Signal (11) received.": "I1 1 b.cc:2] \"fine\"\nSignal (11) received.\n 0# 0x0000A in tritonserver\n 1# 0x0000B in libc.so.6\n\n",
+		"":                      "I1 1 b.cc:2] \"Started\"\nW1128 11:50:43.2 7 b.cc:3] \"no metrics\"\n 0# 0x0000A in tritonserver",
 	} {
 		if got := startReason(strings.Split(log, "\n")); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// A server that a signal has ended says nothing about it.
+func TestEndedBySignal(t *testing.T) {
+	s := &Server{cache: t.TempDir(), log: newTail(logLines)}
+	s.log.add(`I1128 11:50:43.2 7 b.cc:3] "loading: layout"`)
+	err := s.explain(errEnded, guard.State{Code: -1, Signal: syscall.SIGKILL})
+	if !strings.HasPrefix(err.Error(), "embedded Triton did not start (ended by signal 9 (killed)); ") || !strings.HasSuffix(err.Error(), "tritonserver.log") {
+		t.Errorf("got %q", err)
 	}
 }
 

@@ -57,7 +57,8 @@ type Command struct {
 	// Nice is added to the niceness of this program.
 	Nice int
 	// Rlimits are set on the process right after it was started and hold when
-	// Spawn returns. Core files are always switched off.
+	// Spawn returns; where a lower one holds already, it stays. Core files are
+	// always switched off.
 	Rlimits []Rlimit
 }
 

@@ -94,10 +94,10 @@ func pipe(t *testing.T) (r, w *os.File) {
 
 // spawnStubborn returns the read end of what the child and its children hold,
 // once they all stand.
-func spawnStubborn(t *testing.T, g *Guard, script string, lines int) (*Process, *bufio.Reader) {
+func spawnStubborn(t *testing.T, g *Guard, script string, lines int, limits ...Rlimit) (*Process, *bufio.Reader) {
 	t.Helper()
 	r, w := pipe(t)
-	p, err := g.Spawn(Command{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Files: []*os.File{nil, w}})
+	p, err := g.Spawn(Command{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Files: []*os.File{nil, w}, Rlimits: limits})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -432,6 +432,20 @@ func TestWhatAProcessGets(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(extra.Name()); string(b) != "extra\n" {
 		t.Errorf("the file holds %q", b)
+	}
+}
+
+// A limit that is lower already is no reason not to start, and stays.
+func TestLowerLimitStays(t *testing.T) {
+	g := start(t)
+	const own = 1 << 30
+	if err := unix.Prlimit(g.Pid(), unix.RLIMIT_DATA, &unix.Rlimit{Cur: own, Max: own}, nil); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := spawnStubborn(t, g, "echo up; sleep 1000", 1, Rlimit{Resource: unix.RLIMIT_DATA, Cur: 2 * own, Max: 3 * own})
+	var is unix.Rlimit
+	if err := unix.Prlimit(p.Pid(), unix.RLIMIT_DATA, nil, &is); err != nil || is.Cur != own || is.Max != own {
+		t.Errorf("limits %+v, %v; want %d", is, err, own)
 	}
 }
 

@@ -180,7 +180,7 @@ func (k *keeper) spawn(r requestWithFiles) {
 		k.children[pid] = true
 		// The process may already run, but it has had no work yet.
 		for _, l := range s.Rlimits {
-			if err = unix.Prlimit(pid, l.Resource, &unix.Rlimit{Cur: l.Cur, Max: l.Max}, nil); err != nil {
+			if err = limit(pid, l); err != nil {
 				op = "setrlimit"
 				_ = unix.Kill(-pid, unix.SIGKILL)
 				break
@@ -196,6 +196,16 @@ func (k *keeper) spawn(r requestWithFiles) {
 		answer = reply{ID: r.ID, Op: op, Errno: int(errno)}
 	}
 	k.send(answer)
+}
+
+// limit sets a limit of a process. One that is lower already stays: raising it
+// takes a privilege, and nobody meant to.
+func limit(pid int, l Rlimit) error {
+	var is unix.Rlimit
+	if err := unix.Prlimit(pid, l.Resource, nil, &is); err != nil {
+		return err
+	}
+	return unix.Prlimit(pid, l.Resource, &unix.Rlimit{Cur: min(l.Cur, is.Max), Max: min(l.Max, is.Max)}, nil)
 }
 
 // at runs f on a thread of the given niceness, which f's children inherit;

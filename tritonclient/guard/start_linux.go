@@ -22,6 +22,8 @@ const (
 	// endTimeout is how long the guard waits for killed children; only one that
 	// hangs inside the kernel takes longer than moments.
 	endTimeout = 10 * time.Second
+	// whyNot is what commonly keeps the guard from starting.
+	whyNot = "look at the limits (ulimit -a); in a program of your own, main (and TestMain) must call guard.Main first"
 )
 
 // Guard is a running guard process. Its methods may be called from any
@@ -88,9 +90,9 @@ func Start(ctx context.Context, cfg Config) (*Guard, error) {
 	case <-g.hello:
 		return g, nil
 	case <-g.done:
-		err = errors.New("guard: the guard process ended at once; does main (or TestMain) call guard.Main first?")
+		err = errors.New("guard: the guard process ended at once; " + whyNot)
 	case <-timeout.C:
-		err = fmt.Errorf("guard: the guard process did not report within %v; does main (or TestMain) call guard.Main first?", helloTimeout)
+		err = fmt.Errorf("guard: the guard process did not report within %v; %s", helloTimeout, whyNot)
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
