@@ -310,10 +310,12 @@ func (v service) SystemSharedMemoryUnregister(_ context.Context, req *inferencep
 	if v.s.config.NoSharedMemory {
 		return nil, errNoSharedMemory
 	}
-	if req.GetName() == "" {
-		v.s.regions.removeAll()
-	} else {
-		v.s.regions.unregister(req.GetName())
+	unregister := v.s.regions.unregisterAll
+	if name := req.GetName(); name != "" {
+		unregister = func() error { return v.s.regions.unregister(name) }
+	}
+	if err := unregister(); err != nil {
+		return nil, err
 	}
 	return &inferencepb.SystemSharedMemoryUnregisterResponse{}, nil
 }
