@@ -23,8 +23,8 @@ const shmDir = "/dev/shm"
 // release of memory. It unmaps what it forgot to when it ends.
 const releaseTimeout = 2 * time.Second
 
-// busyTimeout bounds how long a server that still works at a request which was
-// given up here can.
+// busyTimeout bounds how long a server that still works at requests which were
+// given up here can, whatever regions they use.
 const busyTimeout = 5 * time.Second
 
 // spellings counts how often each slab was registered, anywhere. Two addresses may
@@ -64,6 +64,9 @@ type regions struct {
 	allowed bool // the server is known to take shared memory
 	serial  int
 	byKey   map[string]*region
+	// busySince is when a region was in use that should be unregistered; zero
+	// when one was unregistered since.
+	busySince time.Time
 }
 
 // region is one slab's registration. Its turn is held while a call registers
@@ -226,18 +229,30 @@ func (r *regions) releaseAll() {
 // off as well. A region that a request uses, such as one that was given up here,
 // Triton does not forget before 24.12 (2.51 too), so it is asked until it does.
 func (r *regions) unregister(name string) {
-	start := time.Now()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 		err := r.client.SystemSharedMemoryUnregister(ctx, name)
 		cancel()
-		if err == nil {
-			return
-		}
-		if tritonclient.KindOf(err) != tritonclient.Internal || time.Since(start) > busyTimeout {
-			r.log.Debug("a shared-memory region was not unregistered", "region", name, "err", err)
+		if !r.busy(tritonclient.KindOf(err) == tritonclient.Internal) {
+			if err != nil {
+				r.log.Debug("a shared-memory region was not unregistered", "region", name, "err", err)
+			}
 			return
 		}
 		time.Sleep(pause)
 	}
+}
+
+// busy notes whether a region was in use, and tells whether it is worth asking
+// again.
+func (r *regions) busy(inUse bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case !inUse:
+		r.busySince = time.Time{}
+	case r.busySince.IsZero():
+		r.busySince = time.Now()
+	}
+	return inUse && time.Since(r.busySince) < busyTimeout
 }
