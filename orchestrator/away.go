@@ -85,8 +85,11 @@ func (f *fleet) begin(reason string) *outage {
 			}
 		})
 	}
-	// The log may block; nobody who asks for statistics waits for it.
-	f.polls.Go(func() { f.log.Warn("waiting for the server", "reason", reason) })
+	if !f.said { // by an outage that lasted too long, and none works yet
+		f.said = true
+		// The log may block; nobody who asks for statistics waits for it.
+		f.polls.Go(func() { f.log.Warn("waiting for the server", "reason", reason) })
+	}
 	return o
 }
 
@@ -115,6 +118,7 @@ func (f *fleet) cameUp() {
 		away := time.Since(o.since).Round(time.Millisecond)
 		f.polls.Go(func() { f.log.Warn("the server is back", "after", away) })
 	}
+	f.said = false
 	f.fit()
 	f.wake()
 }
@@ -273,6 +277,7 @@ func (f *fleet) mend(e *endpoint) {
 				f.mu.Lock()
 				f.giveUp(&ServerError{Message: me.Message, Err: err})
 				e.state, e.reason, e.mending = EndpointUp, "", false
+				f.said = false
 				f.fit()
 				f.wake()
 				f.mu.Unlock()

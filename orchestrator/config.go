@@ -33,8 +33,8 @@ type Config struct {
 	// config's quire.in_flight, else its instances + 1, so that one request is
 	// always ready when an instance comes free.
 	InFlight int
-	// InferTimeout bounds one request, and is not above ServerWait. Default 60 s, or
-	// ServerWait where that is less.
+	// InferTimeout bounds one request. Default 60 s, also where ServerWait is less: a
+	// server that is slow is not away.
 	InferTimeout time.Duration
 	// Logger takes details. Default: none.
 	Logger *slog.Logger
@@ -51,7 +51,7 @@ type Config struct {
 	// because of one.
 	RefreshEvery time.Duration
 	// ServerWait is how long the server may be away, of several all at once,
-	// before the work is given up.
+	// before the work is given up; counted from when that is known.
 	// Default 10 minutes; negative: for ever.
 	ServerWait time.Duration
 	// SharedMemoryPrefix starts the names of shared-memory objects. Whoever gives
@@ -105,20 +105,12 @@ func (c Config) withDefaults() (Config, error) {
 	c.RefreshEvery = cmp.Or(c.RefreshEvery, 5*time.Second)
 	c.Queue = cmp.Or(c.Queue, max(64, 4*(c.InFlight+1)*c.Batch))
 	c.ServerWait = cmp.Or(c.ServerWait, 10*time.Minute)
-	if c.InferTimeout == 0 {
-		c.InferTimeout = time.Minute
-		if c.ServerWait > 0 {
-			c.InferTimeout = min(c.InferTimeout, c.ServerWait)
-		}
-	}
+	c.InferTimeout = cmp.Or(c.InferTimeout, time.Minute)
 	c.SoftStop = cmp.Or(c.SoftStop, 30*time.Second)
 	c.StallAfter = cmp.Or(c.StallAfter, time.Minute)
 	c.Workers = cmp.Or(c.Workers, runtime.GOMAXPROCS(0))
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.ServerWait > 0 && c.InferTimeout > c.ServerWait {
-		return c, fmt.Errorf("orchestrator: InferTimeout %v is above ServerWait %v: one request would outlast the patience with the server", c.InferTimeout, c.ServerWait)
 	}
 	return c, nil
 }

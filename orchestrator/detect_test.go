@@ -512,7 +512,6 @@ func TestContradictionsNameBothValues(t *testing.T) {
 		{Config{Model: m, Batch: 16}, []string{"batch 16", "max_batch_size 8"}},
 		{Config{Model: m, Workers: -1}, []string{"Workers", "-1"}},
 		{Config{Model: m, InferTimeout: -time.Second}, []string{"InferTimeout is -1s"}},
-		{Config{Model: m, InferTimeout: time.Hour, ServerWait: time.Minute}, []string{"1h0m0s", "1m0s"}},
 		{Config{}, []string{"Model"}},
 	} {
 		_, err := New(c.cfg)
@@ -524,21 +523,20 @@ func TestContradictionsNameBothValues(t *testing.T) {
 	}
 }
 
-func TestOneRequestDoesNotOutlastTheWait(t *testing.T) {
-	for _, c := range []struct{ wait, timeout, want time.Duration }{
-		{0, 0, time.Minute}, {30 * time.Second, 0, 30 * time.Second}, {time.Hour, 0, time.Minute}, {-1, 0, time.Minute},
-		{-1, time.Hour, time.Hour}, {30 * time.Second, time.Second, time.Second},
-	} {
-		d, err := New(Config{Model: newFakeModel(), ServerWait: c.wait, InferTimeout: c.timeout})
-		if err != nil {
-			t.Errorf("ServerWait %v, InferTimeout %v: %v", c.wait, c.timeout, err)
-			continue
+// TestSlowIsNotAway: how long one waits for a server that is away is no limit for
+// one that takes its time.
+func TestSlowIsNotAway(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = slow(50 * time.Second)
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, ServerWait: time.Second})
+		defer d.Close()
+		start := time.Now()
+		if _, err := d.Detect(t.Context(), path, 1); err != nil || time.Since(start) < 50*time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
 		}
-		if got := d.Settings().InferTimeout; got != c.want {
-			t.Errorf("ServerWait %v, InferTimeout %v: a request may take %v, want %v", c.wait, c.timeout, got, c.want)
-		}
-		d.Close()
-	}
+	})
 }
 
 // blank is an image without pixels of its own.

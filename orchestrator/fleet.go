@@ -41,6 +41,7 @@ type fleet struct {
 	turn    *endpoint     // was chosen last
 	sent    int           // pages that it was sent since
 	outage  *outage       // while none works and somebody has noticed
+	said    bool          // that everybody waits; until one works
 	waited  time.Duration // in outages that are over
 }
 

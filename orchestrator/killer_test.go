@@ -1,10 +1,13 @@
 package orchestrator
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -212,24 +215,44 @@ func TestServerThatFailsEverything(t *testing.T) {
 }
 
 // TestAwayTooLong: the run ends with what is finished kept, and says why, when
-// the server is back later than ServerWait allows.
+// the server is back later than ServerWait allows; also when that is less than it
+// takes to notice that a server is silent.
 func TestAwayTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := newMortal(func([]seenPage) bool { return false })
-		server.away = time.Hour
-		list, count := manyDocs(20, 100)
-		d := newDetector(t, Config{Model: server.model(), Renderer: &fakeRenderer{pages: count}, Workers: 2, InFlight: 3, ServerWait: 2 * time.Minute})
-		defer d.Close()
-		time.AfterFunc(time.Second, server.die)
-		start := time.Now()
-		sink, progress := newFakeSink(t), &Progress{}
-		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
-		if se, ok := errors.AsType[*ServerError](err); !ok || time.Since(start) != 2*time.Minute+time.Second {
-			t.Errorf("after %v: %v, %v", time.Since(start), se, err)
+		for _, c := range []struct{ silence, wait time.Duration }{{0, 2 * time.Minute}, {20 * time.Second, 2 * time.Second}} {
+			server := newMortal(func([]seenPage) bool { return false })
+			server.away = time.Hour
+			m := server.model()
+			ask := m.ask
+			m.ask = func(ctx context.Context, pages []seenPage) error {
+				err := ask(ctx, pages)
+				if err != nil && ctx.Err() == nil && c.silence > 0 {
+					if err := slow(c.silence)(ctx, pages); err != nil {
+						return err
+					}
+				}
+				return err
+			}
+			list, count := manyDocs(20, 100)
+			var log bytes.Buffer
+			d := newDetector(t, Config{
+				Model: m, Renderer: &fakeRenderer{pages: count}, Workers: 2, InFlight: 3, ServerWait: c.wait, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+			time.AfterFunc(time.Second, server.die)
+			start := time.Now()
+			sink, progress := newFakeSink(t), &Progress{}
+			sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+			if se, ok := errors.AsType[*ServerError](err); !ok || time.Since(start) != time.Second+c.silence+c.wait {
+				t.Errorf("silent for %v, after %v: %v, %v", c.silence, time.Since(start), se, err)
+			}
+			if sum.Pages.Done == 0 || sum.Pages.Failed != 0 || sum.Pages.Cancelled == 0 {
+				t.Errorf("silent for %v: %+v", c.silence, sum)
+			}
+			checkAccounts(t, sink, sum, progress.Now())
+			d.Close()
+			if n := strings.Count(log.String(), "waiting for the server"); n != 1 {
+				t.Errorf("silent for %v: said %d times that it waits: %s", c.silence, n, log.String())
+			}
 		}
-		if sum.Pages.Done == 0 || sum.Pages.Failed != 0 || sum.Pages.Cancelled == 0 {
-			t.Errorf("%+v", sum)
-		}
-		checkAccounts(t, sink, sum, progress.Now())
 	})
 }

@@ -93,9 +93,15 @@ func classify(op string, code codes.Code, text string) Kind {
 			// "requested model 'm' is not available": what the other RPCs call
 			// an unknown model.
 			return ModelNotReady
+		case op == "SystemSharedMemoryRegister":
+			// "failed to register shared memory region 'n': invalid args": the
+			// size check or mmap; or a key that is registered already, see
+			// [Region].
+			return RegionRefused
 		}
 		// Shape, type, byte size, batch beyond max_batch_size, unknown input or
-		// output, bad override. A region whose bounds do not fit is one too.
+		// output, bad override. A request beyond the end of its region is one
+		// too.
 		return InvalidArgument
 
 	case codes.ResourceExhausted:
@@ -123,8 +129,7 @@ func classify(op string, code codes.Code, text string) Kind {
 			return LoadFailed
 		case op == "SystemSharedMemoryRegister":
 			// "Unable to open shared memory region", "Invalid shared memory
-			// region", "failed to register shared memory region": shm_open,
-			// the size check or mmap.
+			// region": shm_open, fstat.
 			return RegionRefused
 		case has("stub process") && has("is not healthy"):
 			// The Python backend's child process has died, and Triton 24.10

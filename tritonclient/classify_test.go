@@ -41,6 +41,7 @@ func TestClassify(t *testing.T) {
 		{"SystemSharedMemoryRegister", codes.AlreadyExists, "shared memory region 'quire-1' already in manager", RegionExists},
 		{"SystemSharedMemoryRegister", codes.Internal, "Unable to open shared memory region: '/quire-1'", RegionRefused},
 		{"SystemSharedMemoryRegister", codes.Internal, "Invalid shared memory region: '/quire-1'", RegionRefused},
+		{"SystemSharedMemoryRegister", codes.InvalidArgument, "failed to register shared memory region 'quire-1': invalid args", RegionRefused},
 		{"SystemSharedMemoryRegister", codes.Unimplemented, "Client shared memory is disabled. Restart the server with --allow-client-shm=true", SharedMemoryDisabled}, // source, 26.04
 		{"SystemSharedMemoryStatus", codes.Unimplemented, "unknown method SystemSharedMemoryStatus for service inference.GRPCInferenceService", SharedMemoryDisabled},
 		{"ModelInfer", codes.Unimplemented, "ModelInfer RPC doesn't support models with decoupled transaction policy", Other},

@@ -310,6 +310,8 @@ func hint(text string) string {
 		return "this looks like Triton's HTTP port; its gRPC port is 8001 by default"
 	case strings.Contains(text, "first record does not look like a TLS handshake"):
 		return "the server speaks without TLS"
+	case strings.Contains(text, "error reading server preface: EOF"), strings.Contains(text, "tls: certificate required"):
+		return "does it want TLS (--tls), or a certificate of yours (--tls-cert)?"
 	}
 	return ""
 }

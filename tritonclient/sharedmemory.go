@@ -17,7 +17,9 @@ type Region struct {
 	Name string
 	// Key is the object's name as in shm_open, "/name", which is the file
 	// /dev/shm/name on Linux. The server's user must be able to read and write
-	// it.
+	// it. A Triton before 26.05 refuses a key under which another region stands
+	// (RegionRefused), unless that was spelled otherwise: "//name" is the same
+	// object.
 	Key string
 	// Offset is where in the object the region begins, in bytes, a multiple of
 	// the page size.
@@ -49,7 +51,8 @@ func (c *Client) SystemSharedMemoryRegister(ctx context.Context, r Region) error
 }
 
 // SystemSharedMemoryUnregister makes the server forget a region; a region that
-// it does not know is no error. A busy region goes when its last request ends.
+// it does not know is no error. A region that a request uses goes when its last
+// request ends, from Triton 24.12 on; one before that says Internal, and keeps it.
 //
 // An empty name is refused: to the server it means every region of every client.
 func (c *Client) SystemSharedMemoryUnregister(ctx context.Context, name string) error {

@@ -59,9 +59,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop 
 	case err == nil || err.Error() == "": // told already
 	case readerGone(err): // who has read enough, as of quire plan | head, knows
 	case code == exitInterrupted:
-		fmt.Fprintln(stderr, "quire: "+oneLine(lastWords(args[1], err)))
+		fmt.Fprintln(stderr, "quire: "+errorLine(lastWords(args[1], err)))
 	default:
-		fmt.Fprintln(stderr, "quire: "+oneLine(err.Error()))
+		fmt.Fprintln(stderr, "quire: "+errorLine(err.Error()))
 	}
 	return code
 }

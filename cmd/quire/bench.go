@@ -37,7 +37,7 @@ func benchCommand(stop stops) *cli.Command {
 			"docs/bench.md explains each line. Keep the machine quiet meanwhile.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "model", EnvVars: []string{"QUIRE_MODEL"}, Value: string(bench.KindLayout), Usage: "measure with `MODEL`: layout; instant, which computes nothing and answers at once, as a fast GPU would; or gpu-like, which takes 6 ms a batch and 0.8 ms a page"},
-		}, serverFlags(), []cli.Flag{transportFlag()}, inputFlags(), engineFlags(), []cli.Flag{
+		}, serverFlags(), connectionFlags(), []cli.Flag{transportFlag()}, inputFlags(), engineFlags(), []cli.Flag{
 			&cli.IntFlag{Name: "pages", EnvVars: []string{"QUIRE_PAGES"}, Usage: "sample documents until they have `N` pages; a curve goes up to so many", DefaultText: "200, or 10000 for a curve"},
 			&cli.IntFlag{Name: "repeat", EnvVars: []string{"QUIRE_REPEAT"}, Usage: "take at least `N` rounds, and print medians", Value: 5},
 			&cli.DurationFlag{Name: "min-time", EnvVars: []string{"QUIRE_MIN_TIME"}, Usage: "measure for about `TIME` in each window; a round has three", Value: 5 * time.Second},
@@ -130,6 +130,9 @@ func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 		return cfg, fmt.Errorf("--budget %v: it must not be negative", cfg.budget)
 	}
 	if cfg.perfAnalyzer != "" {
+		if cfg.server.connection.TLS != nil || cfg.server.connection.Headers != nil {
+			return cfg, errors.New("--perf-analyzer: it is not told how to connect with --tls or --triton-header: leave it out")
+		}
 		if cfg.perfAnalyzer, err = exec.LookPath(cfg.perfAnalyzer); err != nil {
 			return cfg, fmt.Errorf("--perf-analyzer: %w", err)
 		}

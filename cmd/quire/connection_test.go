@@ -38,6 +38,9 @@ func TestRunWithTLSAndHeaders(t *testing.T) {
 	if code != exitDone || !strings.Contains(stdout, "1 done") {
 		t.Errorf("exit code %d, %s%s", code, stdout, stderr)
 	}
+	if code, _, stderr = call(t, append([]string{"bench", "--perf-analyzer", "true"}, flags...)...); code != exitUsage || !strings.Contains(stderr, "it is not told how") {
+		t.Errorf("bench: exit code %d, %s", code, stderr)
+	}
 	if code, stdout, stderr = call(t, append([]string{"doctor"}, flags...)...); code == exitServer || !strings.Contains(stdout, "Triton 2.51.0") || strings.Contains(stdout, "s3cr") {
 		t.Errorf("doctor: exit code %d, %s%s", code, stdout, stderr)
 	}

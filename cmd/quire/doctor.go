@@ -83,6 +83,10 @@ type examination struct {
 	// first is the model of the first server that has one, and where that is.
 	first      *layout.Contract
 	firstWhere string
+	// several tells that there may be other servers than the one that is looked
+	// at. down is what is wrong with those that a run would not wait for then.
+	several bool
+	down    []doctor.Finding
 }
 
 // What a run takes of memory in the usual case: this program, a worker on an
@@ -295,10 +299,55 @@ func (e *examination) servers(list string) error {
 		}
 		return nil
 	}
+	_, one := endpoints.Single()
+	e.several = !one
 	for _, server := range found {
 		e.examine(server, server.Target, true)
 	}
+	if context.Cause(e.ctx) != nil {
+		return nil
+	}
+	for _, f := range e.down {
+		if e.first != nil {
+			f.Status = doctor.Warn
+			f.Text += "; a run begins with the others, and uses this one when it is ready"
+		} else {
+			e.badServer = true
+		}
+		e.add(f.Check, f.Status, f.Remedy, "%s", f.Text)
+	}
 	return nil
+}
+
+// away adds what is wrong with a server that may be right later. Of several, a run
+// needs one.
+func (e *examination) away(check, remedy, format string, args ...any) {
+	switch {
+	case context.Cause(e.ctx) != nil:
+	case e.several:
+		e.down = append(e.down, doctor.Finding{Check: check, Status: doctor.Fail, Text: fmt.Sprintf(format, args...), Remedy: remedy})
+	default:
+		e.badServer = true
+		e.add(check, doctor.Fail, remedy, format, args...)
+	}
+}
+
+// reach is what mends a server that cannot be asked, by what it said; otherwise is
+// what does when that tells nothing.
+func reach(err error, otherwise string) string {
+	text := err.Error()
+	says := func(s string) bool { return strings.Contains(text, s) }
+	switch {
+	case says("speaks without TLS"):
+		return "leave --tls and its flags out, or name the port that speaks TLS"
+	case says("x509:") || says("tls:"):
+		return "--tls-ca FILE, with the certificate that signed the server's; --tls-server-name NAME, one that is in the server's; --tls-cert and --tls-key where it wants one of yours"
+	case tritonclient.KindOf(err) == tritonclient.Restricted:
+		return "--triton-header KEY=VALUE, as the server's --grpc-restricted-protocol says"
+	case says("reading server preface: EOF"):
+		return "--tls, or --tls-cert and --tls-key, if the server wants them; else " + otherwise
+	}
+	return otherwise
 }
 
 // sameModel compares a server's model with that of the first one: one run has
@@ -326,10 +375,7 @@ func (e *examination) examine(server tritonclient.Endpoint, where string, model 
 	defer client.Close()
 	meta, err := client.ServerMetadata(e.ctx)
 	if err != nil {
-		if context.Cause(e.ctx) == nil {
-			e.badServer = true
-			e.add("server", doctor.Fail, "start Triton there, or name its gRPC port (8001 unless told otherwise) with --triton HOST:PORT", "%v", err)
-		}
+		e.away("server", reach(err, "start Triton there, or name its gRPC port (8001 unless told otherwise) with --triton HOST:PORT"), "%v", err)
 		return
 	}
 	e.add("server", doctor.OK, "", "Triton %s, %s", meta.GetVersion(), where)
@@ -381,30 +427,46 @@ func (e *examination) leftover(client *tritonclient.Client) {
 
 // model looks at the layout model of a server.
 func (e *examination) model(client *tritonclient.Client, where string) (*layout.Contract, bool) {
-	fail := func(remedy, format string, args ...any) (*layout.Contract, bool) {
-		if context.Cause(e.ctx) == nil {
-			e.badServer = true
-			e.add("model", doctor.Fail, remedy, format, args...)
-		}
-		return nil, false
-	}
 	const load = "tritonserver --model-repository=DIR/model_repository --model-control-mode=explicit --load-model=" + layout.DefaultModel
 	ready, err := client.ModelReady(e.ctx, layout.DefaultModel, "")
 	if err != nil {
-		return fail(load, "%v", err)
+		e.away("model", reach(err, load), "%v", err)
+		return nil, false
 	}
 	if !ready {
-		return fail(load, "%s is not ready at %s: %s", layout.DefaultModel, where, e.whyNotReady(client))
+		e.away("model", load, "%s is not ready at %s: %s", layout.DefaultModel, where, e.whyNotReady(client))
+		return nil, false
 	}
-	m, err := layout.Open(e.ctx, client, layout.Config{Transport: layout.TransportInBand, SharedMemoryPrefix: e.guard.ShmPrefix()})
+	m, err := layout.Open(e.ctx, client, layout.Config{
+		Version: e.version(client), Transport: layout.TransportInBand, SharedMemoryPrefix: e.guard.ShmPrefix(),
+	})
 	if err != nil {
-		return fail(load, "%v", err)
+		if me, ok := errors.AsType[*orchestrator.ModelError](err); ok && me.Action == orchestrator.ActionStop && context.Cause(e.ctx) == nil {
+			e.badServer = true
+			e.add("model", doctor.Fail, reach(err, load), "%v", err)
+		} else {
+			e.away("model", reach(err, load), "%v", err)
+		}
+		return nil, false
 	}
 	defer m.Close()
 	c := m.Contract()
 	e.add("model", doctor.OK, "", "%s version %s: pages of %d×%d pixels, batches up to %d, %d instances, %d classes",
 		c.Model, c.Version, c.Width, c.Height, c.MaxBatch, c.Instances, len(c.Labels))
 	return c, true
+}
+
+// version is the version that a run asks a server for: not its newest, but the one
+// of the first server, if it has that.
+func (e *examination) version(client *tritonclient.Client) string {
+	if e.first == nil {
+		return ""
+	}
+	meta, err := client.ModelMetadata(e.ctx, layout.DefaultModel, "")
+	if err != nil || !slices.Contains(meta.GetVersions(), e.first.Version) {
+		return ""
+	}
+	return e.first.Version
 }
 
 // whyNotReady is what the server's index says about the model.

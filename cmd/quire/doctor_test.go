@@ -169,6 +169,54 @@ func TestDoctorModel(t *testing.T) {
 	wantFinding(t, examined(t, exitServer, "--triton", server.Addr())["model"], doctor.Fail, "which has other", "--load-model=layout")
 }
 
+// What run says of several servers is what doctor does: one that works is enough,
+// and each is asked for the version of the first.
+func TestDoctorServers(t *testing.T) {
+	good := tritontest.Start(t, tritontest.Config{})
+	for _, list := range []string{"127.0.0.1:1," + good.Addr(), good.Addr() + ",127.0.0.1:1"} {
+		wantFinding(t, examined(t, exitDone, "--triton", list)["server"], doctor.Warn, "127.0.0.1:1", "8001")
+	}
+	unloaded := tritontest.Start(t, tritontest.Config{})
+	unloaded.SetReady("layout", false)
+	wantFinding(t, examined(t, exitDone, "--triton", good.Addr()+","+unloaded.Addr())["model"], doctor.Warn, "not ready at "+unloaded.Addr(), "--load-model=layout")
+	wantFinding(t, examined(t, exitServer, "--triton", unloaded.Addr()+",127.0.0.1:1")["server"], doctor.Fail, "127.0.0.1:1", "8001")
+
+	newer := tritontest.Layout(800, 608, 4)
+	newer.Version = "2"
+	alone := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{newer}})
+	wantFinding(t, examined(t, exitServer, "--triton", good.Addr()+","+alone.Addr())["same_model"], doctor.Fail, "model version (2, there 1)", "one model_repository")
+	newer.Older = []string{"1"}
+	both := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{newer}})
+	got := examined(t, exitDone, "--triton", good.Addr()+","+both.Addr())
+	wantFinding(t, got["model"], doctor.OK, "layout version 1", "")
+	if f, ok := got["same_model"]; ok {
+		t.Errorf("%+v", f)
+	}
+}
+
+// A server that is there and turns this client away is not to be started.
+func TestDoctorConnection(t *testing.T) {
+	ca, other := tritontest.NewAuthority(t), tritontest.NewAuthority(t)
+	file := filepath.Join(t.TempDir(), "other.pem")
+	if err := os.WriteFile(file, other.PEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	secure := tritontest.Start(t, tritontest.Config{TLS: ca.ServerTLS(false, "triton.test")})
+	plain := tritontest.Start(t, tritontest.Config{})
+	restricted := tritontest.Start(t, tritontest.Config{RestrictedKey: "team", RestrictedValue: "secret"})
+	for _, c := range []struct {
+		args         []string
+		text, remedy string
+	}{
+		{[]string{secure.Addr(), "--tls-ca", file}, "x509:", "--tls-ca FILE"},
+		{[]string{secure.Addr()}, "does it want TLS (--tls)", "--tls, or --tls-cert"},
+		{[]string{plain.Addr(), "--tls"}, "speaks without TLS", "leave --tls"},
+	} {
+		wantFinding(t, examined(t, exitServer, append([]string{"--triton"}, c.args...)...)["server"], doctor.Fail, c.text, c.remedy)
+	}
+	wantFinding(t, examined(t, exitServer, "--triton", restricted.Addr())["model"], doctor.Fail, "restricted", "--triton-header")
+}
+
 // The server that quire starts, for real.
 func TestDoctorEmbedded(t *testing.T) {
 	const repository = "../../model_repository"

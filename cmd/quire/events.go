@@ -288,7 +288,7 @@ func (e *events) end(s orchestrator.Summary, v sink.Vanished, _ string, err erro
 		ev.PagesPerSecond = float64(s.Pages.Done+s.Pages.Failed-s.Resumed) / ev.Seconds
 	}
 	if err != nil && err.Error() != "" {
-		ev.Error = oneLine(err.Error())
+		ev.Error = errorLine(err.Error())
 	}
 	return e.write(ev)
 }

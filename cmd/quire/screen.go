@@ -180,3 +180,7 @@ func oneLine(s string) string {
 		return r
 	}, strings.Join(strings.Fields(s), " "))
 }
+
+// errorLine is the text of an error in one line; errors.Join puts each of its
+// errors on a line of its own.
+func errorLine(text string) string { return oneLine(strings.ReplaceAll(text, "\n", "; ")) }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"quire/orchestrator/tune"
 	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
+	"quire/tritonclient/inferencepb"
 	"quire/tritonclient/metrics"
 	"quire/tritonclient/modelconfig"
 )
@@ -136,6 +138,30 @@ func (c tuneConfig) lasts() time.Duration {
 	return c.budget
 }
 
+// file is the config to change.
+func (c tuneConfig) file() (*modelconfig.File, error) {
+	f, err := modelconfig.Open(c.server.repository, layout.DefaultModel, c.configName)
+	if err == nil {
+		return f, nil
+	}
+	err = fmt.Errorf("the config to change: %w", err)
+	if c.configName == "" && errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: if the server was started with --model-config-name, give that name with --config-name", err)
+	}
+	return nil, err
+}
+
+// isServed refuses a file that is not what the server has the config from. A
+// server fills in what a file does not say.
+func isServed(f *modelconfig.File, served *inferencepb.ModelConfig) error {
+	says, serves := f.Config().GetMaxBatchSize(), served.GetMaxBatchSize()
+	if says == serves || says == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s says max_batch_size %d, and the server serves with %d: if it was started with --model-config-name, give that name with --config-name; else have it load that file first",
+		f.Path(), says, serves)
+}
+
 const (
 	leastBudget = 10 * time.Second
 	// A measurement should count for so long; what it takes beside that is for
@@ -194,8 +220,8 @@ func tuneRun(c *cli.Context, stop stops) (err error) {
 	defer s.close()
 	if cfg.server.repository != "" {
 		// Better said now than after ten minutes.
-		if _, err := modelconfig.Open(cfg.server.repository, layout.DefaultModel, cfg.configName); err != nil {
-			return usageError{fmt.Errorf("the config to change: %w", err)}
+		if _, err := cfg.file(); err != nil {
+			return usageError{err}
 		}
 	}
 	s.supervise(ctx, g, nil, cancel, log)
@@ -246,6 +272,15 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 	if t.server, err = tune.Take(ctx, s.client, s.model.Info().Name, cfg.lasts(), t.screen.say); err != nil {
 		return nil, serverError{err}
 	}
+	if cfg.server.repository != "" {
+		file, err := cfg.file()
+		if err == nil {
+			err = isServed(file, t.server.Original())
+		}
+		if err != nil {
+			return nil, usageError{err}
+		}
+	}
 	pool := render.New(render.Config{
 		Guard: t.guard, Passwords: cfg.passwords, Nice: workerNice, Logger: t.log,
 		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
@@ -272,7 +307,7 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 	})
 	defer func() {
 		t.left = t.restore()
-		err = join(err, t.left)
+		err = withLeft(err, t.left)
 	}()
 	result, err := tune.Search(ctx, search, live)
 	if err != nil {
@@ -322,6 +357,15 @@ func notBack(err error, triton string) error {
 		return serverError{err}
 	}
 	return serverError{fmt.Errorf("the server is not back to what it was: %w; quire doctor --triton %s puts it back", err, triton)}
+}
+
+// withLeft is what ended the search and why the server is not what it was, which
+// may be the same.
+func withLeft(err, left error) error {
+	if errors.Is(err, tune.ErrReplaced) && errors.Is(left, tune.ErrReplaced) {
+		return err
+	}
+	return join(err, left)
 }
 
 // step shows what is being measured.
@@ -382,15 +426,14 @@ func (t *tuning) tell(ctx context.Context, c *cli.Context, r *tune.Report) (err 
 	if t.cfg.json {
 		out = t.screen
 	}
-	repository := t.cfg.server.repository
-	if repository == "" {
+	if t.cfg.server.repository == "" {
 		fmt.Fprintf(out, "\nin the config of model %s, in the repository of %s, set:\n\n%s\n--model-repository DIR, that repository as this machine sees it, prints the change, and --write makes it.\n",
 			r.Model, t.cfg.server.triton, tune.Instructions(t.server.Original(), r.Result.Chosen.Settings))
 		return nil
 	}
-	file, err := modelconfig.Open(repository, layout.DefaultModel, t.cfg.configName)
+	file, err := t.cfg.file()
 	if err != nil {
-		return fmt.Errorf("the config to change: %w", err)
+		return err
 	}
 	edited, err := tune.Propose(file, t.server.Original(), r.Result.Chosen.Settings)
 	if err != nil {
@@ -439,7 +482,7 @@ func (t *tuning) load(ctx context.Context, chosen tune.Settings) error {
 		return serverError{err}
 	}
 	if !serves {
-		t.screen.say("the server was asked to load the model and serves what it did before: is --model-repository the directory that it serves? Unload and load the model, or start the server anew")
+		t.screen.say("the server was asked to load the model and serves what it did before: is --model-repository the directory that it serves, and --config-name its --model-config-name? Unload and load the model, or start the server anew")
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -185,9 +186,29 @@ func TestTune(t *testing.T) {
 	})
 	t.Run("another repository", func(t *testing.T) {
 		code, _, stderr := call(t, append(args, "--model-repository", t.TempDir())...)
-		if code != exitUsage || !strings.Contains(stderr, "the config to change") {
+		if code != exitUsage || !strings.Contains(stderr, "the config to change") || strings.Contains(stderr, "give that name with --config-name") {
 			t.Errorf("code %d, %s", code, stderr)
 		}
+		unchanged()
+	})
+	t.Run("another config", func(t *testing.T) {
+		other := t.TempDir()
+		withoutName := append(slices.Clone(args), "--model-repository", other, "--config-name", "")
+		says := func(want string) {
+			t.Helper()
+			if code, _, stderr := call(t, withoutName...); code != exitUsage || !strings.Contains(stderr, want) || !strings.Contains(stderr, "give that name with --config-name") {
+				t.Errorf("code %d, %s", code, stderr)
+			}
+		}
+		says("the config to change")
+		if err := os.Mkdir(filepath.Join(other, "layout"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(file, "max_batch_size: 1 ", "max_batch_size: 8 ")
+		if err := os.WriteFile(filepath.Join(other, "layout", "config.pbtxt"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		says("says max_batch_size 8, and the server serves with 1")
 		unchanged()
 	})
 	t.Run("written", func(t *testing.T) {
@@ -290,6 +311,19 @@ func TestTuneUsage(t *testing.T) {
 
 // doctor can put back a trial, and not what somebody else has loaded over it.
 func TestNotBack(t *testing.T) {
+	replaced := notBack(fmt.Errorf("model m: %w", tune.ErrReplaced), "host:8001")
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{nil, replaced.Error()},
+		{errors.New("four windows cannot be used"), "four windows cannot be used; " + replaced.Error()},
+		{serverError{fmt.Errorf("model m: %w", tune.ErrReplaced)}, replaced.Error()}, // said once
+	} {
+		if got := errorLine(withLeft(c.err, replaced).Error()); got != c.want {
+			t.Errorf("%v: %s", c.err, got)
+		}
+	}
 	for _, c := range []struct {
 		err    error
 		doctor bool

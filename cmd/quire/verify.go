@@ -165,8 +165,8 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	var nothing error
 	for _, server := range servers {
 		where := served.where
-		if len(servers) > 1 {
-			where = server.Name
+		if served.server == nil {
+			where = server.Name // of several named, which
 		}
 		out, err := verifyServer(ctx, server, where, cfg, g, screen, log, pages, ours, reference)
 		screen.hide()

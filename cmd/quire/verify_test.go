@@ -133,7 +133,10 @@ func TestVerifyOfNothing(t *testing.T) {
 
 func TestVerifyWithoutSharedMemory(t *testing.T) {
 	server := tritontest.Start(t, tritontest.Config{NoSharedMemory: true})
-	v := verifyJSON(t, exitDone, "--triton", server.Addr(), "--pages", "2", filepath.Join(examples, "form.pdf"))
+	v := verifyJSON(t, exitDone, "--triton", server.Addr()+",127.0.0.1:1", "--pages", "2", filepath.Join(examples, "form.pdf"))
+	if v.Server != server.Addr() {
+		t.Errorf("verified %s, and says %s", server.Addr(), v.Server)
+	}
 	if v.Pages != 1 || v.Transport.Compared != 0 || !strings.Contains(v.Transport.Reason, "disabled") {
 		t.Errorf("%+v", v)
 	}

@@ -135,6 +135,9 @@ func (c *Contract) readTensors(config *inferencepb.ModelConfig) error {
 	if config.GetModelTransactionPolicy().GetDecoupled() {
 		problem("it is decoupled")
 	}
+	if config.GetSequenceBatching() != nil {
+		problem("its sequence_batching takes sequences, and pages are none")
+	}
 	for _, in := range config.GetInput() {
 		if in.GetName() != inputPages && !in.GetOptional() {
 			problem("it wants an input %.40s too", in.GetName())

@@ -109,6 +109,7 @@ func TestNewContractRefuses(t *testing.T) {
 		{"another number of scores", []string{"[300]", "[299]"}, []string{"scores is FP32 [299]"}},
 		{"labels INT64", []string{"TYPE_INT32", "TYPE_INT64"}, []string{"labels is INT64 [300]"}},
 		{"decoupled", []string{`name: "layout"`, `name: "layout" model_transaction_policy { decoupled: true }`}, []string{"it is decoupled"}},
+		{"sequences", []string{`name: "layout"`, `name: "layout" sequence_batching { }`}, []string{"sequence_batching", wanted}},
 		{"BGR", []string{`name: "layout"`, param("quire.color_order", "BGR")}, []string{`quire.color_order is "BGR"`, "RGB"}},
 		{"no labels", []string{"quire.labels", "other", `label_filename: "labels.txt"`, ""}, []string{"quire.labels", "separated by commas", "label_filename"}},
 		{"an empty label", []string{"text, title", "text,,title"}, []string{`quire.labels is "text,,title,figure"`}},

@@ -78,6 +78,67 @@ func TestSlabIsRegisteredOnce(t *testing.T) {
 	}
 }
 
+// A slab that the server still reads, of a request that was given up here, is
+// unregistered once it does not.
+func TestBusySlabIsUnregistered(t *testing.T) {
+	reading, done := make(chan struct{}), make(chan struct{})
+	end := sync.OnceFunc(func() { close(done) })
+	model := standIn(4)
+	infer := model.Infer
+	model.Infer = func(input []byte, n int) []tritontest.Output {
+		close(reading)
+		<-done
+		return infer(input, n)
+	}
+	s, m := open(t, tritontest.Config{Models: []tritontest.Model{model}}, Config{})
+	defer end()
+	s.Script(func(c *tritontest.Call) tritontest.Fault {
+		if c.Method == "SystemSharedMemoryUnregister" && c.Index > 1 { // the probe's, and one that is refused
+			end()
+		}
+		return tritontest.Fault{}
+	})
+	slab := sharedSlab(t, m, 1)
+	ctx, giveUp := context.WithCancel(testContext(t))
+	go func() { <-reading; giveUp() }()
+	if _, err := m.Infer(ctx, slab, 0, frames(1)); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	m.Release(slab)
+	if left := s.Regions(); len(left) != 0 {
+		t.Errorf("%q stand", left)
+	}
+}
+
+// One server may have two addresses, or hold a region whose registration got no
+// answer.
+func TestSlabIsRegisteredTwiceAtOneServer(t *testing.T) {
+	s, m := open(t, tritontest.Config{}, Config{})
+	ctx := testContext(t)
+	other, err := Open(ctx, dial(t, s), m.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slab := sharedSlab(t, m, 1)
+	for _, m := range []*Model{m, other} {
+		verdicts, err := m.Infer(ctx, slab, 0, frames(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantBoxes(t, verdicts, 0, 1)
+	}
+	for _, c := range s.Calls("ModelInfer") {
+		if c.Region == "" {
+			t.Error("went in-band")
+		}
+	}
+	m.Release(slab)
+	other.Release(slab)
+	if left := s.Regions(); len(left) != 0 {
+		t.Errorf("%q stand", left)
+	}
+}
+
 func TestNoSharedMemory(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -365,7 +365,10 @@ func (m *Model) reloaded() error {
 }
 
 // Release forgets a slab's region before its memory goes.
-func (m *Model) Release(s *orchestrator.Slab) { m.regions.release(s.Key) }
+func (m *Model) Release(s *orchestrator.Slab) {
+	m.regions.release(s.Key)
+	unspell(s.Key)
+}
 
 // Close forgets all regions that are left. The model is not to be used after
 // it. It is idempotent.

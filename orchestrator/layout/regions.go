@@ -23,6 +23,35 @@ const shmDir = "/dev/shm"
 // release of memory. It unmaps what it forgot to when it ends.
 const releaseTimeout = 2 * time.Second
 
+// busyTimeout bounds how long a server that still works at requests which were
+// given up here can, whatever regions they use.
+const busyTimeout = 5 * time.Second
+
+// spellings counts how often each slab was registered, anywhere. Two addresses may
+// be one server, and an old registration may stand there. A Triton before 26.05
+// (2.51 too) that is told of a key again takes the descriptor that it has closed
+// after the first time. But it compares keys letter by letter, and shm_open skips
+// slashes in front; so each registration of a slab has one slash more.
+var spellings = struct {
+	sync.Mutex
+	of map[string]int
+}{of: map[string]int{}}
+
+// spell gives a slab's key as it was not spelled before.
+func spell(key string) string {
+	spellings.Lock()
+	defer spellings.Unlock()
+	spellings.of[key]++
+	return strings.Repeat("/", spellings.of[key]) + strings.TrimPrefix(key, "/")
+}
+
+// unspell forgets a key whose slab goes.
+func unspell(key string) {
+	spellings.Lock()
+	defer spellings.Unlock()
+	delete(spellings.of, key)
+}
+
 // regions knows which slabs are registered with the server as shared memory.
 type regions struct {
 	client *tritonclient.Client
@@ -35,6 +64,9 @@ type regions struct {
 	allowed bool // the server is known to take shared memory
 	serial  int
 	byKey   map[string]*region
+	// busySince is when a region was in use that should be unregistered; zero
+	// when one was unregistered since.
+	busySince time.Time
 }
 
 // region is one slab's registration. Its turn is held while a call registers
@@ -139,7 +171,7 @@ func (r *regions) of(ctx context.Context, s *orchestrator.Slab) (string, error) 
 	r.serial++
 	name := fmt.Sprintf("%s-%s-%d", strings.TrimPrefix(s.Key, "/"), r.suffix, r.serial)
 	r.mu.Unlock()
-	err := r.client.SystemSharedMemoryRegister(ctx, tritonclient.Region{Name: name, Key: s.Key, ByteSize: uint64(len(s.Bytes))})
+	err := r.client.SystemSharedMemoryRegister(ctx, tritonclient.Region{Name: name, Key: spell(s.Key), ByteSize: uint64(len(s.Bytes))})
 	if refused(err) {
 		r.disallow(err)
 		return "", nil
@@ -160,7 +192,7 @@ func (r *regions) forget(s *orchestrator.Slab, name string) {
 	if g == nil {
 		return
 	}
-	g.turn <- struct{}{} // held for the time of one bounded call at most
+	g.turn <- struct{}{} // held for a bounded time
 	if g.name == name {  // not registered anew by another batch meanwhile
 		g.name = ""
 	}
@@ -200,11 +232,33 @@ func (r *regions) releaseAll() {
 
 // unregister is best effort: a server that is gone has forgotten by itself. It
 // has a time of its own, since it must happen when everything else was called
-// off as well.
+// off as well. A region that a request uses, such as one that was given up here,
+// Triton does not forget before 24.12 (2.51 too), so it is asked until it does.
 func (r *regions) unregister(name string) {
-	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
-	defer cancel()
-	if err := r.client.SystemSharedMemoryUnregister(ctx, name); err != nil {
-		r.log.Debug("a shared-memory region was not unregistered", "region", name, "err", err)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+		err := r.client.SystemSharedMemoryUnregister(ctx, name)
+		cancel()
+		if !r.busy(tritonclient.KindOf(err) == tritonclient.Internal) {
+			if err != nil {
+				r.log.Debug("a shared-memory region was not unregistered", "region", name, "err", err)
+			}
+			return
+		}
+		time.Sleep(pause)
 	}
+}
+
+// busy notes whether a region was in use, and tells whether it is worth asking
+// again.
+func (r *regions) busy(inUse bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case !inUse:
+		r.busySince = time.Time{}
+	case r.busySince.IsZero():
+		r.busySince = time.Now()
+	}
+	return inUse && time.Since(r.busySince) < busyTimeout
 }

@@ -15,8 +15,10 @@ import (
 // Model is a model that a [Server] serves. It has one input.
 type Model struct {
 	Name string
-	// Version is "1" when empty.
+	// Version is "1" when empty. Older are versions that are served beside it, as
+	// the same model.
 	Version string
+	Older   []string
 	// Config is what ModelConfig answers; requests are checked against its
 	// input and max_batch_size.
 	Config *inferencepb.ModelConfig

@@ -14,7 +14,8 @@ import (
 )
 
 // regions is the system shared memory that clients have registered. The words of
-// its errors are those of Triton's shared_memory_manager.cc.
+// its errors are those of Triton's shared_memory_manager.cc, and as in Triton 2.51
+// a region that is in use is not forgotten, and no key is registered twice.
 type regions struct {
 	mu     sync.Mutex
 	byName map[string]*region
@@ -44,7 +45,12 @@ func (s *regions) register(name, key string, offset, size uint64) error {
 	if s.byName[name] != nil {
 		return status.Errorf(codes.AlreadyExists, "shared memory region '%s' already in manager", name)
 	}
-	f, err := os.OpenFile(filepath.Join("/dev/shm", strings.TrimPrefix(key, "/")), os.O_RDWR, 0)
+	for _, r := range s.byName {
+		if r.key == key { // 2.51 takes that one's descriptor, which is closed
+			return status.Errorf(codes.InvalidArgument, "failed to register shared memory region '%s': invalid args", name)
+		}
+	}
+	f, err := os.OpenFile(filepath.Join("/dev/shm", strings.TrimLeft(key, "/")), os.O_RDWR, 0)
 	if err != nil {
 		return status.Errorf(codes.Internal, "Unable to open shared memory region: '%s'", key)
 	}
@@ -61,18 +67,42 @@ func (s *regions) register(name, key string, offset, size uint64) error {
 	return nil
 }
 
-func (s *regions) unregister(name string) {
+func (s *regions) unregister(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r := s.byName[name]; r != nil {
-		delete(s.byName, name)
-		r.releaseLocked()
+	r := s.byName[name]
+	if r == nil {
+		return nil
 	}
+	if r.users > 1 {
+		return status.Errorf(codes.Internal, "Cannot unregister shared memory region '%s', it is currently in use.", name)
+	}
+	delete(s.byName, name)
+	r.releaseLocked()
+	return nil
 }
 
-func (s *regions) removeAll() {
+// unregisterAll is what a client asks for without a name.
+func (s *regions) unregisterAll() error {
+	var failed []string
 	for _, name := range s.names() {
-		s.unregister(name)
+		if s.unregister(name) != nil {
+			failed = append(failed, name)
+		}
+	}
+	if failed != nil {
+		return status.Errorf(codes.Internal, "Failed to unregister the following system shared memory regions: %s", strings.Join(failed, " ,"))
+	}
+	return nil
+}
+
+// removeAll is the end of the server.
+func (s *regions) removeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, r := range s.byName {
+		delete(s.byName, name)
+		r.releaseLocked()
 	}
 }
 

@@ -137,6 +137,10 @@ func (v service) model(name, version string) (Model, error) {
 		return Model{}, status.Errorf(codes.NotFound, "Request for unknown model: '%s' is not found", name)
 	case !m.ready:
 		return Model{}, status.Errorf(codes.NotFound, "Request for unknown model: '%s' has no available versions", name)
+	case slices.Contains(m.Older, version):
+		older := m.Model
+		older.Version = version
+		return older, nil
 	case version != "" && version != m.Version:
 		return Model{}, status.Errorf(codes.NotFound, "Request for unknown model: '%s' version %s is not found", name, version)
 	}
@@ -175,6 +179,9 @@ func (v service) ModelMetadata(_ context.Context, req *inferencepb.ModelMetadata
 		return nil, err
 	}
 	res := &inferencepb.ModelMetadataResponse{Name: m.Name, Versions: []string{m.Version}, Platform: m.Config.GetPlatform()}
+	if req.GetVersion() == "" {
+		res.Versions = append(slices.Clone(m.Older), m.Version)
+	}
 	for _, in := range m.Config.GetInput() {
 		res.Inputs = append(res.Inputs, tensorMetadata(m, in.GetName(), in.GetDataType(), in.GetDims()))
 	}
@@ -310,10 +317,12 @@ func (v service) SystemSharedMemoryUnregister(_ context.Context, req *inferencep
 	if v.s.config.NoSharedMemory {
 		return nil, errNoSharedMemory
 	}
-	if req.GetName() == "" {
-		v.s.regions.removeAll()
-	} else {
-		v.s.regions.unregister(req.GetName())
+	unregister := v.s.regions.unregisterAll
+	if name := req.GetName(); name != "" {
+		unregister = func() error { return v.s.regions.unregister(name) }
+	}
+	if err := unregister(); err != nil {
+		return nil, err
 	}
 	return &inferencepb.SystemSharedMemoryUnregisterResponse{}, nil
 }
