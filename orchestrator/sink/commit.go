@@ -176,7 +176,7 @@ func (c *committer) write(group []*ending) {
 	})
 	dirs, pictures := map[string][]*ending{}, t.Pictures()
 	for _, e := range group {
-		if e.err == nil {
+		if _, err := t.root.Lstat(e.name); err == nil && e.err == nil { // else they are not quire's
 			e.err = pictures.Trim(e.doc.Path, 0)
 		}
 		if e.err == nil {

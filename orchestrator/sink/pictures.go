@@ -3,9 +3,11 @@ package sink
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path"
-	"slices"
+	"strconv"
+	"strings"
 )
 
 // Pictures keeps pictures of pages beside the results of a tree. Unlike the
@@ -81,35 +83,33 @@ func (p *Pictures) Drawn(documentPath string, pages int) bool {
 
 // Trim removes the pictures of pages after the last one, which an earlier run
 // left when the document was longer, and with no page left their directory. What
-// is not a picture by its name and place stays. The last goes first, so that what
-// a crash leaves is found again from the front.
+// is not a picture by its name and place stays.
 func (p *Pictures) Trim(documentPath string, pages int) error {
 	root := p.tree.root
 	first, err := PictureName(documentPath, 1)
 	if err != nil {
 		return err
 	}
-	if info, err := root.Lstat(path.Dir(first)); err != nil || !info.IsDir() {
-		return nil
+	dir := path.Dir(first)
+	entries, err := fs.ReadDir(root.FS(), dir)
+	if err != nil {
+		return nil // none are there
 	}
-	var names []string
-	for page := pages + 1; ; page++ {
+	for _, e := range entries {
+		page, err := strconv.Atoi(strings.TrimSuffix(e.Name(), path.Ext(first)))
+		if err != nil || page <= pages || !e.Type().IsRegular() {
+			continue
+		}
 		name, err := PictureName(documentPath, page)
-		if err != nil {
-			return err
+		if err != nil || name != path.Join(dir, e.Name()) {
+			continue
 		}
-		if info, err := root.Lstat(name); err != nil || !info.Mode().IsRegular() {
-			break
-		}
-		names = append(names, name)
-	}
-	for _, name := range slices.Backward(names) {
 		if err := root.remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return p.tree.explain("remove", name, err)
 		}
 	}
 	if pages == 0 {
-		_ = root.Remove(path.Dir(first)) // not there, or not only ours
+		_ = root.Remove(dir) // not there, or not only ours
 	}
 	return nil
 }

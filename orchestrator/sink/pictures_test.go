@@ -83,12 +83,14 @@ func TestPicturesOfAnOlderResult(t *testing.T) {
 	dir := t.TempDir()
 	tree := openTree(t, dir)
 	write(t, tree, "sub/a.pdf", donePage("sub/a.pdf", 1), donePage("sub/a.pdf", 2), donePage("sub/a.pdf", 3))
-	for page := range 3 {
-		check(t, tree.Pictures().Write("sub/a.pdf", page+1, put("old")))
+	for _, page := range []int{1, 2, 3, 5} { // one in between was taken away
+		check(t, tree.Pictures().Write("sub/a.pdf", page, put("old")))
 	}
 	mine := filepath.Join(dir, "sub", "a.pdf.pages", "mine.txt")
 	check(t, os.WriteFile(mine, nil, 0o666))
 	check(t, os.WriteFile(filepath.Join(dir, "sub", "b.pdf.pages"), nil, 0o666))
+	check(t, os.Mkdir(filepath.Join(dir, "sub", "c.pdf.pages"), 0o777)) // of whose document there is no result
+	check(t, os.WriteFile(filepath.Join(dir, "sub", "c.pdf.pages", "0001.png"), nil, 0o666))
 	old := read(t, dir, "sub", "a.pdf.json")
 	finish(t, tree)
 	check(t, tree.Close())
@@ -111,12 +113,12 @@ func TestPicturesOfAnOlderResult(t *testing.T) {
 	}
 
 	tree = openWith(t, Config{Dir: dir, Fresh: true}, testModel, testOptions)
-	for _, name := range []string{"sub/a.pdf", "sub/b.pdf"} {
+	for _, name := range []string{"sub/a.pdf", "sub/b.pdf", "sub/c.pdf"} {
 		past(t, tree, document(name))
 		check(t, tree.Opened(t.Context(), document(name), 1))
 		check(t, end(t.Context(), tree, ended(t, tree, name, failedPage(name, 1))))
 	}
-	want := []string{"sub/a.pdf.json", "sub/a.pdf.pages/mine.txt", "sub/b.pdf.json", "sub/b.pdf.pages"}
+	want := []string{"sub/a.pdf.json", "sub/a.pdf.pages/mine.txt", "sub/b.pdf.json", "sub/b.pdf.pages", "sub/c.pdf.json", "sub/c.pdf.pages/0001.png"}
 	if got := visible(t, dir); !slices.Equal(got, want) {
 		t.Errorf("there is %q, want %q", got, want)
 	}
