@@ -160,6 +160,9 @@ func TestDiesWithTheRun(t *testing.T) {
 				}
 				r.draw = func(_ context.Context, path string, page int) error {
 					time.Sleep(time.Millisecond)
+					if path == "d001.pdf" { // so that both workers come to draw of it
+						time.Sleep(9 * time.Millisecond)
+					}
 					if doing == "drawing" && path == "d001.pdf" && page == 3 {
 						return end()
 					}

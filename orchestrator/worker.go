@@ -246,8 +246,8 @@ func (w *worker) openForRun(t *openTask) {
 		case errors.As(err, &pe):
 			r.documentFailed(t.doc, *pe)
 		default:
+			r.abort(err) // first: with its last document the run may be over
 			r.documentNotReached(t.doc)
-			r.abort(err)
 		}
 		return
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,6 +81,10 @@ type examination struct {
 	// pageBuffers is what a run will take of /dev/shm for pages; an estimate
 	// until a model has been asked.
 	pageBuffers int64
+	// inFlight is what all servers that were asked take together, batch the
+	// smallest of their batches; shared tells that one takes shared memory.
+	inFlight, batch int
+	shared          bool
 	// first is the model of the first server that has one, and where that is.
 	first      *layout.Contract
 	firstWhere string
@@ -395,8 +400,12 @@ func (e *examination) examine(server tritonclient.Endpoint, where string, model 
 	if inFlight == 0 {
 		inFlight = contract.Instances + 1
 	}
-	if e.transport(client, where) {
-		e.pageBuffers += int64(inFlight+1) * int64(batch) * int64(contract.PageBytes())
+	// As a run has it: what all take together, of the smallest batch.
+	e.inFlight += inFlight
+	e.batch = min(cmp.Or(e.batch, batch), batch)
+	e.shared = e.transport(client, where, contract.Version) || e.shared
+	if e.shared {
+		e.pageBuffers = int64(e.inFlight+1) * int64(e.batch) * int64(contract.PageBytes())
 	}
 }
 
@@ -493,8 +502,8 @@ func (e *examination) whyNotReady(client *tritonclient.Client) string {
 }
 
 // transport finds out whether pages can go through shared memory.
-func (e *examination) transport(client *tritonclient.Client, where string) bool {
-	m, err := layout.Open(e.ctx, client, layout.Config{Transport: layout.TransportShared, SharedMemoryPrefix: e.guard.ShmPrefix()})
+func (e *examination) transport(client *tritonclient.Client, where, version string) bool {
+	m, err := layout.Open(e.ctx, client, layout.Config{Version: version, Transport: layout.TransportShared, SharedMemoryPrefix: e.guard.ShmPrefix()})
 	if err == nil {
 		m.Close()
 		e.add("transport", doctor.OK, "", "pages go through shared memory to %s", where)

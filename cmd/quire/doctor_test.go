@@ -181,6 +181,10 @@ func TestDoctorServers(t *testing.T) {
 	wantFinding(t, examined(t, exitDone, "--triton", good.Addr()+","+unloaded.Addr())["model"], doctor.Warn, "not ready at "+unloaded.Addr(), "--load-model=layout")
 	wantFinding(t, examined(t, exitServer, "--triton", unloaded.Addr()+",127.0.0.1:1")["server"], doctor.Fail, "127.0.0.1:1", "8001")
 
+	// (2 + 2 + 1) requests of the smaller batch, 2 pages of 1.46 MB, as a run has them.
+	small := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{tritontest.Layout(800, 608, 2)}})
+	wantFinding(t, examined(t, exitDone, "--triton", good.Addr()+","+small.Addr())["shared_memory"], doctor.OK, ", 14 MB wanted", "")
+
 	newer := tritontest.Layout(800, 608, 4)
 	newer.Version = "2"
 	alone := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{newer}})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -182,5 +183,8 @@ func oneLine(s string) string {
 }
 
 // errorLine is the text of an error in one line; errors.Join puts each of its
-// errors on a line of its own.
-func errorLine(text string) string { return oneLine(strings.ReplaceAll(text, "\n", "; ")) }
+// errors on a line of its own, also one that has been told already and is empty.
+func errorLine(text string) string {
+	lines := slices.DeleteFunc(strings.Split(text, "\n"), func(l string) bool { return strings.TrimSpace(l) == "" })
+	return oneLine(strings.Join(lines, "; "))
+}

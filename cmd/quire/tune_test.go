@@ -320,7 +320,8 @@ func TestNotBack(t *testing.T) {
 		{errors.New("four windows cannot be used"), "four windows cannot be used; " + replaced.Error()},
 		{serverError{fmt.Errorf("model m: %w", tune.ErrReplaced)}, replaced.Error()}, // said once
 	} {
-		if got := errorLine(withLeft(c.err, replaced).Error()); got != c.want {
+		// Behind an error that was told before and has no text.
+		if got := errorLine("\n" + withLeft(c.err, replaced).Error()); got != c.want {
 			t.Errorf("%v: %s", c.err, got)
 		}
 	}

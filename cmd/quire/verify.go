@@ -207,7 +207,7 @@ func verifyServer(
 	if err != nil {
 		return nil, serverError{err}
 	}
-	inBand, err := layout.Open(ctx, server.Client, layout.Config{Transport: layout.TransportInBand, Log: log})
+	inBand, err := layout.Open(ctx, server.Client, layout.Config{Version: contract.Version, Transport: layout.TransportInBand, Log: log})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"quire/tritonclient/inferencepb"
@@ -128,6 +129,30 @@ func TestVerifyOfNothing(t *testing.T) {
 	if code != exitFailed || !strings.Contains(stdout, "\nnothing was compared: ") || strings.Contains(stdout, "within the tolerance") ||
 		!strings.Contains(stderr, server.Addr()+": nothing was compared: try --batch 2 or more, or --transport auto\n") {
 		t.Errorf("code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// Of several servers each is asked for the version that a run asks for, in every way.
+func TestVerifyOneVersion(t *testing.T) {
+	older := tritontest.Start(t, tritontest.Config{})
+	newer := tritontest.Layout(800, 608, 4)
+	newer.Version, newer.Older = "2", []string{"1"}
+	both := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{newer}})
+	var mu sync.Mutex
+	asked := map[string]int{}
+	both.Script(func(c *tritontest.Call) tritontest.Fault {
+		if r, ok := c.Request.(*inferencepb.ModelInferRequest); ok {
+			mu.Lock()
+			defer mu.Unlock()
+			asked[r.GetModelVersion()]++
+		}
+		return tritontest.Fault{}
+	})
+	if code, stdout, stderr := call(t, "verify", "--triton", older.Addr()+","+both.Addr(), "--pages", "4"); code != exitDone {
+		t.Errorf("code %d\n%s%s", code, stdout, stderr)
+	}
+	if len(asked) != 1 || asked["1"] == 0 {
+		t.Errorf("requests by version: %v", asked)
 	}
 }
 

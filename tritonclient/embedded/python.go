@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -104,6 +105,9 @@ func FindPython(ctx context.Context, want string) (Python, error) {
 		}
 		if err := context.Cause(ctx); err != nil {
 			return Python{}, err
+		}
+		if errors.Is(lack, syscall.EMFILE) || errors.Is(lack, syscall.ENFILE) { // no other Python is better
+			return Python{}, lack.Err
 		}
 		if passed > farthest {
 			farthest, nearest = passed, lack
