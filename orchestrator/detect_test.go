@@ -537,6 +537,32 @@ func TestSlowIsNotAway(t *testing.T) {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 	})
+	// Nor is the time of a request that failed.
+	reset := &ModelError{Action: ActionWait, Message: "connection reset"}
+	for _, first := range []error{context.DeadlineExceeded, reset} {
+		synctest.Test(t, func(t *testing.T) {
+			m, asked := newFakeModel(), 0
+			m.ask = func(ctx context.Context, pages []seenPage) error {
+				if pages[0].page == 0 {
+					return nil // a blank one
+				}
+				asked++
+				switch asked {
+				case 1:
+					return first
+				case 2:
+					_ = slow(40*time.Second)(ctx, pages)
+					return reset
+				}
+				return nil
+			}
+			d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, ServerWait: 30 * time.Second})
+			defer d.Close()
+			if _, err := d.Detect(t.Context(), path, 1); err != nil {
+				t.Errorf("after %v: %v", first, err)
+			}
+		})
+	}
 }
 
 // blank is an image without pixels of its own.

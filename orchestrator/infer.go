@@ -57,7 +57,7 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 			return
 		}
 		suspect := suspected(pages)
-		e, err := d.ask(ctx, b.Resource, first, pages, wanted{alone: suspect, avoid: failed})
+		e, err := d.ask(ctx, b.Resource, first, pages, wanted{alone: suspect, avoid: failed}, &waited)
 		if len(pages) == 1 && pages[0].live() && ctx.Err() == nil && bisects(err) {
 			// Triton merges requests: the culprit may be another request's page.
 			// It counts only when this page failed with nothing beside it, and
@@ -66,7 +66,7 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 			doing.meets(err.Error())
 			d.fleet.doubt(e, err.Error())
 			failed, fault = e, err.Error()
-			e, err = d.ask(ctx, b.Resource, first, pages, wanted{alone: true, avoid: failed, sure: true})
+			e, err = d.ask(ctx, b.Resource, first, pages, wanted{alone: true, avoid: failed, sure: true}, &waited)
 		}
 		if err == nil {
 			if fault != "" && e != failed {
@@ -160,9 +160,7 @@ func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, 
 			}
 			if attempt < attempts {
 				attempt++
-				if !waited.pause(ctx) {
-					attempt = attempts
-				}
+				waited.rest(ctx)
 				continue
 			}
 			if len(pages) > 1 {
@@ -242,7 +240,7 @@ func asModelError(err error) *ModelError {
 // ask makes one request and ends the pages if it is answered; it tells which
 // endpoint was asked. While none works it waits; that this takes too long is a
 // *ServerError, and that nobody waits for the pages then is errNobodyWaits.
-func (d *Detector) ask(ctx context.Context, s *Slab, first int, pages []*page, w wanted) (*endpoint, error) {
+func (d *Detector) ask(ctx context.Context, s *Slab, first int, pages []*page, w wanted, waited *patience) (*endpoint, error) {
 	e, err := d.fleet.acquire(ctx, len(pages), w)
 	if err != nil {
 		return nil, err
@@ -251,7 +249,9 @@ func (d *Detector) ask(ctx context.Context, s *Slab, first int, pages []*page, w
 		d.fleet.settle(e, len(pages), w, false)
 		return e, errNobodyWaits
 	}
+	start := time.Now()
 	verdicts, err := d.askAt(ctx, e, s, first, pages)
+	waited.excuse(time.Since(start))
 	if w.sure && ctx.Err() == nil && bisects(err) && !d.well(ctx, e) {
 		err = &ModelError{Action: ActionWait, Message: "the server fails a blank page too: " + err.Error(), Err: err}
 	}
@@ -307,20 +307,34 @@ func (d *Detector) giveUp(pages []*page, category Category, err error) {
 }
 
 // patience is the wait between tries of one batch: doubling with jitter from
-// 20 ms to 2 s, until limit has gone by in all; a negative limit never ends.
+// 20 ms to 2 s, until limit has gone by in all; a negative limit never ends. The
+// time that requests take is not counted: a server that is slow is not away.
 type patience struct {
 	limit time.Duration
 	since time.Time
 	last  time.Duration
 }
 
-// pause waits, and tells whether there is patience left.
+// excuse leaves d, which has just gone by, out of what is counted.
+func (p *patience) excuse(d time.Duration) {
+	if !p.since.IsZero() {
+		p.since = p.since.Add(d)
+	}
+}
+
+// pause rests, and tells whether there is patience left.
 func (p *patience) pause(ctx context.Context) bool {
 	if p.since.IsZero() {
 		p.since = time.Now()
 	} else if p.limit > 0 && time.Since(p.since) > p.limit {
 		return false
 	}
+	p.rest(ctx)
+	return true
+}
+
+// rest is the wait alone, where the number of tries is what has a limit.
+func (p *patience) rest(ctx context.Context) {
 	p.last = min(max(2*p.last, 20*time.Millisecond), 2*time.Second)
 	t := time.NewTimer(p.last/2 + rand.N(p.last/2))
 	defer t.Stop()
@@ -328,5 +342,4 @@ func (p *patience) pause(ctx context.Context) bool {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-	return true
 }

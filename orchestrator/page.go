@@ -1,8 +1,10 @@
 package orchestrator
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -24,6 +26,9 @@ type Document struct {
 	// called once for each worker that draws some of the document and again
 	// where one is replaced, also from several goroutines at once.
 	Open func() (*os.File, error)
+	// Err is set where nothing can be told of the input and that is not its
+	// fault: a run ends there with it, and asks no sink.
+	Err error
 }
 
 // PageRef names one page: a document and a page number, 1-based.
@@ -131,6 +136,12 @@ func (e *PageError) Error() string {
 }
 
 func (e *PageError) Unwrap() error { return e.Err }
+
+// TooManyOpenFiles tells an error that is about this process or its machine, and
+// not about a file.
+func TooManyOpenFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 // PageResult is how one page ended.
 type PageResult struct {

@@ -290,6 +290,10 @@ func (r *run) walk(src Source) {
 		if r.stopping() {
 			return
 		}
+		if doc.Err != nil {
+			r.abort(doc.Err)
+			return
+		}
 		r.progress.listed.Add(1)
 		r.docs.Add(1)
 		b := &beginning{doc: doc, todo: make(chan bool, 1)}

@@ -1,14 +1,17 @@
 package orchestrator
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -361,6 +364,35 @@ func TestWorkersThatCannotStartEndTheRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkAccounts(t, sink, sum, progress.Now())
+	})
+}
+
+// listed is a source of documents as they are.
+type listed []Document
+
+func (l listed) Documents(context.Context) iter.Seq[Document] { return slices.Values(l) }
+
+// Too many open files end the run, at once and with no document to blame; of one
+// of which nothing could be told the sink, which would take it for another file, is
+// not asked.
+func TestTooManyOpenFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, listing := range []error{syscall.EMFILE, nil} {
+			starts, opens := 0, 0
+			r := &fakeRenderer{start: func() error { starts++; return nil }, open: func(string) error { opens++; return syscall.EMFILE }}
+			var log bytes.Buffer
+			d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			sink, progress := newFakeSink(t), &Progress{}
+			sum, err := d.Run(t.Context(), Job{Source: listed{{Path: "a.pdf", Err: listing}}, Sink: sink, Progress: progress})
+			d.Close()
+			if !TooManyOpenFiles(err) || sum.Documents.Failed != 0 || sink.begun["a.pdf"] != (listing == nil) {
+				t.Errorf("%+v, %v; begun: %v", sum, err, sink.begun)
+			}
+			if tries := len(sink.begun); opens != tries || starts != 1 || log.Len() > 0 {
+				t.Errorf("%d workers have opened it %d times: %s", starts, opens, log.String())
+			}
+			checkAccounts(t, sink, sum, progress.Now())
+		}
 	})
 }
 

@@ -106,8 +106,8 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 			w.d.log.Warn("a render worker died opening a document; once more", "document", doc.Path)
 			continue
 		}
-		if errors.As(err, &pe) {
-			return 0, err
+		if errors.As(err, &pe) || TooManyOpenFiles(err) {
+			return 0, err // another worker would do no better
 		}
 		w.d.log.Warn("a render worker broke", "document", doc.Path, "err", err)
 		w.drop()

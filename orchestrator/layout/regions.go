@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +27,9 @@ const releaseTimeout = 2 * time.Second
 // busyTimeout bounds how long a server that still works at requests which were
 // given up here can, whatever regions they use.
 const busyTimeout = 5 * time.Second
+
+// maxDoubtful bounds what a server that goes on not answering leaves to do.
+const maxDoubtful = 16
 
 // spellings counts how often each slab was registered, anywhere. Two addresses may
 // be one server, and an old registration may stand there. A Triton before 26.05
@@ -64,9 +68,9 @@ type regions struct {
 	allowed bool // the server is known to take shared memory
 	serial  int
 	byKey   map[string]*region
-	// busySince is when a region was in use that should be unregistered; zero
-	// when one was unregistered since.
-	busySince time.Time
+	// A region that should be unregistered was in use at busyLast, zero when one
+	// was unregistered since; and now and again from busySince on.
+	busySince, busyLast time.Time
 }
 
 // region is one slab's registration. Its turn is held while a call registers
@@ -74,8 +78,8 @@ type regions struct {
 type region struct {
 	turn chan struct{} // of capacity 1; whoever has the turn may touch the rest
 	name string        // empty when not registered
-	// doubtful are names whose registration got no answer: the server may hold
-	// them or not.
+	// doubtful are names whose registration got no answer, the last maxDoubtful
+	// of them: the server may hold them or not.
 	doubtful []string
 }
 
@@ -177,6 +181,9 @@ func (r *regions) of(ctx context.Context, s *orchestrator.Slab) (string, error) 
 		return "", nil
 	}
 	if err != nil {
+		if len(g.doubtful) == maxDoubtful {
+			g.doubtful = slices.Delete(g.doubtful, 0, 1)
+		}
 		g.doubtful = append(g.doubtful, name)
 		return "", err
 	}
@@ -199,7 +206,8 @@ func (r *regions) forget(s *orchestrator.Slab, name string) {
 	<-g.turn
 }
 
-// release unregisters a slab.
+// release unregisters a slab, by all its names at once: a server that does not
+// answer has some time for each.
 func (r *regions) release(key string) {
 	r.mu.Lock()
 	g := r.byKey[key]
@@ -210,14 +218,17 @@ func (r *regions) release(key string) {
 	}
 	g.turn <- struct{}{}
 	defer func() { <-g.turn }()
+	var group sync.WaitGroup
+	defer group.Wait()
 	if g.name != "" {
-		r.unregister(g.name)
+		group.Go(func() { r.unregister(g.name) })
 	}
 	for _, name := range g.doubtful {
-		r.unregister(name)
+		group.Go(func() { r.unregister(name) })
 	}
 }
 
+// releaseAll unregisters all slabs, at once too.
 func (r *regions) releaseAll() {
 	r.mu.Lock()
 	keys := make([]string, 0, len(r.byKey))
@@ -225,8 +236,10 @@ func (r *regions) releaseAll() {
 		keys = append(keys, k)
 	}
 	r.mu.Unlock()
+	var group sync.WaitGroup
+	defer group.Wait()
 	for _, k := range keys {
-		r.release(k)
+		group.Go(func() { r.release(k) })
 	}
 }
 
@@ -250,15 +263,18 @@ func (r *regions) unregister(name string) {
 }
 
 // busy notes whether a region was in use, and tells whether it is worth asking
-// again.
+// again. What was in use long ago takes no time from what is now.
 func (r *regions) busy(inUse bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case !inUse:
-		r.busySince = time.Time{}
-	case r.busySince.IsZero():
-		r.busySince = time.Now()
+	now := time.Now()
+	if !inUse {
+		r.busyLast = time.Time{}
+		return false
 	}
-	return inUse && time.Since(r.busySince) < busyTimeout
+	if now.Sub(r.busyLast) > busyTimeout {
+		r.busySince = now
+	}
+	r.busyLast = now
+	return now.Sub(r.busySince) < busyTimeout
 }

@@ -15,13 +15,17 @@ type head struct {
 	doc    orchestrator.Document
 	err    *orchestrator.PageError // why a run would fail to open it
 	marked bool                    // it has the mark of a PDF
+	fault  error                   // what would end a run there
 }
 
 // examine opens a document's file and reads its first KiB, in which readers
 // look for the mark of a PDF (PDF 32000-1, annex H, 3.4.1). Its judgements are
 // those that a run comes to.
 func examine(doc orchestrator.Document) head {
-	h := head{doc: doc}
+	h := head{doc: doc, fault: doc.Err}
+	if h.fault != nil {
+		return h
+	}
 	fail := func(category orchestrator.Category, err error, message string) head {
 		h.err = failure(doc, category, err, message)
 		return h
@@ -29,6 +33,10 @@ func examine(doc orchestrator.Document) head {
 	file, err := doc.Open()
 	if err != nil {
 		if errors.As(err, &h.err) {
+			return h
+		}
+		if orchestrator.TooManyOpenFiles(err) {
+			h.fault = err
 			return h
 		}
 		return fail(orchestrator.CategoryUnreadable, err, fmt.Sprintf("cannot be opened: %v", cause(err)))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"quire/orchestrator"
@@ -51,6 +52,21 @@ func TestExamine(t *testing.T) {
 		if got != c.category || h.marked != c.marked {
 			t.Errorf("%s: %q, marked %v; want %q, %v", c.doc.Path, got, h.marked, c.category, c.marked)
 		}
+	}
+}
+
+// Too many open files are no document's fault, as in a run.
+func TestTooManyOpenFiles(t *testing.T) {
+	for name, doc := range map[string]orchestrator.Document{
+		"listing": {Path: "a.pdf", Err: syscall.EMFILE},
+		"opening": {Path: "a.pdf", Open: func() (*os.File, error) { return nil, &fs.PathError{Op: "open", Path: "a.pdf", Err: syscall.ENFILE} }},
+	} {
+		o := &opener{}
+		in, err := Look(t.Context(), Config{Source: source{doc}, Renderer: o, Problem: func(e *orchestrator.PageError) { t.Errorf("%s: told of %v", name, e) }})
+		if !orchestrator.TooManyOpenFiles(err) || in.Problems() != 0 {
+			t.Errorf("%s: %+v, %v", name, in, err)
+		}
+		o.checkClosed(t)
 	}
 }
 

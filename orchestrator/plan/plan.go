@@ -163,6 +163,9 @@ func (l *look) walk(ctx context.Context, cancel context.CancelFunc) error {
 	})
 	for c := range heads {
 		h := <-c
+		if h.fault != nil {
+			return h.fault
+		}
 		l.in.Documents++
 		l.in.Bytes += h.doc.Size
 		switch {

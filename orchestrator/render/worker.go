@@ -94,7 +94,7 @@ func (w *worker) Open(ctx context.Context, doc orchestrator.Document) (int, erro
 	if errors.As(err, &told) {
 		return 0, d.failure(0, told.Category, told.Message, told.Err)
 	}
-	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+	if orchestrator.TooManyOpenFiles(err) {
 		return 0, err // not the document's fault
 	}
 	if err != nil {

@@ -442,7 +442,7 @@ func (t *Tree) explain(verb, name string, err error) error {
 		hint = ": the output directory must lie on one file system"
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, syscall.EEXIST):
 		hint = ": move away what is there, or name another directory with -o"
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE): // no directory helps
+	case orchestrator.TooManyOpenFiles(err): // no directory helps
 	case errors.As(err, &errno):
 		hint = ": name another directory with -o"
 	case t.leadsOut(name):

@@ -163,7 +163,7 @@ func (w *Walker) open(in string) (root, error) {
 
 // unusable is the error of an input that cannot be opened.
 func unusable(in string, err error) error {
-	if machines(err) {
+	if orchestrator.TooManyOpenFiles(err) {
 		return fmt.Errorf("input %s: %w", in, cause(err))
 	}
 	return fmt.Errorf("input %s: %w: make it readable for this user", in, cause(err))
@@ -186,7 +186,8 @@ func (w *Walker) Close() error {
 // reads nothing ahead. When ctx ends, it ends.
 //
 // Document.Open fails with a [*orchestrator.PageError], or, where too many files
-// are open and no document is to blame, with EMFILE or ENFILE.
+// are open and no document is to blame, with EMFILE or ENFILE; Document.Err is set
+// where that was so already when it was listed.
 func (w *Walker) Documents(ctx context.Context) iter.Seq[orchestrator.Document] {
 	return func(yield func(orchestrator.Document) bool) {
 		w.find(ctx, w.cfg.Log, func(f found) bool {
@@ -293,7 +294,7 @@ func (t *tree) walk(ctx context.Context, dir string) bool {
 			Ref: orchestrator.PageRef{Path: p}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryUnreadable,
 			Message: fmt.Sprintf("directory cannot be read: %v", cause(readErr)), Err: readErr,
 		}
-		if machines(readErr) {
+		if orchestrator.TooManyOpenFiles(readErr) {
 			err = fmt.Errorf("%s: directory cannot be read: %w", p, cause(readErr))
 		}
 		return t.each(found{root: t.root, name: dir, path: p, err: err})
@@ -340,7 +341,7 @@ func (f found) document(ctx context.Context, checksum bool) orchestrator.Documen
 	if f.err == nil {
 		info, err := f.root.dir.Stat(f.name)
 		switch {
-		case machines(err):
+		case orchestrator.TooManyOpenFiles(err):
 			f.err = fmt.Errorf("%s: %w", f.path, cause(err))
 			doc.Open = f.open
 		case err == nil && info.Mode().IsRegular():
@@ -350,6 +351,9 @@ func (f found) document(ctx context.Context, checksum bool) orchestrator.Documen
 				doc.Sum = f.sum(ctx)
 			}
 		}
+	}
+	if orchestrator.TooManyOpenFiles(f.err) {
+		doc.Err = f.err
 	}
 	return doc
 }
@@ -394,7 +398,7 @@ func (f found) open() (*os.File, error) {
 	if errors.Is(err, syscall.ENXIO) {
 		return fail(orchestrator.CategoryNotRegular, err, "not a regular file but %s", kind(fs.ModeSocket))
 	}
-	if machines(err) {
+	if orchestrator.TooManyOpenFiles(err) {
 		return nil, fmt.Errorf("%s: cannot be opened: %w", f.path, cause(err))
 	}
 	if err != nil && f.mode&fs.ModeSymlink != 0 {
@@ -444,12 +448,6 @@ func kind(mode fs.FileMode) string {
 		return "a device"
 	}
 	return "something else"
-}
-
-// machines tells an error that is about this process or its machine, and not
-// about a file.
-func machines(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // cause drops the path that os puts into its errors: the text names it already.

@@ -132,11 +132,15 @@ func TestTooManyOpenFiles(t *testing.T) {
 		f.Close()
 		errs = append(errs, err)
 	}
+	inB := found{root: &walker.roots[0], name: "b/c.pdf", path: "b/c.pdf"}.document(t.Context(), false)
+	for _, d := range []orchestrator.Document{documents[2], documents[4], inB} { // could not be looked at
+		errs = append(errs, d.Err)
+	}
 	_, err := New([]string{dir}, Config{})
 	enough()
 
-	if len(errs) != 5 {
-		t.Fatalf("%d documents", len(errs))
+	if len(documents) != 5 {
+		t.Fatalf("%d documents", len(documents))
 	}
 	for _, err := range append(errs, err) {
 		var p *orchestrator.PageError
