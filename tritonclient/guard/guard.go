@@ -57,7 +57,7 @@ type Command struct {
 	// Nice is added to the niceness of this program.
 	Nice int
 	// Rlimits are set on the process right after it was started and hold when
-	// Spawn returns; where a lower one holds already, it stays. Core files are
+	// Spawn returns; where a lower hard limit holds already, that stays. Core files are
 	// always switched off.
 	Rlimits []Rlimit
 }

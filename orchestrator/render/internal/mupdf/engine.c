@@ -452,3 +452,19 @@ int engine_open(engine *e, int fd, int format, const char *const *passwords, int
 	}
 	return pages;
 }
+
+int engine_mend(engine *e)
+{
+	fz_context *ctx = e->ctx;
+	int code = FITZ_ERROR_NONE;
+	const char *message = "";
+	struct stat st;
+	engine_error err;
+
+	engine_begin(e);
+	fz_try(ctx)
+		count_pages(ctx, e->doc, fstat(e->fd, &st) < 0 ? 0 : st.st_size);
+	fz_catch(ctx)
+		message = fz_convert_error(ctx, &code);
+	return engine_conclude(e, code, message, &err);
+}

@@ -61,6 +61,10 @@ void engine_close(engine *);
  * reason; page holds the geometry as soon as width is not 0. */
 int engine_draw(engine *, int number, int width, int height, int fit, unsigned char *rgb, engine_page *page, engine_error *);
 
+/* engine_mend puts right in the page tree, once more, what engine_open did. It
+ * returns -1 where that cannot be done. */
+int engine_mend(engine *);
+
 /* engine_abort, from any thread, makes the running call fail soon with
  * ENGINE_ABORTED; the flag stays up until engine_resume. */
 void engine_abort(engine *);

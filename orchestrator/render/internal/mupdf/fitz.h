@@ -198,6 +198,7 @@ fz_stream *__real_fz_open_predict(fz_context *, fz_stream *chain, int predictor,
 fz_stream *__real_fz_open_faxd(fz_context *, fz_stream *chain, int k, int end_of_line, int align, int columns, int rows, int end_of_block, int black_is_1);
 void __real_inflate_fast(void *z, unsigned start);
 int __real_inflateInit2_(void *z, int bits, const char *version, int size);
+void *__real_fz_store_item(fz_context *, void *key, void *val, size_t size, const fz_store_type *);
 void *__real_fz_find_item(fz_context *, fz_store_drop_fn *, void *key, const fz_store_type *);
 int __real_fz_begin_tile_id(fz_context *, fz_device *, fz_rect area, fz_rect view, float xstep, float ystep, fz_matrix, int id);
 int __real_opj_decode(void *codec, void *stream, opj_image_t *);

@@ -43,14 +43,27 @@ static void drop(fz_context *ctx, engine_glyph *kept)
 	fz_drop_colorspace(ctx, kept->model);
 }
 
+static void purge(fz_context *ctx, engine *e, fz_colorspace *model)
+{
+	fz_purge_glyph_cache(ctx);
+	fz_drop_colorspace(ctx, e->purged_for);
+	e->purged_for = fz_keep_colorspace(ctx, model);
+	e->purged_at = e->drawn;
+}
+
 /* draw has MuPDF draw a letter. A letter of a Type 3 font may have colours, which
  * are those of what it is drawn on; the keys of MuPDF's cache do not say of what,
- * so none is left there. */
+ * so only those of this page and for one colour space are left there. */
 static fz_glyph *draw(fz_context *ctx, fz_font *font, int gid, fz_matrix *trm, fz_colorspace *model, const fz_irect *scissor, int alpha, int aa)
 {
+	if (fz_font_ft_face(ctx, font))
+		return __real_fz_render_glyph(ctx, font, gid, trm, model, scissor, alpha, aa);
+	engine *e = fz_user_context(ctx);
+	if (e->purged_for != model || e->purged_at != e->drawn)
+		purge(ctx, e, model);
 	fz_glyph *glyph = __real_fz_render_glyph(ctx, font, gid, trm, model, scissor, alpha, aa);
-	if (!fz_font_ft_face(ctx, font))
-		fz_purge_glyph_cache(ctx);
+	if (e->purged_for != model) /* a letter inside this one was drawn for another */
+		purge(ctx, e, model);
 	return glyph;
 }
 
@@ -102,4 +115,6 @@ void engine_drop_glyphs(engine *e)
 	for (int i = 0; i < GLYPHS; i++)
 		drop(e->ctx, &e->glyphs[i]);
 	memset(e->glyphs, 0, sizeof e->glyphs);
+	fz_drop_colorspace(e->ctx, e->purged_for);
+	e->purged_for = NULL;
 }

@@ -20,6 +20,18 @@ typedef struct {
 /* How many letters are kept: those of a page in several fonts. */
 #define GLYPHS 4096
 
+/* A picture, or part of one, that was decoded or asked for on a page. */
+typedef struct {
+	const void *image; /* NULL: none */
+	int factor;
+	fz_irect rect;
+	unsigned page;
+} engine_picture;
+
+/* How many are remembered: one after the other, so that which does not depend on
+ * where in memory they are. */
+#define PICTURES 64
+
 struct engine {
 	fz_context *ctx;
 	fz_document *doc;
@@ -40,6 +52,11 @@ struct engine {
 	unsigned drawn; /* pages that were begun */
 
 	engine_glyph glyphs[GLYPHS];
+	fz_colorspace *purged_for; /* whose coloured letters MuPDF keeps, */
+	unsigned purged_at; /* of this page */
+
+	engine_picture pictures[PICTURES]; /* a ring */
+	unsigned next_picture;
 
 	int missed_letters;
 

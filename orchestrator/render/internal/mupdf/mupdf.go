@@ -18,7 +18,7 @@ package mupdf
 #cgo LDFLAGS: -Wl,--wrap=fz_open_predict -Wl,--wrap=inflateInit2_
 #cgo LDFLAGS: -Wl,--wrap=fz_subsample_pixblock -Wl,--wrap=fz_get_span_color_painter
 #cgo LDFLAGS: -Wl,--wrap=fz_open_faxd -Wl,--wrap=inflate_fast
-#cgo LDFLAGS: -Wl,--wrap=fz_find_item -Wl,--wrap=fz_begin_tile_id -Wl,--wrap=fz_render_stroked_glyph
+#cgo LDFLAGS: -Wl,--wrap=fz_find_item -Wl,--wrap=fz_store_item -Wl,--wrap=fz_begin_tile_id -Wl,--wrap=fz_render_stroked_glyph
 #include <stdlib.h>
 #include "engine.h"
 */
@@ -85,6 +85,9 @@ type Page struct {
 	Width, Height int
 }
 
+// mostRepairs is after how many repairs on the way a document is opened again.
+const mostRepairs = 2
+
 // Engine is one MuPDF context and its open document.
 type Engine struct {
 	c    *C.engine
@@ -93,6 +96,7 @@ type Engine struct {
 	// its caches may lack what a stopped page did not get, or what was put
 	// right in its page tree is gone after a repair.
 	tainted   bool
+	repairs   int // of the open document, on the way
 	format    Format
 	passwords []string
 }
@@ -114,7 +118,7 @@ func New(memory, store int64) (*Engine, error) {
 // Errors are *Error.
 func (e *Engine) Open(file *os.File, format Format, passwords []string) (int, error) {
 	e.closeDocument()
-	e.file, e.format, e.passwords = file, format, passwords
+	e.file, e.format, e.passwords, e.repairs = file, format, passwords, 0
 	return e.open()
 }
 
@@ -175,7 +179,13 @@ func (e *Engine) Draw(number, width, height int, fit bool, rgb []byte) (Page, er
 	if rc != 0 {
 		err = e.fail(&cerr)
 	}
-	e.tainted = e.tainted || cpage.repaired != 0
+	if cpage.repaired != 0 {
+		// Opened again it is as before the repair, so that the next page is what
+		// it is alone. But where every page leads to a repair, each would cost
+		// one of the whole file: such a document is mended and stays repaired.
+		e.repairs++
+		e.tainted = e.tainted || e.repairs <= mostRepairs || C.engine_mend(e.c) < 0
+	}
 	return page, err
 }
 

@@ -63,6 +63,35 @@ func TestRepairWhileDrawing(t *testing.T) {
 	}
 }
 
+// Where every page leads to a repair, not every page costs one.
+func TestRepairOnEveryPage(t *testing.T) {
+	const pages = 20
+	objects := []string{
+		"<</Type/Catalog/Pages 2 0 R>>", "",
+		"<</Type/XObject/Subtype/Form/BBox[0 0 200 100]/Length 25>>\nstream\n1 0 0 rg 0 0 200 100 re f\nendstream",
+		"<</Length 5>>\nstream\n/F Do\nendstream",
+	}
+	var kids strings.Builder
+	for range pages {
+		objects = append(objects, "<</Type/Page/Parent 2 0 R/Contents 4 0 R>>")
+		fmt.Fprintf(&kids, "%d 0 R ", len(objects))
+	}
+	objects[1] = fmt.Sprintf("<</Type/Pages/MediaBox[0 0 200 100]/Resources<</XObject<</F 3 0 R>>>>/Count 1/Kids[%s]>>", &kids)
+	e := newEngine(t)
+	if n := open(t, e, written(objects, map[int]int{3: 3}, len(objects))); n != pages {
+		t.Fatalf("%d pages, want %d", n, pages)
+	}
+	for page := range pages {
+		rgb := make([]byte, 20*10*3)
+		if _, err := e.Draw(page, 20, 10, false, rgb); err != nil || at(rgb, 20, 5, 5) != red {
+			t.Errorf("page %d: %v, %v", page+1, err, at(rgb, 20, 5, 5))
+		}
+	}
+	if e.repairs != mostRepairs+1 {
+		t.Errorf("%d repairs", e.repairs)
+	}
+}
+
 // The table of objects ends before the first page, and the walk through the page
 // tree finds that out.
 func TestRepairWhileCounting(t *testing.T) {

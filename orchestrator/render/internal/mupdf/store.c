@@ -12,8 +12,8 @@
  * part is shown, that part. MuPDF looks for the part at its reduction, then at
  * each smaller one (what is larger can be made small), and then for the whole
  * picture in the same way; all that with one key on the stack, whose image,
- * factor and rect tell the questions apart. Here only the first of them is
- * asked. What is not found is decoded. */
+ * factor and rect tell the questions apart. Here the others are asked only about
+ * what this page has come by itself. What is not found is decoded. */
 
 typedef struct { int refs; void *image; int factor; fz_irect rect; } image_key;
 
@@ -40,19 +40,47 @@ static int second_choice(const image_key *k)
 	return asked.factor == 0 && within(asked.rect, k->rect);
 }
 
+static int own(engine *e, const image_key *k)
+{
+	for (int i = 0; i < PICTURES; i++) {
+		engine_picture *p = &e->pictures[i];
+		if (p->page == e->drawn && p->image == k->image && p->factor == k->factor && same_rect(p->rect, k->rect))
+			return 1;
+	}
+	return 0;
+}
+
+static void come_by(engine *e, const image_key *k)
+{
+	if (!own(e, k))
+		e->pictures[e->next_picture++ % PICTURES] = (engine_picture){ k->image, k->factor, k->rect, e->drawn };
+}
+
+/* What is stored may be larger than what was asked for: not every format can be
+ * decoded in part. */
+void *__wrap_fz_store_item(fz_context *ctx, void *key, void *val, size_t size, const fz_store_type *type)
+{
+	if (!strcmp(type->name, "fz_image"))
+		come_by(fz_user_context(ctx), key);
+	return __real_fz_store_item(ctx, key, val, size, type);
+}
+
 void *__wrap_fz_find_item(fz_context *ctx, fz_store_drop_fn *drop, void *key, const fz_store_type *type)
 {
 	if (strcmp(type->name, "fz_image"))
 		return __real_fz_find_item(ctx, drop, key, type);
+	engine *e = fz_user_context(ctx);
 	const image_key *k = key;
 	int second = second_choice(k);
 	asked.key = k;
 	asked.image = k->image;
 	asked.factor = k->factor;
 	asked.rect = k->rect;
-	if (second)
+	if (second && !own(e, k))
 		return NULL;
 	void *found = __real_fz_find_item(ctx, drop, key, type);
+	if (found && !second)
+		come_by(e, k);
 	if (found)
 		asked.key = NULL;
 	return found;
