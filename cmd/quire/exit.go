@@ -92,7 +92,7 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.Is(err, orchestrator.ErrInterrupted):
 		return exitInterrupted
-	case moreFiles(err) != "": // whatever was to be opened
+	case orchestrator.TooManyOpenFiles(err): // whatever was to be opened
 		return exitFailed
 	case topic, errors.As(err, &usage):
 		return exitUsage
