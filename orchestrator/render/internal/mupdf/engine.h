@@ -44,6 +44,7 @@ typedef struct {
 	double crop[4];
 	int64_t cpu_ns; /* CPU time of the calling thread */
 	int px_width, px_height; /* the raster that was drawn */
+	int lent; /* a font that is kept was drawn with this page's resources */
 	int repaired; /* MuPDF made the document's table of objects anew meanwhile */
 } engine_page;
 

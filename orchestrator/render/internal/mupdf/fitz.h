@@ -201,6 +201,8 @@ int __real_inflateInit2_(void *z, int bits, const char *version, int size);
 void *__real_fz_store_item(fz_context *, void *key, void *val, size_t size, const fz_store_type *);
 void *__real_fz_find_item(fz_context *, fz_store_drop_fn *, void *key, const fz_store_type *);
 int __real_fz_begin_tile_id(fz_context *, fz_device *, fz_rect area, fz_rect view, float xstep, float ystep, fz_matrix, int id);
+pdf_font_desc *__real_pdf_load_font(fz_context *, pdf_document *, pdf_obj *resources, pdf_obj *dict);
+pdf_obj *__real_pdf_dict_get(fz_context *, pdf_obj *dict, pdf_obj *key);
 int __real_opj_decode(void *codec, void *stream, opj_image_t *);
 fz_pixmap *__real_fz_load_jpx(fz_context *, const unsigned char *data, size_t size, fz_colorspace *);
 typedef void fz_span_color_painter_t(unsigned char *d, const unsigned char *mask, int n, int w, const unsigned char *color, int alpha, const void *overprint);

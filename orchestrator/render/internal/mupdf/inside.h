@@ -58,6 +58,7 @@ struct engine {
 	engine_picture pictures[PICTURES]; /* a ring */
 	unsigned next_picture;
 
+	int lent; /* a font was drawn with what is this page's */
 	int missed_letters;
 
 	char messages[8192];

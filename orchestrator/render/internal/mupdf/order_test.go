@@ -70,6 +70,11 @@ func orders(t *testing.T) map[string][]byte {
 			all[fmt.Sprintf("letters of %g in colour and in a grey group, %s", size, name)] = f.Bytes()
 		}
 	}
+
+	f = each(a4+"/Resources<</Font<</F 9 0 R>>/ExtGState<</G<</ca V>>>>>>", "BT /F 1 Tf 10 0 0 10 100 100 Tm <00> Tj ET", 1, 0.5, 0.2)
+	f.Add("<</Type/Font/Subtype/Type3/FontMatrix[1 0 0 1 0 0]" + strings.Replace(letters, "8 0 R", "10 0 R", 1) + ">>")
+	f.Stream("", []byte("2 0 d0 /G gs 0 0 m 13.3 17.1 l 4 0 l f"))
+	all["letters that use what is the page's"] = f.Bytes()
 	all["a repair on the way"] = repairedAtTheThird(1)
 	return all
 }

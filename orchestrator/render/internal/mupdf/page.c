@@ -131,6 +131,7 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 	memset(out, 0, sizeof *out);
 	engine_begin(e);
 	e->drawn++;
+	e->lent = 0;
 	e->cookie.progress = 0;
 	e->cookie.progress_max = 0;
 	e->cookie.errors = 0;
@@ -189,6 +190,7 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 	fz_catch(ctx)
 		message = fz_convert_error(ctx, &code);
 
+	out->lent = e->lent;
 	out->repaired = pdf && pdf_was_repaired(ctx, pdf) != repaired;
 	out->cpu_ns = thread_cpu_ns() - start;
 	if (engine_conclude(e, code, message, err) < 0)

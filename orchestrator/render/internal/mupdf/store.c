@@ -6,7 +6,7 @@
 
 /* What a page looks like must not depend on the pages that were drawn before
  * it. MuPDF keeps, for the pages that come, pictures as it decoded them and
- * tiles of patterns as it painted them, and takes what is nearly right. */
+ * tiles of patterns as it painted them, and takes what is nearly right; and fonts. */
 
 /* A picture that is shown small is decoded at a reduction, and one of which a
  * part is shown, that part. MuPDF looks for the part at its reduction, then at
@@ -95,4 +95,31 @@ int __wrap_fz_begin_tile_id(fz_context *ctx, fz_device *dev, fz_rect area, fz_re
 	if (id)
 		id = (int)((unsigned)id + e->drawn * 0x9E3779B1u);
 	return __real_fz_begin_tile_id(ctx, dev, area, view, xstep, ystep, ctm, id);
+}
+
+/* A Type 3 font that has no resources of its own draws its letters with those of
+ * the page on which it is first met, and is kept. lent are those of the page while
+ * a font is loaded; what asks for them makes the font this page's. */
+static const pdf_obj *lent;
+
+pdf_font_desc *__wrap_pdf_load_font(fz_context *ctx, pdf_document *doc, pdf_obj *resources, pdf_obj *dict)
+{
+	const pdf_obj *before = lent; /* a letter may use another font */
+	pdf_font_desc *font = NULL;
+	fz_var(font);
+	lent = resources;
+	fz_try(ctx)
+		font = __real_pdf_load_font(ctx, doc, resources, dict);
+	fz_always(ctx)
+		lent = before;
+	fz_catch(ctx)
+		fz_rethrow(ctx);
+	return font;
+}
+
+pdf_obj *__wrap_pdf_dict_get(fz_context *ctx, pdf_obj *dict, pdf_obj *key)
+{
+	if (lent && dict == lent)
+		((engine *)fz_user_context(ctx))->lent = 1;
+	return __real_pdf_dict_get(ctx, dict, key);
 }
