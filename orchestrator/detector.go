@@ -94,9 +94,9 @@ func New(cfg Config) (*Detector, error) {
 	d.batches = batch.New(d.ctx, batch.Config[*Slab]{
 		MaxItems: cfg.Batch, MaxAge: cfg.MaxAge, InFlight: cfg.InFlight,
 		Open: func() (*Slab, int) {
-			s, err := d.slabs.Get(context.Background())
-			if err != nil {
-				panic("orchestrator: a batch was opened after the slabs were closed")
+			s, err := d.slabs.Get()
+			if err != nil { // there is one more than batches in flight, until Close
+				panic("orchestrator: a batch was opened: " + err.Error())
 			}
 			return s, s.Pages
 		},

@@ -137,7 +137,7 @@ func TestLeaveWaitsForSlabsThatGo(t *testing.T) {
 		}
 		d := newDetector(t, Config{Endpoints: []Endpoint{a, b}, RefreshEvery: -1, StallAfter: -1}) // no clock that wakes others
 		defer d.Close()
-		lent, err := d.slabs.Get(t.Context())
+		lent, err := d.slabs.Get()
 		if err != nil {
 			t.Fatal(err)
 		}
