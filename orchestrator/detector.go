@@ -290,7 +290,7 @@ func (p *page) end(r PageResult) {
 			r.ImageWidth, r.ImageHeight = p.d.raster.Width, p.d.raster.Height
 		}
 	}
-	p.d.counts.end(r.Status)
+	p.d.counts.add(r.Status, 1)
 	if p.run != nil {
 		p.run.pageEnded(p, r)
 		return
