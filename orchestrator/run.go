@@ -242,13 +242,17 @@ func (r *run) cancelLive() {
 	}
 }
 
-func (r *run) track(p *page) {
+// beginPage makes a page that a worker is about to draw.
+func (r *run) beginPage(dt *drawTask, pageNo int) *page {
+	p := newPage(r.d, r.ctx, PageRef{Path: dt.doc.Path, Page: pageNo})
+	p.run = r
 	r.mu.Lock()
 	r.live[p] = struct{}{}
 	r.mu.Unlock()
 	if r.ctx.Err() != nil {
 		p.cancel() // cancelLive may have looked before
 	}
+	return p
 }
 
 // release gives up one hold; with the last, nothing of this run can join a
