@@ -214,12 +214,7 @@ func (d *Detector) scatter(ctx context.Context, accused bool) {
 	if accused {
 		most = min(8*most, 40*time.Second)
 	}
-	t := time.NewTimer(rand.N(most))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	pause(ctx, rand.N(most))
 }
 
 // well reports whether the endpoint answers at all.
@@ -336,10 +331,5 @@ func (p *patience) pause(ctx context.Context) bool {
 // rest is the wait alone, where the number of tries is what has a limit.
 func (p *patience) rest(ctx context.Context) {
 	p.last = min(max(2*p.last, 20*time.Millisecond), 2*time.Second)
-	t := time.NewTimer(p.last/2 + rand.N(p.last/2))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	pause(ctx, p.last/2+rand.N(p.last/2))
 }
