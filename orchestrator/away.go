@@ -188,12 +188,9 @@ func (f *fleet) doubt(e *endpoint, reason string) bool {
 	return true
 }
 
-// strike notes that another endpoint has answered what e, which may be nil, has
-// failed: the fault was its own. It rests, even if it answers blank pages.
+// strike notes that another endpoint has answered what e has failed: the fault was
+// its own. It rests, even if it answers blank pages.
 func (f *fleet) strike(e *endpoint, reason string) {
-	if e == nil {
-		return
-	}
 	f.mu.Lock()
 	if !f.anyUp(e) {
 		f.mu.Unlock()
