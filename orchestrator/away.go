@@ -2,8 +2,8 @@ package orchestrator
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -188,12 +188,9 @@ func (f *fleet) doubt(e *endpoint, reason string) bool {
 	return true
 }
 
-// strike notes that another endpoint has answered what e, which may be nil, has
-// failed: the fault was its own. It rests, even if it answers blank pages.
+// strike notes that another endpoint has answered what e has failed: the fault was
+// its own. It rests, even if it answers blank pages.
 func (f *fleet) strike(e *endpoint, reason string) {
-	if e == nil {
-		return
-	}
 	f.mu.Lock()
 	if !f.anyUp(e) {
 		f.mu.Unlock()
@@ -219,10 +216,7 @@ func (f *fleet) rest(e *endpoint) time.Duration {
 // if not, it does nothing.
 func (f *fleet) refuse(e *endpoint, reason string) bool {
 	f.mu.Lock()
-	others := false
-	for _, x := range f.members() {
-		others = others || x != e && x.state != EndpointRefused
-	}
+	others := slices.ContainsFunc(f.members(), func(x *endpoint) bool { return x != e && x.state != EndpointRefused })
 	news := others && f.takeOut(e, EndpointRefused, reason)
 	f.mu.Unlock()
 	if news {
@@ -277,9 +271,7 @@ func (f *fleet) mend(e *endpoint) {
 				f.mu.Lock()
 				f.giveUp(&ServerError{Message: me.Message, Err: err})
 				e.state, e.reason, e.mending = EndpointUp, "", false
-				f.said = false
-				f.fit()
-				f.wake()
+				f.cameUp()
 				f.mu.Unlock()
 				return
 			}
@@ -330,14 +322,4 @@ func (f *fleet) waits() (reason string, since time.Time, inAll time.Duration) {
 		return "", time.Time{}, f.waited
 	}
 	return f.outage.reason, f.outage.since, f.waited + time.Since(f.outage.since)
-}
-
-// asServerError is err as a *ServerError, when a model's error says that nothing
-// will help.
-func asServerError(err error) (*ServerError, bool) {
-	var me *ModelError
-	if errors.As(err, &me) && me.Action == ActionStop {
-		return &ServerError{Message: me.Message, Err: err}, true
-	}
-	return nil, false
 }

@@ -132,8 +132,8 @@ func TestFailedBatchReturnsEveryCall(t *testing.T) {
 				for page := 1; page <= 20; page++ {
 					wg.Go(func() {
 						r, err := d.Detect(t.Context(), path, page)
-						var pe *PageError
-						if !errors.As(err, &pe) || pe.Stage != StageInfer || pe.Ref.Page != page || r.Status != StatusFailed {
+						pe, ok := errors.AsType[*PageError](err)
+						if !ok || pe.Stage != StageInfer || pe.Ref.Page != page || r.Status != StatusFailed {
 							t.Errorf("page %d: %v, %v", page, r.Status, err)
 						}
 						asked := 0
@@ -144,7 +144,7 @@ func TestFailedBatchReturnsEveryCall(t *testing.T) {
 							}
 						}
 						m.mu.Unlock()
-						if want := fmt.Sprintf("no answer in %d attempts: no", asked); action == ActionRetry && pe != nil && pe.Message != want {
+						if want := fmt.Sprintf("no answer in %d attempts: no", asked); action == ActionRetry && ok && pe.Message != want {
 							t.Errorf("page %d: %q, want %q", page, pe.Message, want)
 						}
 					})
@@ -176,9 +176,8 @@ func TestPoisonedPageFailsAlone(t *testing.T) {
 		for page := 1; page <= 64; page++ {
 			wg.Go(func() {
 				_, err := d.Detect(t.Context(), path, page)
-				var pe *PageError
 				if page == 13 {
-					if !errors.As(err, &pe) || pe.Category != CategoryServer {
+					if pe, ok := errors.AsType[*PageError](err); !ok || pe.Category != CategoryServer {
 						t.Errorf("the poisoned page: %v", err)
 					}
 				} else if err != nil {
@@ -278,8 +277,7 @@ func TestServerAwayForGood(t *testing.T) {
 		defer d.Close()
 		start := time.Now()
 		_, err := d.Detect(t.Context(), path, 1)
-		var pe *PageError
-		if !errors.As(err, &pe) || pe.Category != CategoryUnavailable || time.Since(start) != 2*time.Minute {
+		if pe, ok := errors.AsType[*PageError](err); !ok || pe.Category != CategoryUnavailable || time.Since(start) != 2*time.Minute {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 	})
@@ -321,8 +319,7 @@ func TestDetectRefusals(t *testing.T) {
 		want Category
 	}{{"a.pdf", 0, CategoryNoSuchPage}, {"a.pdf", 4, CategoryNoSuchPage}, {"broken.pdf", 1, CategoryMalformed}} {
 		_, err := d.Detect(t.Context(), filepath.Join(dir, c.name), c.page)
-		var pe *PageError
-		if !errors.As(err, &pe) || pe.Category != c.want || pe.Ref.Page != c.page {
+		if pe, ok := errors.AsType[*PageError](err); !ok || pe.Category != c.want || pe.Ref.Page != c.page {
 			t.Errorf("%s page %d: %v", c.name, c.page, err)
 		}
 	}
@@ -421,8 +418,7 @@ func TestDetectBatch(t *testing.T) {
 		images = append(images, blank{image.White, r})
 	}
 	results, err := d.DetectBatch(t.Context(), images)
-	var pe *PageError
-	if !errors.As(err, &pe) || pe.Category != CategoryPageSize {
+	if pe, ok := errors.AsType[*PageError](err); !ok || pe.Category != CategoryPageSize {
 		t.Errorf("the empty image: %v", err)
 	}
 	for i, r := range results {

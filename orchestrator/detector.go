@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,9 +95,9 @@ func New(cfg Config) (*Detector, error) {
 	d.batches = batch.New(d.ctx, batch.Config[*Slab]{
 		MaxItems: cfg.Batch, MaxAge: cfg.MaxAge, InFlight: cfg.InFlight,
 		Open: func() (*Slab, int) {
-			s, err := d.slabs.Get(context.Background())
-			if err != nil {
-				panic("orchestrator: a batch was opened after the slabs were closed")
+			s, err := d.slabs.Get()
+			if err != nil { // there is one more than batches in flight, until Close
+				panic("orchestrator: a batch was opened: " + err.Error())
 			}
 			return s, s.Pages
 		},
@@ -173,11 +174,11 @@ func (d *Detector) detect(ctx context.Context, path string, pageNo int, wait boo
 	}}}
 	d.batches.Expect(1)
 	d.work.addDetect(t)
-	return p.wait(func() {
-		if d.work.removeDetect(t) {
-			d.batches.Withdraw() // no worker had taken it
-		}
-	})
+	r, err := p.wait()
+	if r.Status == StatusCancelled && d.work.removeDetect(t) {
+		d.batches.Withdraw() // no worker had taken it
+	}
+	return r, err
 }
 
 // admit takes a place in the queue and holds Close off until leave is called.
@@ -258,9 +259,8 @@ type page struct {
 	ended  atomic.Bool
 	result chan PageResult // capacity 1; unused by a run
 
-	slotMu  sync.Mutex
-	slot    batch.Slot[*Slab, *page]
-	hasSlot bool
+	slotMu sync.Mutex
+	slot   batch.Slot[*Slab, *page] // zero until it has a place in a batch
 }
 
 func newPage(d *Detector, ctx context.Context, ref PageRef) *page {
@@ -278,9 +278,7 @@ func (p *page) end(r PageResult) {
 		return
 	}
 	p.slotMu.Lock()
-	if p.hasSlot {
-		p.slot.Remove()
-	}
+	p.slot.Remove()
 	p.slotMu.Unlock()
 	r.Ref = p.ref
 	if r.Err != nil {
@@ -292,7 +290,7 @@ func (p *page) end(r PageResult) {
 			r.ImageWidth, r.ImageHeight = p.d.raster.Width, p.d.raster.Height
 		}
 	}
-	p.d.counts.end(r.Status)
+	p.d.counts.add(r.Status, 1)
 	if p.run != nil {
 		p.run.pageEnded(p, r)
 		return
@@ -317,7 +315,7 @@ func (p *page) join(ctx context.Context, fill func(dst []byte)) {
 	}
 	fill(slot.Resource.Page(slot.Place))
 	p.slotMu.Lock()
-	p.slot, p.hasSlot = slot, true
+	p.slot = slot
 	p.slotMu.Unlock()
 	slot.Commit(p)
 	if p.ended.Load() {
@@ -328,41 +326,23 @@ func (p *page) join(ctx context.Context, fill func(dst []byte)) {
 }
 
 // wait returns when the page has ended, or cancels it when the caller's context
-// or the detector does. onCancel runs in that case.
-func (p *page) wait(onCancel func()) (PageResult, error) {
-	var cause error
+// or the detector does.
+func (p *page) wait() (PageResult, error) {
+	var r PageResult
 	select {
-	case r := <-p.result:
-		return p.outcome(r)
+	case r = <-p.result:
 	case <-p.ctx.Done():
-		cause = context.Cause(p.ctx)
+		p.cancel()
+		r = <-p.result // it may have ended by itself
 	case <-p.d.ctx.Done():
-		cause = ErrClosed
+		p.cancel()
+		r = <-p.result
 	}
-	p.cancel()
-	onCancel()
-	r := <-p.result
-	if r.Status == StatusCancelled {
-		return r, cause
-	}
-	return p.outcome(r) // it had ended by itself
-}
-
-func (p *page) outcome(r PageResult) (PageResult, error) {
 	switch {
 	case r.Err != nil:
 		return r, r.Err
 	case r.Status == StatusCancelled:
-		return r, cmpErr(context.Cause(p.ctx), context.Cause(p.d.ctx))
+		return r, cmp.Or(context.Cause(p.ctx), context.Cause(p.d.ctx), context.Canceled)
 	}
 	return r, nil
-}
-
-func cmpErr(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return context.Canceled
 }

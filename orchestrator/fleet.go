@@ -90,6 +90,15 @@ func newFleet(ctx context.Context, limit time.Duration, log *slog.Logger, allowe
 // members are the endpoints there are. The slice is not to be changed.
 func (f *fleet) members() []*endpoint { return *f.all.Load() }
 
+// endpoints are the members as the caller knows them.
+func (f *fleet) endpoints() []Endpoint {
+	var all []Endpoint
+	for _, e := range f.members() {
+		all = append(all, e.Endpoint)
+	}
+	return all
+}
+
 // several tells whether there is more than one.
 func (f *fleet) several() bool { return len(f.members()) > 1 }
 
@@ -143,17 +152,12 @@ func (f *fleet) release(s *Slab) {
 		e.users++
 	}
 	f.mu.Unlock()
-	tell := func(e *endpoint) {
-		e.Model.Release(s)
-		f.unused(e)
-	}
-	if len(all) == 1 {
-		tell(all[0])
-		return
-	}
 	var group sync.WaitGroup // one that hangs costs its time, not everybody's
 	for _, e := range all {
-		group.Go(func() { tell(e) })
+		group.Go(func() {
+			e.Model.Release(s)
+			f.unused(e)
+		})
 	}
 	group.Wait()
 }

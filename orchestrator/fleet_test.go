@@ -70,12 +70,10 @@ func runAll(t *testing.T, cfg Config, docs, pages int, fail int64) *fakeSink {
 	}
 	d := newDetector(t, cfg)
 	defer d.Close()
-	sink, progress := newFakeSink(t), &Progress{}
-	sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+	sink, sum, err := runDocs(t, d, list)
 	if want := (Counts{Done: int64(docs*pages) - fail, Failed: fail}); err != nil || sum.Pages != want {
 		t.Errorf("%+v, %v; want %+v", sum.Pages, err, want)
 	}
-	checkAccounts(t, sink, sum, progress.Now())
 	return sink
 }
 
@@ -182,12 +180,10 @@ func TestOneOfTwoAway(t *testing.T) {
 				t.Errorf("back, it is %+v", x.Endpoints[0])
 			}
 		}()
-		sink, progress := newFakeSink(t), &Progress{}
-		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+		_, sum, err := runDocs(t, d, list)
 		if err != nil || sum.Pages != (Counts{Done: 8000}) {
 			t.Errorf("%+v, %v", sum, err)
 		}
-		checkAccounts(t, sink, sum, progress.Now())
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		before, after, answered := 0, 0, int64(0)
@@ -245,9 +241,7 @@ func TestNoneWorks(t *testing.T) {
 						t.Errorf("with none that works: %+v", x)
 					}
 				}()
-				sink, progress := newFakeSink(t), &Progress{}
-				sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
-				checkAccounts(t, sink, sum, progress.Now())
+				_, sum, err := runDocs(t, d, list)
 				if limit == time.Minute {
 					if err != nil || sum.Pages != (Counts{Done: 4000}) {
 						t.Errorf("%+v, %v", sum, err)
@@ -300,9 +294,7 @@ func TestAnotherModelInMidRun(t *testing.T) {
 						}
 					})
 				}
-				sink, progress := newFakeSink(t), &Progress{}
-				sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
-				checkAccounts(t, sink, sum, progress.Now())
+				_, sum, err := runDocs(t, d, list)
 				if both {
 					if _, ok := errors.AsType[*ServerError](err); !ok || sum.Pages.Failed != 0 {
 						t.Errorf("%+v, %v", sum, err)

@@ -101,7 +101,7 @@ func (d *Detector) detectImage(ctx context.Context, ref PageRef, img image.Image
 		}
 		p.join(ctx, func(dst []byte) { packRGB(dst, raster.Pix) })
 	}()
-	r, err := p.wait(func() {})
+	r, err := p.wait()
 	<-joined
 	return r, err
 }

@@ -26,154 +26,210 @@ func (d *Detector) runBatch(b *batch.Batch[*Slab, *page]) {
 	defer d.slabs.Put(b.Resource)
 	doing := d.doings.begin(asking, b.Items[0].ref, len(b.Items))
 	defer doing.end()
-	d.infer(b, doing, 0, b.Items, d.cfg.Attempts, false)
+	all := part{d: d, ctx: b.Context, slab: b.Resource, doing: doing, pages: b.Items, attempts: d.cfg.Attempts}
+	all.infer()
 	// Whatever happened, nobody waits for a batch that is over.
 	for _, p := range b.Items {
 		p.cancel()
 	}
 }
 
-// infer gives each of the pages, which lie in the slab from place first on, its
-// result, with at most the given number of attempts that count. agreed tells that
-// two endpoints have failed a batch with these pages in it.
-func (d *Detector) infer(b *batch.Batch[*Slab, *page], doing *doing, first int, pages []*page, attempts int, agreed bool) {
-	ctx := b.Context
-	halves := func(attempts int) {
-		mid := len(pages) / 2
-		d.infer(b, doing, first, pages[:mid], attempts, agreed)
-		d.infer(b, doing, first+mid, pages[mid:], attempts, agreed)
-	}
-	waited := patience{limit: d.cfg.ServerWait}
-	died := 0            // times that a server did with these pages alone in flight
-	var failed *endpoint // did so last: another one is asked next, if there is one
-	fault := ""          // what it said, unless it was busy or away
-	for attempt := 1; ; {
-		if ctx.Err() != nil || !anyLive(pages) {
-			return
-		}
+// part is pages of a batch that are asked for together: all of them, or those of
+// a half, down to one page.
+type part struct {
+	d     *Detector
+	ctx   context.Context
+	slab  *Slab
+	doing *doing
+	first int // place in the slab of the first of pages
+	pages []*page
+
+	attempts int  // that count, at most
+	agreed   bool // two endpoints have failed a batch with these pages in it
+
+	waited patience
+	tried  int       // attempts that counted
+	died   int       // times that a server did with these pages alone in flight
+	failed *endpoint // did so last: another one is asked next, if there is one
+	fault  string    // what it said, unless it was busy or away
+}
+
+// infer gives each of the pages its result.
+func (p *part) infer() {
+	p.waited.limit = p.d.cfg.ServerWait
+	for p.ctx.Err() == nil && anyLive(p.pages) {
 		// A reload may have lowered it; 0 while there is no endpoint.
-		if most := d.fleet.maxBatch(); most > 0 && len(pages) > most {
-			halves(attempts)
+		if most := p.d.fleet.maxBatch(); most > 0 && len(p.pages) > most {
+			p.halve()
 			return
 		}
-		suspect := suspected(pages)
-		e, err := d.ask(ctx, b.Resource, first, pages, wanted{alone: suspect, avoid: failed}, &waited)
-		if len(pages) == 1 && pages[0].live() && ctx.Err() == nil && bisects(err) {
+		suspect := suspected(p.pages)
+		e, err := p.ask(wanted{alone: suspect, avoid: p.failed})
+		if len(p.pages) == 1 && p.pages[0].live() && p.ctx.Err() == nil && bisects(err) {
 			// Triton merges requests: the culprit may be another request's page.
 			// It counts only when this page failed with nothing beside it, and
 			// when the model does not fail everything; of another endpoint, if
 			// there is one.
-			doing.meets(err.Error())
-			d.fleet.doubt(e, err.Error())
-			failed, fault = e, err.Error()
-			e, err = d.ask(ctx, b.Resource, first, pages, wanted{alone: true, avoid: failed, sure: true}, &waited)
+			p.doing.meets(err.Error())
+			p.d.fleet.doubt(e, err.Error())
+			p.failed, p.fault = e, err.Error()
+			e, err = p.ask(wanted{alone: true, avoid: p.failed, sure: true})
 		}
 		if err == nil {
-			if fault != "" && e != failed {
-				d.fleet.strike(failed, fault)
+			if p.fault != "" && e != p.failed {
+				p.d.fleet.strike(p.failed, p.fault)
 			}
 			return
 		}
-		if ctx.Err() != nil || err == errNobodyWaits {
+		if p.ctx.Err() != nil || err == errNobodyWaits {
 			return
 		}
 		if away, ok := err.(*ServerError); ok {
-			d.giveUp(pages, CategoryUnavailable, away)
+			p.giveUp(CategoryUnavailable, away)
 			return
 		}
-		me := asModelError(err)
-		doing.meets(me.Message)
-		d.log.Debug("a batch failed", "server", e.Name, "pages", len(pages), "action", me.Action.String(), "err", err)
-		other := fault != "" && e != failed // than the one that failed before
-		failed, fault = e, ""
-		switch me.Action {
-		case ActionShrink:
-			d.fleet.full(e)
-			if !waited.pause(ctx) {
-				d.giveUp(pages, CategoryUnavailable, &ServerError{Message: fmt.Sprintf("the server's queue was full for %v: %s", waited.limit, me.Message), Err: err})
-				return
-			}
-		case ActionWait:
-			if me.Lost {
-				for _, p := range pages {
-					p.lost++
-				}
-				if suspect {
-					died++
-				}
-				if died == convict && len(pages) == 1 {
-					d.log.Warn("a page kills the server", "page", pages[0].ref.String(), "times", pages[0].lost, "reason", me.Message)
-					pages[0].fail(StageInfer, CategoryCrash, fmt.Sprintf("the server died %d times with this page, %d of them with it alone: %s", pages[0].lost, died, me.Message), err)
-					return
-				}
-			}
-			d.fleet.away(e, me.Message)
-			if err := d.fleet.await(ctx); err != nil {
-				d.giveUp(pages, CategoryUnavailable, err)
-				return
-			}
-			switch {
-			case me.Lost && suspected(pages):
-				if !suspect {
-					d.log.Warn("the server died again with these pages; looking for the one that does it", "from", pages[0].ref.String(), "pages", len(pages))
-				}
-				d.scatter(ctx, died > 0)
-				if len(pages) > 1 {
-					halves(attempts)
-					return
-				}
-			case !waited.pause(ctx):
-				d.giveUp(pages, CategoryUnavailable, &ServerError{Message: fmt.Sprintf("the server says that it is ready and fails every request for %v: %s", waited.limit, me.Message), Err: err})
-				return
-			}
-		case ActionRefresh:
-			if err := d.refresh(ctx, e); err != nil {
-				d.giveUp(pages, CategoryServer, err)
-				return
-			}
-			if !waited.pause(ctx) {
-				d.giveUp(pages, CategoryUnavailable, &ServerError{Message: me.Message, Err: err})
-				return
-			}
-		case ActionStop:
-			if !d.fleet.refuse(e, me.Message) {
-				d.giveUp(pages, CategoryServer, &ServerError{Message: me.Message, Err: err})
-				return
-			}
-		case ActionBisect:
-			if len(pages) == 1 {
-				pages[0].fail(StageInfer, CategoryServer, "the server failed this page: "+me.Message, err)
-				return
-			}
-			if !agreed && !other && d.fleet.doubt(e, me.Message) {
-				fault = me.Message
-				continue // it may be the server: what does another say?
-			}
-			agreed = agreed || other
-			halves(attempts)
-			return
-		default: // ActionRetry
-			d.fleet.doubt(e, me.Message)
-			fault = me.Message
-			for _, p := range pages {
-				p.tries++
-			}
-			if attempt < attempts {
-				attempt++
-				waited.rest(ctx)
-				continue
-			}
-			if len(pages) > 1 {
-				halves(1)
-				return
-			}
-			category := CategoryServer
-			if errors.Is(err, context.DeadlineExceeded) {
-				category = CategoryTimeout
-			}
-			pages[0].fail(StageInfer, category, fmt.Sprintf("no answer in %d attempts: %s", pages[0].tries, me.Message), err)
+		if !p.react(e, asModelError(err), suspect) {
 			return
 		}
+	}
+}
+
+// halve asks for each half of the pages.
+func (p *part) halve() {
+	half := func(first int, pages []*page) {
+		h := part{d: p.d, ctx: p.ctx, slab: p.slab, doing: p.doing, first: first, pages: pages, attempts: p.attempts, agreed: p.agreed}
+		h.infer()
+	}
+	mid := len(p.pages) / 2
+	half(p.first, p.pages[:mid])
+	half(p.first+mid, p.pages[mid:])
+}
+
+// react does what a failed request asks for, and tells whether to ask again.
+func (p *part) react(e *endpoint, err *ModelError, suspect bool) (again bool) {
+	p.doing.meets(err.Message)
+	p.d.log.Debug("a batch failed", "server", e.Name, "pages", len(p.pages), "action", err.Action.String(), "err", err)
+	other := p.fault != "" && e != p.failed // than the one that failed before
+	p.failed, p.fault = e, ""
+	switch err.Action {
+	case ActionShrink:
+		p.d.fleet.full(e)
+		return p.pause(fmt.Sprintf("the server's queue was full for %v: %s", p.waited.limit, err.Message), err)
+	case ActionWait:
+		return p.away(e, err, suspect)
+	case ActionRefresh:
+		if err := p.d.refresh(p.ctx, e); err != nil {
+			p.giveUp(CategoryServer, err)
+			return false
+		}
+		return p.pause(err.Message, err)
+	case ActionStop:
+		if !p.d.fleet.refuse(e, err.Message) {
+			p.giveUp(CategoryServer, &ServerError{Message: err.Message, Err: err})
+			return false
+		}
+		return true
+	case ActionBisect:
+		return p.bisect(e, err, other)
+	}
+	return p.retry(e, err)
+}
+
+// pause rests before the next try; when that has gone on for too long, it gives up
+// with the message.
+func (p *part) pause(message string, err error) (again bool) {
+	if !p.waited.pause(p.ctx) {
+		p.giveUp(CategoryUnavailable, &ServerError{Message: message, Err: err})
+		return false
+	}
+	return true
+}
+
+// away waits for a server that is not there, and looks for the page that may be why.
+func (p *part) away(e *endpoint, err *ModelError, suspect bool) (again bool) {
+	if err.Lost {
+		for _, x := range p.pages {
+			x.lost++
+		}
+		if suspect {
+			p.died++
+		}
+		if x := p.pages[0]; p.died == convict && len(p.pages) == 1 {
+			p.d.log.Warn("a page kills the server", "page", x.ref.String(), "times", x.lost, "reason", err.Message)
+			x.fail(StageInfer, CategoryCrash, fmt.Sprintf("the server died %d times with this page, %d of them with it alone: %s", x.lost, p.died, err.Message), err)
+			return false
+		}
+	}
+	p.d.fleet.away(e, err.Message)
+	if err := p.d.fleet.await(p.ctx); err != nil {
+		p.giveUp(CategoryUnavailable, err)
+		return false
+	}
+	if !err.Lost || !suspected(p.pages) {
+		return p.pause(fmt.Sprintf("the server says that it is ready and fails every request for %v: %s", p.waited.limit, err.Message), err)
+	}
+	if !suspect {
+		p.d.log.Warn("the server died again with these pages; looking for the one that does it", "from", p.pages[0].ref.String(), "pages", len(p.pages))
+	}
+	p.d.scatter(p.ctx, p.died > 0)
+	if len(p.pages) > 1 {
+		p.halve()
+		return false
+	}
+	return true
+}
+
+// bisect looks for the page that fails the others; other tells that two servers
+// say so.
+func (p *part) bisect(e *endpoint, err *ModelError, other bool) (again bool) {
+	if len(p.pages) == 1 {
+		p.pages[0].fail(StageInfer, CategoryServer, "the server failed this page: "+err.Message, err)
+		return false
+	}
+	if !p.agreed && !other && p.d.fleet.doubt(e, err.Message) {
+		p.fault = err.Message
+		return true // it may be the server: what does another say?
+	}
+	p.agreed = p.agreed || other
+	p.halve()
+	return false
+}
+
+// retry uses an attempt up; when none is left, each half has one more.
+func (p *part) retry(e *endpoint, err *ModelError) (again bool) {
+	p.d.fleet.doubt(e, err.Message)
+	p.fault = err.Message
+	for _, x := range p.pages {
+		x.tries++
+	}
+	p.tried++
+	if p.tried < p.attempts {
+		p.waited.rest(p.ctx)
+		return true
+	}
+	if len(p.pages) > 1 {
+		p.attempts = 1
+		p.halve()
+		return false
+	}
+	category := CategoryServer
+	if errors.Is(err, context.DeadlineExceeded) {
+		category = CategoryTimeout
+	}
+	p.pages[0].fail(StageInfer, category, fmt.Sprintf("no answer in %d attempts: %s", p.pages[0].tries, err.Message), err)
+	return false
+}
+
+// giveUp ends pages that no server will answer: single calls get the error,
+// runs are stopped with it and keep what is finished.
+func (p *part) giveUp(category Category, err error) {
+	for _, x := range p.pages {
+		if x.run != nil {
+			x.run.abort(err)
+			x.cancel()
+			continue
+		}
+		x.fail(StageInfer, category, err.Error(), err)
 	}
 }
 
@@ -214,12 +270,7 @@ func (d *Detector) scatter(ctx context.Context, accused bool) {
 	if accused {
 		most = min(8*most, 40*time.Second)
 	}
-	t := time.NewTimer(rand.N(most))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	pause(ctx, rand.N(most))
 }
 
 // well reports whether the endpoint answers at all.
@@ -240,70 +291,59 @@ func asModelError(err error) *ModelError {
 // ask makes one request and ends the pages if it is answered; it tells which
 // endpoint was asked. While none works it waits; that this takes too long is a
 // *ServerError, and that nobody waits for the pages then is errNobodyWaits.
-func (d *Detector) ask(ctx context.Context, s *Slab, first int, pages []*page, w wanted, waited *patience) (*endpoint, error) {
-	e, err := d.fleet.acquire(ctx, len(pages), w)
+func (p *part) ask(w wanted) (*endpoint, error) {
+	d := p.d
+	e, err := d.fleet.acquire(p.ctx, len(p.pages), w)
 	if err != nil {
 		return nil, err
 	}
-	if !anyLive(pages) {
-		d.fleet.settle(e, len(pages), w, false)
+	if !anyLive(p.pages) {
+		d.fleet.settle(e, len(p.pages), w, false)
 		return e, errNobodyWaits
 	}
 	start := time.Now()
-	verdicts, err := d.askAt(ctx, e, s, first, pages)
-	waited.excuse(time.Since(start))
-	if w.sure && ctx.Err() == nil && bisects(err) && !d.well(ctx, e) {
+	verdicts, err := p.askAt(e)
+	p.waited.excuse(time.Since(start))
+	if w.sure && p.ctx.Err() == nil && bisects(err) && !d.well(p.ctx, e) {
 		err = &ModelError{Action: ActionWait, Message: "the server fails a blank page too: " + err.Error(), Err: err}
 	}
-	d.fleet.settle(e, len(pages), w, err == nil)
+	d.fleet.settle(e, len(p.pages), w, err == nil)
 	if err != nil {
 		return e, err
 	}
 	for i, v := range verdicts {
 		if v.Err != nil {
 			x := *v.Err
-			pages[i].end(PageResult{Status: StatusFailed, Err: &x})
+			p.pages[i].end(PageResult{Status: StatusFailed, Err: &x})
 			continue
 		}
-		pages[i].end(PageResult{Status: StatusDone, Regions: v.Regions})
+		p.pages[i].end(PageResult{Status: StatusDone, Regions: v.Regions})
 	}
 	return e, nil
 }
 
 // askAt is the request itself.
-func (d *Detector) askAt(ctx context.Context, e *endpoint, s *Slab, first int, pages []*page) ([]Verdict, error) {
-	frames := make([]Frame, len(pages))
-	for i, p := range pages {
-		frames[i] = p.frame
+func (p *part) askAt(e *endpoint) ([]Verdict, error) {
+	d := p.d
+	frames := make([]Frame, len(p.pages))
+	for i, x := range p.pages {
+		frames[i] = x.frame
 	}
-	limited, cancel := context.WithTimeout(ctx, d.cfg.InferTimeout)
+	limited, cancel := context.WithTimeout(p.ctx, d.cfg.InferTimeout)
 	defer cancel()
 	start := time.Now()
-	verdicts, err := e.Model.Infer(limited, s, first, frames)
+	verdicts, err := e.Model.Infer(limited, p.slab, p.first, frames)
 	if err != nil {
-		if a := asModelError(err).Action; ctx.Err() == nil && a >= 0 && int(a) < len(d.failed) {
+		if a := asModelError(err).Action; p.ctx.Err() == nil && a >= 0 && int(a) < len(d.failed) {
 			d.failed[a].Add(1)
 		}
 		return nil, err
 	}
 	d.took.Store(int64(time.Since(start)))
-	if len(verdicts) != len(pages) {
-		return nil, &ModelError{Action: ActionStop, Message: fmt.Sprintf("the model gave %d answers for %d pages", len(verdicts), len(pages))}
+	if len(verdicts) != len(p.pages) {
+		return nil, &ModelError{Action: ActionStop, Message: fmt.Sprintf("the model gave %d answers for %d pages", len(verdicts), len(p.pages))}
 	}
 	return verdicts, nil
-}
-
-// giveUp ends pages that no server will answer: single calls get the error,
-// runs are stopped with it and keep what is finished.
-func (d *Detector) giveUp(pages []*page, category Category, err error) {
-	for _, p := range pages {
-		if p.run != nil {
-			p.run.abort(err)
-			p.cancel()
-			continue
-		}
-		p.fail(StageInfer, category, err.Error(), err)
-	}
 }
 
 // patience is the wait between tries of one batch: doubling with jitter from
@@ -336,10 +376,5 @@ func (p *patience) pause(ctx context.Context) bool {
 // rest is the wait alone, where the number of tries is what has a limit.
 func (p *patience) rest(ctx context.Context) {
 	p.last = min(max(2*p.last, 20*time.Millisecond), 2*time.Second)
-	t := time.NewTimer(p.last/2 + rand.N(p.last/2))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	pause(ctx, p.last/2+rand.N(p.last/2))
 }

@@ -121,15 +121,13 @@ func TestPageThatKillsTheServer(t *testing.T) {
 			})
 			list, count := manyDocs(20, 16)
 			d := newDetector(t, Config{Model: server.model(), Renderer: &fakeRenderer{pages: count}, Workers: 2, InFlight: 3})
-			sink, progress := newFakeSink(t), &Progress{}
-			sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+			sink, sum, err := runDocs(t, d, list)
 			close(over)
 			others.Wait()
 			d.Close()
 			if err != nil || sum.Pages != (Counts{Done: 319, Failed: 1}) {
 				t.Fatalf("%+v, %v", sum, err)
 			}
-			checkAccounts(t, sink, sum, progress.Now())
 			r := sink.pages[PageRef{"d003.pdf", killer.page}]
 			if r.Status != StatusFailed || r.Err.Stage != StageInfer || r.Err.Category != CategoryCrash {
 				t.Errorf("the page ended as %s, %v", r.Status, r.Err)
@@ -162,14 +160,12 @@ func TestServerThatDiesOfItself(t *testing.T) {
 		list, count := manyDocs(80, 100)
 		d := newDetector(t, Config{Model: server.model(), Renderer: &fakeRenderer{pages: count}, Workers: 2, InFlight: 3})
 		defer d.Close()
-		sink, progress := newFakeSink(t), &Progress{}
-		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+		_, sum, err := runDocs(t, d, list)
 		cancel()
 		dying.Wait()
 		if err != nil || sum.Pages != (Counts{Done: 8000}) || server.died() < 10 {
 			t.Errorf("%+v, %v, after %d deaths", sum, err, server.died())
 		}
-		checkAccounts(t, sink, sum, progress.Now())
 	})
 }
 
@@ -205,12 +201,10 @@ func TestServerThatFailsEverything(t *testing.T) {
 				t.Errorf("nothing says what is waited for: %+v", s)
 			}
 		}()
-		sink, progress := newFakeSink(t), &Progress{}
-		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+		_, sum, err := runDocs(t, d, list)
 		if err != nil || sum.Pages != (Counts{Done: 2000}) || time.Since(start) < 5*time.Minute {
 			t.Errorf("%+v, %v", sum, err)
 		}
-		checkAccounts(t, sink, sum, progress.Now())
 	})
 }
 
@@ -240,15 +234,13 @@ func TestAwayTooLong(t *testing.T) {
 			})
 			time.AfterFunc(time.Second, server.die)
 			start := time.Now()
-			sink, progress := newFakeSink(t), &Progress{}
-			sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+			_, sum, err := runDocs(t, d, list)
 			if se, ok := errors.AsType[*ServerError](err); !ok || time.Since(start) != time.Second+c.silence+c.wait {
 				t.Errorf("silent for %v, after %v: %v, %v", c.silence, time.Since(start), se, err)
 			}
 			if sum.Pages.Done == 0 || sum.Pages.Failed != 0 || sum.Pages.Cancelled == 0 {
 				t.Errorf("silent for %v: %+v", c.silence, sum)
 			}
-			checkAccounts(t, sink, sum, progress.Now())
 			d.Close()
 			if n := strings.Count(log.String(), "waiting for the server"); n != 1 {
 				t.Errorf("silent for %v: said %d times that it waits: %s", c.silence, n, log.String())

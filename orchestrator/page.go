@@ -180,6 +180,9 @@ type DocumentResult struct {
 	Before *DocumentResult
 }
 
+// ended is how many of its pages have ended.
+func (r DocumentResult) ended() int { return r.Done + r.Failed + r.Skipped + r.Cancelled }
+
 // ModelInfo names the model that gave the answers.
 type ModelInfo struct {
 	Name, Version string

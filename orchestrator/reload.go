@@ -19,11 +19,11 @@ func (d *Detector) watchModel() {
 		case <-d.ctx.Done():
 			return
 		}
-		if ended := d.counts.now().Ended(); ended == seen {
+		ended := d.counts.now().Ended()
+		if ended == seen {
 			continue
-		} else {
-			seen = ended
 		}
+		seen = ended
 		for _, e := range d.fleet.working() {
 			if err := d.refresh(d.ctx, e); err != nil {
 				d.abortRuns(err)
@@ -51,12 +51,12 @@ func (d *Detector) refresh(ctx context.Context, e *endpoint) error {
 		return nil // it has left, and Leave may have returned
 	}
 	if err := e.Model.Refresh(ctx); err != nil {
-		stops, ok := asServerError(err)
+		me := asModelError(err)
 		switch {
-		case !ok:
+		case me.Action != ActionStop:
 			d.log.Debug("the served config could not be read again", "server", e.Name, "err", err)
-		case !d.fleet.refuse(e, stops.Message):
-			return stops
+		case !d.fleet.refuse(e, me.Message):
+			return &ServerError{Message: me.Message, Err: err}
 		}
 		return nil
 	}
@@ -70,10 +70,7 @@ func (d *Detector) refresh(ctx context.Context, e *endpoint) error {
 // adapt makes batches and slabs what the endpoints want now, and tells whether
 // anything had to change. d.reloads is held.
 func (d *Detector) adapt(more ...Endpoint) (now limits, changed bool) {
-	all := more
-	for _, e := range d.fleet.members() {
-		all = append(all, e.Endpoint)
-	}
+	all := append(d.fleet.endpoints(), more...)
 	was := *d.limits.Load()
 	if len(all) == 0 {
 		return was, false // none is left; more may come
@@ -128,11 +125,7 @@ func (d *Detector) Join(e Endpoint) error {
 	defer d.callers.Done()
 	d.reloads.Lock()
 	defer d.reloads.Unlock()
-	others := []Endpoint{}
-	for _, m := range d.fleet.members() {
-		others = append(others, m.Endpoint)
-	}
-	if err := d.asked.fits(e, others); err != nil {
+	if err := d.asked.fits(e, d.fleet.endpoints()); err != nil {
 		return err
 	}
 	if in := e.Model.Input(); in.Width != d.raster.Width || in.Height != d.raster.Height {

@@ -62,12 +62,10 @@ func TestReloadWithLargerBatchIsNoticed(t *testing.T) {
 		list, count := manyDocs(30, 50)
 		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: count}, Workers: 2})
 		defer d.Close()
-		sink, progress := newFakeSink(t), &Progress{}
-		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+		sink, sum, err := runDocs(t, d, list)
 		if err != nil || sum.Pages != (Counts{Done: 1500}) {
 			t.Fatalf("%+v, %v", sum, err)
 		}
-		checkAccounts(t, sink, sum, progress.Now())
 		for ref, p := range sink.pages {
 			if p.Regions[0].ClassID != ref.Page {
 				t.Errorf("%v has the regions of page %d", ref, p.Regions[0].ClassID)
@@ -129,13 +127,10 @@ func TestReloadThatDoesNotFitEndsTheRun(t *testing.T) {
 		list, count := manyDocs(300, 50)
 		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: count}, Workers: 2})
 		defer d.Close()
-		sink, progress := newFakeSink(t), &Progress{}
-		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
-		var se *ServerError
-		if !errors.As(err, &se) || se.Message != "found 640×640, wanted 608×800" {
+		_, _, err := runDocs(t, d, list)
+		if se, ok := errors.AsType[*ServerError](err); !ok || se.Message != "found 640×640, wanted 608×800" {
 			t.Errorf("%v", err)
 		}
-		checkAccounts(t, sink, sum, progress.Now())
 	})
 }
 

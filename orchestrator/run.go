@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -104,15 +105,16 @@ func (d *Detector) Run(ctx context.Context, job Job) (Summary, error) {
 	r := &run{
 		d: d, sink: job.Sink, progress: job.Progress,
 		// Answers of one batch can be put down without waiting for the writer.
-		out:     make(chan message, 2*d.cfg.Batch),
-		stopped: make(chan struct{}),
-		live:    map[*page]struct{}{},
-		open:    map[*drawTask]struct{}{},
+		out:    make(chan func(), 2*d.cfg.Batch),
+		inWork: map[string]*inWork{},
+		live:   map[*page]struct{}{},
+		open:   map[*drawTask]struct{}{},
 	}
 	if r.progress == nil {
 		r.progress = &Progress{}
 	}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
+	r.soft, r.stopSoft = context.WithCancel(r.ctx)
 	defer r.cancel(nil)
 	d.runsMu.Lock()
 	d.runs[r] = true
@@ -165,15 +167,18 @@ type run struct {
 	d        *Detector
 	ctx      context.Context // ends at a hard stop
 	cancel   context.CancelCauseFunc
-	sink     Sink
+	soft     context.Context // ends at any stop
+	stopSoft context.CancelFunc
 	progress *Progress
 
-	out   chan message
+	out   chan func()    // what the writer is to do, in order
 	docs  sync.WaitGroup // documents that the source yielded and the writer has not ended
 	holds atomic.Int64   // the walker, and documents that are not wholly drawn
 
-	stopOnce sync.Once
-	stopped  chan struct{} // closed at any stop
+	// Of the writer's goroutine:
+	sink    Sink
+	sinkErr error
+	inWork  map[string]*inWork // by path
 
 	mu   sync.Mutex
 	live map[*page]struct{}     // begun, not ended
@@ -181,37 +186,15 @@ type run struct {
 
 	accounts sync.Mutex // the sink ends documents on goroutines of its own
 	summary  Summary
-
-	sinkErr error // of the writer's goroutine
 }
 
-// message is what the writer hears; exactly one of the pointers is set.
-type message struct {
-	begin   *beginning
-	opened  *drawTask
-	page    *PageResult
-	undrawn *drawTask // with count
-	count   int
-	failed  *Document // with err, or with none when it was not reached
-	err     *PageError
+// inWork is a document whose pages are coming in.
+type inWork struct {
+	doc    Document
+	result DocumentResult
 }
 
-// beginning asks for what is known of a document.
-type beginning struct {
-	doc Document
-	// todo is answered, whether there is anything to do, once past is set.
-	todo chan bool
-	past Past
-}
-
-func (r *run) stopping() bool {
-	select {
-	case <-r.stopped:
-		return true
-	default:
-		return r.ctx.Err() != nil
-	}
-}
+func (r *run) stopping() bool { return r.soft.Err() != nil }
 
 // abort ends the run at once; the first cause counts.
 func (r *run) abort(cause error) { r.cancel(cause) }
@@ -222,11 +205,9 @@ func (r *run) watch(stop <-chan struct{}, finished <-chan struct{}) {
 	case <-finished:
 		return
 	case <-r.ctx.Done():
-		r.stop()
-		return
 	case <-stop:
-		r.stop()
 	}
+	r.stop()
 	if r.d.cfg.SoftStop < 0 {
 		return
 	}
@@ -242,12 +223,9 @@ func (r *run) watch(stop <-chan struct{}, finished <-chan struct{}) {
 
 // stop keeps pages from being begun, and ends those that nobody has taken.
 func (r *run) stop() {
-	r.stopOnce.Do(func() { close(r.stopped) })
+	r.stopSoft()
 	r.mu.Lock()
-	open := make([]*drawTask, 0, len(r.open))
-	for dt := range r.open {
-		open = append(open, dt)
-	}
+	open := slices.Collect(maps.Keys(r.open))
 	r.mu.Unlock()
 	for _, dt := range open {
 		r.pagesNotDrawn(dt, r.d.work.rest(dt))
@@ -257,23 +235,24 @@ func (r *run) stop() {
 // cancelLive ends the pages that are on their way.
 func (r *run) cancelLive() {
 	r.mu.Lock()
-	live := make([]*page, 0, len(r.live))
-	for p := range r.live {
-		live = append(live, p)
-	}
+	live := slices.Collect(maps.Keys(r.live))
 	r.mu.Unlock()
 	for _, p := range live {
 		p.cancel()
 	}
 }
 
-func (r *run) track(p *page) {
+// beginPage makes a page that a worker is about to draw.
+func (r *run) beginPage(dt *drawTask, pageNo int) *page {
+	p := newPage(r.d, r.ctx, PageRef{Path: dt.doc.Path, Page: pageNo})
+	p.run = r
 	r.mu.Lock()
 	r.live[p] = struct{}{}
 	r.mu.Unlock()
 	if r.ctx.Err() != nil {
 		p.cancel() // cancelLive may have looked before
 	}
+	return p
 }
 
 // release gives up one hold; with the last, nothing of this run can join a
@@ -296,19 +275,18 @@ func (r *run) walk(src Source) {
 		}
 		r.progress.listed.Add(1)
 		r.docs.Add(1)
-		b := &beginning{doc: doc, todo: make(chan bool, 1)}
-		r.out <- message{begin: b}
-		if !<-b.todo {
+		begun := make(chan *openTask, 1)
+		r.out <- func() { begun <- r.begin(doc) }
+		t := <-begun
+		if t == nil {
 			continue
 		}
 		r.holds.Add(1)
-		t := &openTask{run: r, doc: doc, past: b.past, took: make(chan struct{})}
 		r.d.work.addOpen(t)
 		select {
 		case <-t.took:
 			continue
-		case <-r.stopped:
-		case <-r.ctx.Done():
+		case <-r.soft.Done():
 		}
 		if r.d.work.removeOpen(t) {
 			r.documentNotReached(doc)
@@ -323,7 +301,7 @@ func (r *run) documentOpened(dt *drawTask) {
 	r.mu.Lock()
 	r.open[dt] = struct{}{}
 	r.mu.Unlock()
-	r.out <- message{opened: dt}
+	r.out <- func() { r.opened(r.inWork[dt.doc.Path], dt.pages, dt.past) }
 }
 
 // documentOffered is called after the document's pages can be taken.
@@ -338,12 +316,12 @@ func (r *run) documentOffered(dt *drawTask) {
 func (r *run) documentFailed(doc Document, err PageError) {
 	err.Ref = PageRef{Path: doc.Path}
 	r.progress.opened.Add(1)
-	r.out <- message{failed: &doc, err: &err}
+	r.out <- func() { r.end(r.inWork[doc.Path], StatusFailed, &err) }
 	r.release()
 }
 
 func (r *run) documentNotReached(doc Document) {
-	r.out <- message{failed: &doc}
+	r.out <- func() { r.end(r.inWork[doc.Path], StatusCancelled, nil) }
 	r.release()
 }
 
@@ -354,7 +332,12 @@ func (r *run) pagesNotDrawn(dt *drawTask, n int) {
 	if n == 0 {
 		return
 	}
-	r.out <- message{undrawn: dt, count: n}
+	r.out <- func() {
+		w := r.inWork[dt.doc.Path]
+		w.result.Cancelled += n
+		r.progress.pages.add(StatusCancelled, int64(n))
+		r.settle(w)
+	}
 	r.drawn(dt, n)
 }
 
@@ -372,82 +355,52 @@ func (r *run) pageEnded(p *page, result PageResult) {
 	r.mu.Lock()
 	delete(r.live, p)
 	r.mu.Unlock()
-	r.out <- message{page: &result}
-}
-
-// inWork is a document whose pages are coming in.
-type inWork struct {
-	doc    Document
-	result DocumentResult
+	r.out <- func() {
+		w := r.inWork[p.ref.Path]
+		r.page(w, result)
+		r.settle(w)
+	}
 }
 
 // write is the goroutine that owns the sink and the documents in work.
 func (r *run) write() {
-	docs := map[string]*inWork{}
-	for m := range r.out {
-		switch {
-		case m.begin != nil:
-			r.begin(docs, m.begin)
-		case m.opened != nil:
-			w := docs[m.opened.doc.Path]
-			r.opened(w, m.opened.pages, m.opened.past)
-		case m.page != nil:
-			w := docs[m.page.Ref.Path]
-			r.page(w, *m.page)
-			r.settle(docs, w)
-		case m.undrawn != nil:
-			w := docs[m.undrawn.doc.Path]
-			w.result.Cancelled += m.count
-			r.progress.pages.add(StatusCancelled, int64(m.count))
-			r.settle(docs, w)
-		default:
-			w := docs[m.failed.Path]
-			w.result.Status, w.result.Err = StatusCancelled, m.err
-			if m.err != nil {
-				w.result.Status = StatusFailed
-			}
-			r.end(docs, w)
-		}
+	for do := range r.out {
+		do()
 	}
 }
 
 // begin asks the sink about a document, and ends it when there is nothing left
-// to draw.
-func (r *run) begin(docs map[string]*inWork, b *beginning) {
-	w := &inWork{doc: b.doc, result: DocumentResult{Path: b.doc.Path, Size: b.doc.Size, PageCount: -1}}
-	if docs[b.doc.Path] != nil {
-		err := fmt.Errorf("%s: two documents of one run have this path", b.doc.Path)
+// to draw; else that is the task.
+func (r *run) begin(doc Document) *openTask {
+	w := &inWork{doc: doc, result: DocumentResult{Path: doc.Path, Size: doc.Size, PageCount: -1}}
+	if r.inWork[doc.Path] != nil {
+		err := fmt.Errorf("%s: two documents of one run have this path", doc.Path)
 		r.abort(err)
 		r.account(w.result, err)
-		b.todo <- false
-		return
+		return nil
 	}
-	docs[b.doc.Path] = w
+	r.inWork[doc.Path] = w
 	var past Past
-	r.tell(b.doc.Path, func() (err error) {
-		if past, err = r.sink.Begin(r.ctx, b.doc); err == nil {
-			err = past.fault(b.doc)
+	r.tell(doc.Path, func() (err error) {
+		if past, err = r.sink.Begin(r.ctx, doc); err == nil {
+			err = past.fault(doc)
 		}
 		return err
 	})
 	w.result.Redone = past.Redone
-	b.past = past
-	todo := false
 	switch {
 	case r.sinkErr != nil:
-		w.result.Status = StatusCancelled
-		r.end(docs, w)
+		r.end(w, StatusCancelled, nil)
 	case past.Result != nil:
+		pages := max(0, past.Result.PageCount)
 		r.progress.opened.Add(1)
-		r.progress.known.Add(int64(max(0, past.Result.PageCount)))
-		r.progress.pages.add(StatusSkipped, int64(max(0, past.Result.PageCount)))
-		w.result.Status, w.result.PageCount, w.result.Skipped = StatusSkipped, past.Result.PageCount, max(0, past.Result.PageCount)
-		w.result.Before = past.Result
-		r.end(docs, w)
+		r.progress.known.Add(int64(pages))
+		r.progress.pages.add(StatusSkipped, int64(pages))
+		w.result.PageCount, w.result.Skipped, w.result.Before = past.Result.PageCount, pages, past.Result
+		r.end(w, StatusSkipped, nil)
 	case past.SetAside != nil && past.PageCount == 0:
 		r.progress.opened.Add(1)
-		w.result.Status, w.result.Err = StatusFailed, past.SetAside
-		r.end(docs, w)
+		r.end(w, StatusFailed, past.SetAside)
 	case past.PageCount > 0 && (past.SetAside != nil || past.Pages.Len() == past.PageCount):
 		r.progress.opened.Add(1)
 		r.progress.known.Add(int64(past.PageCount))
@@ -455,17 +408,17 @@ func (r *run) begin(docs map[string]*inWork, b *beginning) {
 		for page := 1; page <= past.PageCount && past.Pages.Len() < past.PageCount; page++ {
 			if !past.Pages.Has(page) {
 				e := *past.SetAside
-				e.Ref = PageRef{Path: b.doc.Path, Page: page}
+				e.Ref = PageRef{Path: doc.Path, Page: page}
 				r.page(w, PageResult{Ref: e.Ref, Status: StatusFailed, Err: &e})
 				w.result.Resumed++
 				r.progress.resumed.Add(1)
 			}
 		}
-		r.settle(docs, w)
+		r.settle(w)
 	default:
-		todo = true
+		return &openTask{run: r, doc: doc, past: past, took: make(chan struct{})}
 	}
-	b.todo <- todo
+	return nil
 }
 
 // opened counts what is done of a document already.
@@ -487,38 +440,37 @@ func (r *run) page(w *inWork, p PageResult) {
 		w.result.Done++
 	case StatusFailed:
 		w.result.Failed++
-	case StatusSkipped:
-		w.result.Skipped++
 	default:
 		w.result.Cancelled++
 	}
-	r.progress.pages.end(p.Status)
+	r.progress.pages.add(p.Status, 1)
 	if p.Status != StatusCancelled {
 		r.tell(w.doc.Path, func() error { return r.sink.Page(r.ctx, p) })
 	}
 }
 
 // settle ends the document if all its pages have.
-func (r *run) settle(docs map[string]*inWork, w *inWork) {
-	c := &w.result
-	if c.Done+c.Failed+c.Skipped+c.Cancelled < c.PageCount {
+func (r *run) settle(w *inWork) {
+	c := w.result
+	if c.ended() < c.PageCount {
 		return
 	}
+	status := StatusDone
 	switch {
 	case c.Cancelled > 0:
-		c.Status = StatusCancelled
+		status = StatusCancelled
 	case c.Failed == c.PageCount:
-		c.Status = StatusFailed
+		status = StatusFailed
 	case c.Failed > 0:
-		c.Status = StatusPartial
-	default:
-		c.Status = StatusDone
+		status = StatusPartial
 	}
-	r.end(docs, w)
+	r.end(w, status, nil)
 }
 
-func (r *run) end(docs map[string]*inWork, w *inWork) {
-	delete(docs, w.doc.Path)
+// end ends a document, with err if it failed as a whole.
+func (r *run) end(w *inWork, status Status, err *PageError) {
+	w.result.Status, w.result.Err = status, err
+	delete(r.inWork, w.doc.Path)
 	var once sync.Once // a sink that tells and fails has ended the document once
 	r.tell(w.doc.Path, func() error {
 		return r.sink.End(r.ctx, w.result, func(err error) {
@@ -537,7 +489,7 @@ func (r *run) end(docs map[string]*inWork, w *inWork) {
 // known to be on disk.
 func (r *run) account(c DocumentResult, err error) {
 	if err != nil {
-		c.Status, c.Cancelled = StatusCancelled, c.Done+c.Failed+c.Skipped+c.Cancelled
+		c.Status, c.Cancelled = StatusCancelled, c.ended()
 		c.Done, c.Failed, c.Skipped, c.Resumed, c.Redone, c.Before = 0, 0, 0, 0, "", nil
 	}
 	r.accounts.Lock()
@@ -560,7 +512,7 @@ func (r *run) account(c DocumentResult, err error) {
 		s.Redone[c.Redone]++
 	}
 	r.accounts.Unlock()
-	r.progress.documents.end(c.Status)
+	r.progress.documents.add(c.Status, 1)
 	if i := slices.Index(reasons[:], c.Redone); i >= 0 {
 		r.progress.redone[i].Add(1)
 	}

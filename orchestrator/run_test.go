@@ -40,6 +40,15 @@ func checkAccounts(t *testing.T, s *fakeSink, sum Summary, p ProgressNow) {
 	}
 }
 
+// runDocs runs documents into a new sink, and checks the accounts.
+func runDocs(t *testing.T, d *Detector, source Source) (*fakeSink, Summary, error) {
+	t.Helper()
+	sink, progress := newFakeSink(t), &Progress{}
+	sum, err := d.Run(t.Context(), Job{Source: source, Sink: sink, Progress: progress})
+	checkAccounts(t, sink, sum, progress.Now())
+	return sink, sum, err
+}
+
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFakeModel()
@@ -341,13 +350,10 @@ func TestRunStopsOnAModelThatDoesNotFit(t *testing.T) {
 		}
 		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: count}})
 		defer d.Close()
-		sink, progress := newFakeSink(t), &Progress{}
-		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
-		var se *ServerError
-		if !errors.As(err, &se) || se.Message != "found FP16, wanted UINT8" {
+		_, _, err := runDocs(t, d, list)
+		if se, ok := errors.AsType[*ServerError](err); !ok || se.Message != "found FP16, wanted UINT8" {
 			t.Fatal(err)
 		}
-		checkAccounts(t, sink, sum, progress.Now())
 	})
 }
 
@@ -358,12 +364,10 @@ func TestWorkersThatCannotStartEndTheRun(t *testing.T) {
 		r := &fakeRenderer{pages: count, start: func() error { return no }}
 		d := newDetector(t, Config{Model: newFakeModel(), Renderer: r})
 		defer d.Close()
-		sink, progress := newFakeSink(t), &Progress{}
-		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+		_, _, err := runDocs(t, d, list)
 		if !errors.Is(err, no) {
 			t.Fatal(err)
 		}
-		checkAccounts(t, sink, sum, progress.Now())
 	})
 }
 
@@ -382,8 +386,7 @@ func TestTooManyOpenFiles(t *testing.T) {
 			r := &fakeRenderer{start: func() error { starts++; return nil }, open: func(string) error { opens++; return syscall.EMFILE }}
 			var log bytes.Buffer
 			d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-			sink, progress := newFakeSink(t), &Progress{}
-			sum, err := d.Run(t.Context(), Job{Source: listed{{Path: "a.pdf", Err: listing}}, Sink: sink, Progress: progress})
+			sink, sum, err := runDocs(t, d, listed{{Path: "a.pdf", Err: listing}})
 			d.Close()
 			if !TooManyOpenFiles(err) || sum.Documents.Failed != 0 || sink.begun["a.pdf"] != (listing == nil) {
 				t.Errorf("%+v, %v; begun: %v", sum, err, sink.begun)
@@ -391,7 +394,6 @@ func TestTooManyOpenFiles(t *testing.T) {
 			if tries := len(sink.begun); opens != tries || starts != 1 || log.Len() > 0 {
 				t.Errorf("%d workers have opened it %d times: %s", starts, opens, log.String())
 			}
-			checkAccounts(t, sink, sum, progress.Now())
 		}
 	})
 }
@@ -419,8 +421,7 @@ func TestBrokenWorkerIsNoPagesFault(t *testing.T) {
 			}
 			d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 2})
 			defer d.Close()
-			sink, progress := newFakeSink(t), &Progress{}
-			sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Progress: progress})
+			_, sum, err := runDocs(t, d, list)
 			if lasting != errors.Is(err, no) || sum.Pages.Failed > 0 || lasting == (sum.Pages.Cancelled == 0) {
 				t.Errorf("lasting %v: %v, %+v", lasting, err, sum)
 			}
@@ -431,7 +432,6 @@ func TestBrokenWorkerIsNoPagesFault(t *testing.T) {
 			if most != want || !lasting && len(broke) != 21 {
 				t.Errorf("lasting %v: workers broke at %v, want %d times a page", lasting, broke, want)
 			}
-			checkAccounts(t, sink, sum, progress.Now())
 		})
 	}
 }
@@ -459,12 +459,10 @@ func TestRendererThatIsWrong(t *testing.T) {
 			m := newFakeModel()
 			d := newDetector(t, Config{Model: m, Renderer: r, Workers: 1})
 			defer d.Close()
-			sink, progress := newFakeSink(t), &Progress{}
-			sum, err := d.Run(t.Context(), Job{Source: docs{"a.pdf"}, Sink: sink, Progress: progress})
+			_, _, err := runDocs(t, d, docs{"a.pdf"})
 			if err == nil || !strings.Contains(err.Error(), "a.pdf") || !strings.Contains(err.Error(), want) {
 				t.Errorf("the run ended with %v, want %q", err, want)
 			}
-			checkAccounts(t, sink, sum, progress.Now())
 			got, err := d.Detect(t.Context(), path, 1)
 			if got.Status != StatusFailed || got.Err.Category != CategoryInternal || !strings.Contains(err.Error(), want) {
 				t.Errorf("%+v, %v, want %q", got, err, want)

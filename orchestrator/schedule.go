@@ -44,6 +44,14 @@ func newDrawTask(t *openTask, pages int) *drawTask {
 	return dt
 }
 
+// due is the first page from that one on that is due.
+func (t *drawTask) due(page int) int {
+	for t.past.Pages.Has(page) {
+		page++
+	}
+	return page
+}
+
 // missing is how many pages of [from, to) are due.
 func (t *drawTask) missing(from, to int) int { return to - from - t.past.Pages.between(from, to) }
 
@@ -106,18 +114,14 @@ const reach = 32
 func (s *schedule) takeDetect(openPath string) *detectTask {
 	i, first := 0, s.detects[0]
 	if openPath != "" && first.passed < reach {
-		for j := range min(reach, len(s.detects)) {
-			if s.detects[j].doc.Path == openPath {
-				i = j
-				break
-			}
-		}
+		near := s.detects[:min(reach, len(s.detects))]
+		i = max(0, slices.IndexFunc(near, func(t *detectTask) bool { return t.doc.Path == openPath }))
 	}
 	if i > 0 {
 		first.passed++
 	}
 	t := s.detects[i]
-	s.detects = append(s.detects[:i], s.detects[i+1:]...)
+	s.detects = slices.Delete(s.detects, i, i+1)
 	return t
 }
 
@@ -125,20 +129,12 @@ func (s *schedule) takePages(mine *drawTask) (task, bool) {
 	if len(s.draws) == 0 {
 		return task{}, false
 	}
-	i := 0
-	for j, t := range s.draws {
-		if t == mine {
-			i = j
-		}
-	}
+	i := max(0, slices.Index(s.draws, mine))
 	t := s.draws[i]
-	for t.past.Pages.Has(t.next) {
-		t.next++
-	}
-	from := t.next
+	from := t.due(t.next)
 	t.next = min(from+chunk, t.pages+1)
 	if t.missing(t.next, t.pages+1) == 0 {
-		s.draws = append(s.draws[:i], s.draws[i+1:]...)
+		s.draws = slices.Delete(s.draws, i, i+1)
 	}
 	return task{draw: t, from: from, to: t.next}, true
 }

@@ -10,8 +10,6 @@ import (
 // counts is Counts that any goroutine may add to.
 type counts struct{ done, partial, failed, skipped, cancelled atomic.Int64 }
 
-func (c *counts) end(s Status) { c.add(s, 1) }
-
 func (c *counts) add(s Status, n int64) {
 	switch s {
 	case StatusDone:

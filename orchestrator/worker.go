@@ -76,8 +76,14 @@ func (w *worker) drop() {
 // crashed tells a worker process that died. Whatever killed it may have meant
 // the process and not the page, so the page has a second try.
 func crashed(err error) bool {
-	var pe *PageError
-	return errors.As(err, &pe) && pe.Category == CategoryCrash
+	pe, ok := errors.AsType[*PageError](err)
+	return ok && pe.Category == CategoryCrash
+}
+
+// broken tells an error that is about the worker and not about what it draws.
+func broken(err error) bool {
+	_, ok := errors.AsType[*PageError](err)
+	return err != nil && !ok
 }
 
 // openDoc opens doc with a working worker; a worker that died or turns out
@@ -98,7 +104,6 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 			w.open = openDocument{path: doc.Path, pages: pages}
 			return pages, nil
 		}
-		var pe *PageError
 		if ctx.Err() != nil {
 			return 0, err
 		}
@@ -106,7 +111,7 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 			w.d.log.Warn("a render worker died opening a document; once more", "document", doc.Path)
 			continue
 		}
-		if errors.As(err, &pe) || TooManyOpenFiles(err) {
+		if !broken(err) || TooManyOpenFiles(err) {
 			return 0, err // another worker would do no better
 		}
 		w.d.log.Warn("a render worker broke", "document", doc.Path, "err", err)
@@ -120,7 +125,7 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 // draw draws one page of doc, which is open, and puts it into a batch. The page
 // has been announced to the batcher; draw uses the announcement up. A worker that
 // dies or turns out broken has the page drawn once more, by another one.
-func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geometry) Frame) {
+func (w *worker) draw(ctx context.Context, p *page, doc Document) {
 	doing := w.d.doings.begin(drawing, p.ref, 0)
 	pixels, geometry, err := w.pixels(ctx, p.ref)
 	if crashed(err) && ctx.Err() == nil {
@@ -136,16 +141,16 @@ func (w *worker) draw(ctx context.Context, p *page, doc Document, frame func(Geo
 	doing.end()
 	p.geometry = geometry
 	if err == nil {
-		p.frame = frame(geometry)
+		p.frame = Frame{Width: geometry.WidthPt, Height: geometry.HeightPt}
 		p.join(ctx, func(dst []byte) { copy(dst, pixels) })
 		return
 	}
 	w.d.batches.Withdraw()
-	var pe *PageError
+	pe, ok := errors.AsType[*PageError](err)
 	switch {
 	case ctx.Err() != nil: // first, see worker
 		p.cancel()
-	case errors.As(err, &pe):
+	case ok:
 		p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
 	case p.run != nil:
 		// This machine's fault or ours, and none of the page's: it is for the
@@ -169,12 +174,6 @@ func (w *worker) pixels(ctx context.Context, ref PageRef) ([]byte, Geometry, err
 	return pixels, geometry, err
 }
 
-// broken tells an error that is about the worker and not about what it draws.
-func broken(err error) bool {
-	var pe *PageError
-	return err != nil && !errors.As(err, &pe)
-}
-
 // reopen opens doc, which is open, with another worker.
 func (w *worker) reopen(ctx context.Context, doc Document) error {
 	open := w.open
@@ -188,14 +187,12 @@ func (w *worker) reopen(ctx context.Context, doc Document) error {
 	return nil
 }
 
-func displayed(g Geometry) Frame { return Frame{Width: g.WidthPt, Height: g.HeightPt} }
-
 func (w *worker) detect(t *detectTask) {
 	p := t.page
 	ctx, cancel := context.WithCancelCause(p.ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(w.d.ctx, func() { cancel(ErrClosed) })()
-	if p.ended.Load() {
+	if !p.live() {
 		w.d.batches.Withdraw()
 		return
 	}
@@ -209,11 +206,11 @@ func (w *worker) detect(t *detectTask) {
 		}
 		if _, err := w.openDoc(ctx, t.doc); err != nil {
 			w.d.batches.Withdraw()
-			var pe *PageError
+			pe, ok := errors.AsType[*PageError](err)
 			switch {
 			case ctx.Err() != nil:
 				p.cancel()
-			case errors.As(err, &pe):
+			case ok:
 				p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
 			default:
 				p.fail(StageRender, CategoryInternal, err.Error(), err)
@@ -227,7 +224,7 @@ func (w *worker) detect(t *detectTask) {
 		p.fail(StageOpen, CategoryNoSuchPage, fmt.Sprintf("there is no page %d: the document has %d", p.ref.Page, w.open.pages), nil)
 		return
 	}
-	w.draw(ctx, p, t.doc, displayed)
+	w.draw(ctx, p, t.doc)
 }
 
 // openForRun opens a document of a run and makes its pages work for everybody.
@@ -239,11 +236,11 @@ func (w *worker) openForRun(t *openTask) {
 	}
 	pages, err := w.openDoc(r.ctx, t.doc)
 	if err != nil {
-		var pe *PageError
+		pe, ok := errors.AsType[*PageError](err)
 		switch {
 		case r.ctx.Err() != nil:
 			r.documentNotReached(t.doc)
-		case errors.As(err, &pe):
+		case ok:
 			r.documentFailed(t.doc, *pe)
 		default:
 			r.abort(err) // first: with its last document the run may be over
@@ -265,33 +262,24 @@ func (w *worker) openForRun(t *openTask) {
 // drawRange draws the pages it was given of a run's document.
 func (w *worker) drawRange(t task) {
 	r, dt := t.draw.run, t.draw
-	ctx := r.ctx
-	for page := t.from; page < t.to; page++ {
-		if dt.past.Pages.Has(page) {
-			continue
-		}
+	for page := dt.due(t.from); page < t.to; page = dt.due(page + 1) {
 		if r.stopping() {
 			r.pagesNotDrawn(dt, dt.missing(page, t.to))
 			return
 		}
 		if w.open.draw != dt {
-			if _, err := w.openDoc(ctx, dt.doc); err != nil {
+			if _, err := w.openDoc(r.ctx, dt.doc); err != nil {
 				w.reopenFailed(dt, page, t.to, err)
 				return
 			}
 			w.open.draw = dt
 		}
-		p := newPage(w.d, ctx, PageRef{Path: dt.doc.Path, Page: page})
-		p.run = r
+		p := r.beginPage(dt, page)
 		w.d.batches.Expect(1)
-		r.track(p)
-		for next := page + 1; next < t.to; next++ {
-			if !dt.past.Pages.Has(next) {
-				w.render.Ahead(next)
-				break
-			}
+		if next := dt.due(page + 1); next < t.to {
+			w.render.Ahead(next)
 		}
-		w.draw(ctx, p, dt.doc, displayed)
+		w.draw(r.ctx, p, dt.doc)
 		r.pageDrawn(dt)
 	}
 }
@@ -300,23 +288,13 @@ func (w *worker) drawRange(t task) {
 // open again.
 func (w *worker) reopenFailed(dt *drawTask, from, to int, err error) {
 	r := dt.run
-	var pe *PageError
-	switch {
-	case r.ctx.Err() == nil && errors.As(err, &pe):
-		for page := from; page < to; page++ {
-			if dt.past.Pages.Has(page) {
-				continue
-			}
-			p := newPage(w.d, r.ctx, PageRef{Path: dt.doc.Path, Page: page})
-			p.run = r
-			r.track(p)
-			p.fail(pe.Stage, pe.Category, pe.Message, pe.Err)
+	if pe, ok := errors.AsType[*PageError](err); ok && r.ctx.Err() == nil {
+		for page := dt.due(from); page < to; page = dt.due(page + 1) {
+			r.beginPage(dt, page).fail(pe.Stage, pe.Category, pe.Message, pe.Err)
 			r.pageDrawn(dt)
 		}
-	default:
-		if r.ctx.Err() == nil {
-			r.abort(err)
-		}
-		r.pagesNotDrawn(dt, dt.missing(from, to))
+		return
 	}
+	r.abort(err)
+	r.pagesNotDrawn(dt, dt.missing(from, to))
 }

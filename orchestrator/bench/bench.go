@@ -233,7 +233,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	b.renderTimes = timesFor(cfg.MinTime, drawn.Elapsed)
 
 	cfg.Progress("warming up: the server")
-	b.serving, err = measure.NewServing(ctx, measure.ServerConfig{
+	b.serving, err = measure.NewServing(measure.ServerConfig{
 		Model: cfg.Engine.Model, Pages: keep.pages, Batch: b.settings.Batch, InFlight: b.settings.InFlight,
 		SharedMemoryPrefix: cfg.Engine.SharedMemoryPrefix,
 	})

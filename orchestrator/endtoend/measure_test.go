@@ -95,7 +95,7 @@ func TestLoads(t *testing.T) {
 		t.Errorf("rendering took %+v", took)
 	}
 
-	serving, err := measure.NewServing(ctx, measure.ServerConfig{
+	serving, err := measure.NewServing(measure.ServerConfig{
 		Model: m, Pages: pages[:16], Batch: 4, InFlight: 2, SharedMemoryPrefix: theGuard.ShmPrefix() + "load-",
 	})
 	if err != nil {

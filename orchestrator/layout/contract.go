@@ -12,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"quire/tritonclient"
 	"quire/tritonclient/inferencepb"
 )
 
@@ -101,6 +102,11 @@ type Contract struct {
 // PageBytes is the size of one page's input.
 func (c *Contract) PageBytes() int { return c.Width * c.Height * 3 }
 
+// input is the input of a request for so many pages, without its bytes.
+func (c *Contract) input(pages int) tritonclient.Input {
+	return tritonclient.Input{Name: inputPages, Datatype: "UINT8", Shape: []int64{int64(pages), int64(c.Height), int64(c.Width), 3}}
+}
+
 // NewContract reads a served config. The error says what was found and what was
 // wanted, in one line.
 func NewContract(config *inferencepb.ModelConfig) (*Contract, error) {
@@ -112,16 +118,28 @@ func NewContract(config *inferencepb.ModelConfig) (*Contract, error) {
 	if err := c.readTensors(config); err != nil {
 		return nil, err
 	}
-	labelFile := ""
-	for _, t := range config.GetOutput() {
-		if t.GetName() == outputLabels {
-			labelFile = t.GetLabelFilename()
-		}
-	}
+	labelFile := find(config.GetOutput(), outputLabels).GetLabelFilename()
 	if err := c.readParameters(config.GetParameters(), labelFile); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// servedTensor is an input or an output as a config has it.
+type servedTensor interface {
+	GetName() string
+	GetDataType() inferencepb.DataType
+	GetDims() []int64
+}
+
+// find gives the tensor of that name; nil, which has no name, if there is none.
+func find[T servedTensor](tensors []T, name string) (found T) {
+	for _, t := range tensors {
+		if t.GetName() == name {
+			return t
+		}
+	}
+	return found
 }
 
 // readTensors takes the shapes from the config.
@@ -143,43 +161,26 @@ func (c *Contract) readTensors(config *inferencepb.ModelConfig) error {
 			problem("it wants an input %.40s too", in.GetName())
 		}
 	}
-	find := func(name string) (dims []int64, kind inferencepb.DataType, ok bool) {
-		if name == inputPages {
-			for _, t := range config.GetInput() {
-				if t.GetName() == name {
-					return t.GetDims(), t.GetDataType(), true
-				}
-			}
-			return nil, 0, false
-		}
-		for _, t := range config.GetOutput() {
-			if t.GetName() == name {
-				return t.GetDims(), t.GetDataType(), true
-			}
-		}
-		return nil, 0, false
-	}
 	// A wanted dimension of 0 is free; the found sizes come back.
-	want := func(name string, kind inferencepb.DataType, dims ...int64) []int64 {
-		found, foundKind, ok := find(name)
-		if !ok {
+	want := func(t servedTensor, name string, kind inferencepb.DataType, dims ...int64) []int64 {
+		if t.GetName() != name {
 			problem("%s is missing", name)
 			return make([]int64, len(dims))
 		}
-		fits := len(found) == len(dims)
-		for i := 0; fits && i < len(dims); i++ {
-			fits = found[i] >= 1 && found[i] <= maxTensorEdge && (dims[i] == 0 || dims[i] == found[i])
-		}
-		if !fits || foundKind != kind {
-			problem("%s is %s", name, tensor(foundKind, found))
+		fits := slices.EqualFunc(t.GetDims(), dims, func(found, wanted int64) bool {
+			return found >= 1 && found <= maxTensorEdge && (wanted == 0 || wanted == found)
+		})
+		if !fits || t.GetDataType() != kind {
+			problem("%s is %s", name, shape(t))
 			return make([]int64, len(dims))
 		}
-		return found
+		return t.GetDims()
 	}
-	pages := want(inputPages, inferencepb.DataType_TYPE_UINT8, 0, 0, 3)
-	boxes := want(outputBoxes, inferencepb.DataType_TYPE_FP32, 0, 4)
-	want(outputScores, inferencepb.DataType_TYPE_FP32, boxes[0])
-	want(outputLabels, inferencepb.DataType_TYPE_INT32, boxes[0])
+	in, out := config.GetInput(), config.GetOutput()
+	pages := want(find(in, inputPages), inputPages, inferencepb.DataType_TYPE_UINT8, 0, 0, 3)
+	boxes := want(find(out, outputBoxes), outputBoxes, inferencepb.DataType_TYPE_FP32, 0, 4)
+	want(find(out, outputScores), outputScores, inferencepb.DataType_TYPE_FP32, boxes[0])
+	want(find(out, outputLabels), outputLabels, inferencepb.DataType_TYPE_INT32, boxes[0])
 	c.Height, c.Width, c.Detections = int(pages[0]), int(pages[1]), int(boxes[0])
 	if c.PageBytes() > maxPageBytes {
 		problem("a page has %d bytes, more than %d", c.PageBytes(), maxPageBytes)
@@ -193,28 +194,27 @@ func (c *Contract) readTensors(config *inferencepb.ModelConfig) error {
 
 // describe writes a config's tensors in one line.
 func describe(config *inferencepb.ModelConfig) string {
-	const most = 6 // of each are named
-	list := func(word string, items []string) string {
-		switch {
-		case len(items) == 0:
-			return "no " + word
-		case len(items) > most:
-			items = append(items[:most], fmt.Sprintf("%d more", len(items)-most))
-		}
-		return word + " " + strings.Join(items, ", ")
-	}
-	var in, out []string
-	for _, t := range config.GetInput() {
-		in = append(in, fmt.Sprintf("%.40s %s", t.GetName(), tensor(t.GetDataType(), t.GetDims())))
-	}
-	for _, t := range config.GetOutput() {
-		out = append(out, fmt.Sprintf("%.40s %s", t.GetName(), tensor(t.GetDataType(), t.GetDims())))
-	}
-	return fmt.Sprintf("max_batch_size %d, %s, %s", config.GetMaxBatchSize(), list("input", in), list("outputs", out))
+	return fmt.Sprintf("max_batch_size %d, %s, %s", config.GetMaxBatchSize(), list("input", config.GetInput()), list("outputs", config.GetOutput()))
 }
 
-func tensor(kind inferencepb.DataType, dims []int64) string {
+func list[T servedTensor](word string, tensors []T) string {
+	const most = 6 // are named
+	if len(tensors) == 0 {
+		return "no " + word
+	}
+	var items []string
+	for _, t := range tensors[:min(len(tensors), most)] {
+		items = append(items, fmt.Sprintf("%.40s %s", t.GetName(), shape(t)))
+	}
+	if len(tensors) > most {
+		items = append(items, fmt.Sprintf("%d more", len(tensors)-most))
+	}
+	return word + " " + strings.Join(items, ", ")
+}
+
+func shape(t servedTensor) string {
 	const most = 8 // dimensions are shown
+	dims := t.GetDims()
 	var sizes []string
 	for _, d := range dims[:min(len(dims), most)] {
 		sizes = append(sizes, strconv.FormatInt(d, 10))
@@ -222,7 +222,7 @@ func tensor(kind inferencepb.DataType, dims []int64) string {
 	if len(dims) > most {
 		sizes = append(sizes, "…")
 	}
-	return strings.TrimPrefix(kind.String(), "TYPE_") + " [" + strings.Join(sizes, ",") + "]"
+	return strings.TrimPrefix(t.GetDataType().String(), "TYPE_") + " [" + strings.Join(sizes, ",") + "]"
 }
 
 // readParameters takes what the config says under quire.*.
@@ -323,6 +323,10 @@ func newestVersion(versions []string) string {
 	}
 	return newest
 }
+
+// Differs tells in words what of the answers of other would not be those of c;
+// empty when only batching does.
+func (c *Contract) Differs(other *Contract) string { return c.differs(other, "there") }
 
 // differs tells in words what of the answers would change from c, which is said
 // as was, to now; empty when only batching does.

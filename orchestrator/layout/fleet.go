@@ -171,7 +171,7 @@ func (f *Fleet) open(ctx context.Context, s *server) error {
 		return err
 	}
 	if first != nil {
-		if differs := first.model.Contract().differs(m.Contract(), "there"); differs != "" {
+		if differs := first.model.Contract().Differs(m.Contract()); differs != "" {
 			m.Close()
 			return stop(nil, "model %s at %s is not the one at %s: %s: one run has one model", cfg.Model, s.name, first.name, differs)
 		}
@@ -356,7 +356,3 @@ func (f *Fleet) Close() error {
 	}
 	return nil
 }
-
-// Differs tells in words what of the answers of other would not be those of c;
-// empty when only batching does.
-func (c *Contract) Differs(other *Contract) string { return c.differs(other, "there") }

@@ -17,12 +17,11 @@ import (
 // docs/protocol/extension_classification.md). Asked for all elements of a blank
 // page's answer, it gives every line that has an element.
 func (m *Model) askLabels(ctx context.Context, c *Contract) ([]string, error) {
+	page := c.input(1)
+	page.Raw = make([]byte, c.PageBytes())
 	response, err := m.client.Infer(ctx, &tritonclient.InferRequest{
 		Model: c.Model, Version: c.Version,
-		Inputs: []tritonclient.Input{{
-			Name: inputPages, Datatype: "UINT8", Shape: []int64{1, int64(c.Height), int64(c.Width), 3},
-			Raw: make([]byte, c.PageBytes()),
-		}},
+		Inputs:  []tritonclient.Input{page},
 		Outputs: []tritonclient.Output{{Name: outputLabels, Datatype: "BYTES", Classes: c.Detections}},
 	})
 	if err != nil {

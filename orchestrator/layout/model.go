@@ -121,7 +121,6 @@ func Open(ctx context.Context, client *tritonclient.Client, cfg Config) (*Model,
 		switch err := m.regions.probe(ctx, cfg.SharedMemoryPrefix); {
 		case err == nil:
 			m.offered = true
-			m.regions.allow()
 			m.log.Debug("pixels go through shared memory", "server", client.Target())
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
@@ -287,10 +286,8 @@ func (m *Model) ask(ctx context.Context, c *Contract, s *orchestrator.Slab, firs
 	request := &tritonclient.InferRequest{
 		Model: c.Model, Version: c.Version,
 		// It comes back, so that no other request's answer is taken for ours.
-		ID: strconv.FormatUint(m.requests.Add(1), 10),
-		Inputs: []tritonclient.Input{{
-			Name: inputPages, Datatype: "UINT8", Shape: []int64{pages, int64(c.Height), int64(c.Width), 3},
-		}},
+		ID:     strconv.FormatUint(m.requests.Add(1), 10),
+		Inputs: []tritonclient.Input{c.input(n)},
 		Outputs: []tritonclient.Output{
 			{Name: outputBoxes, Datatype: "FP32", Shape: []int64{pages, k, 4}},
 			{Name: outputScores, Datatype: "FP32", Shape: []int64{pages, k}},

@@ -43,12 +43,10 @@ func (m *Model) WaitReady(ctx context.Context) error {
 // and the next request will learn the rest.
 func (m *Model) askBlank(ctx context.Context) error {
 	c := m.contract.Load()
+	page := c.input(1)
+	page.Raw = bytes.Repeat([]byte{255}, c.PageBytes())
 	_, err := m.client.Infer(ctx, &tritonclient.InferRequest{
-		Model: m.cfg.Model, Version: m.cfg.Version,
-		Inputs: []tritonclient.Input{{
-			Name: inputPages, Datatype: "UINT8", Shape: []int64{1, int64(c.Height), int64(c.Width), 3},
-			Raw: bytes.Repeat([]byte{255}, c.PageBytes()),
-		}},
+		Model: m.cfg.Model, Version: m.cfg.Version, Inputs: []tritonclient.Input{page},
 	})
 	switch tritonclient.KindOf(err) {
 	case tritonclient.QueueFull, tritonclient.QueueTimeout, tritonclient.InvalidArgument,

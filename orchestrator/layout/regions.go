@@ -3,9 +3,9 @@ package layout
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -84,19 +84,7 @@ type region struct {
 }
 
 func (r *regions) init(client *tritonclient.Client, log *slog.Logger) {
-	r.client, r.log, r.byKey, r.suffix = client, log, make(map[string]*region), randomHex()
-}
-
-func randomHex() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
-}
-
-func (r *regions) allow() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.allowed = true
+	r.client, r.log, r.byKey, r.suffix = client, log, make(map[string]*region), rand.Text()
 }
 
 // disallow goes over to in-band for good, and says so once.
@@ -109,10 +97,10 @@ func (r *regions) disallow(reason error) {
 	r.allowed = false
 }
 
-// probe finds out whether the server shares /dev/shm with this process: it
-// registers an object whose name nobody can have by chance.
+// probe finds out whether the server shares /dev/shm with this process, and allows
+// slabs if so: it registers an object whose name nobody can have by chance.
 func (r *regions) probe(ctx context.Context, prefix string) error {
-	name := prefix + "probe-" + randomHex()
+	name := prefix + "probe-" + rand.Text()
 	path := filepath.Join(shmDir, name)
 	// The same mode as the slabs have: another user's server is found out here.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -132,6 +120,9 @@ func (r *regions) probe(ctx context.Context, prefix string) error {
 	if !refused(err) { // the server may have it also when there was no answer
 		r.unregister(name)
 	}
+	r.mu.Lock()
+	r.allowed = err == nil
+	r.mu.Unlock()
 	return err
 }
 
@@ -231,10 +222,7 @@ func (r *regions) release(key string) {
 // releaseAll unregisters all slabs, at once too.
 func (r *regions) releaseAll() {
 	r.mu.Lock()
-	keys := make([]string, 0, len(r.byKey))
-	for k := range r.byKey {
-		keys = append(keys, k)
-	}
+	keys := slices.Collect(maps.Keys(r.byKey))
 	r.mu.Unlock()
 	var group sync.WaitGroup
 	defer group.Wait()

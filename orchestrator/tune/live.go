@@ -188,7 +188,7 @@ func (l *Live) point(ctx context.Context, n int) (Point, error) {
 	window := max(l.cfg.Window/20, 50*time.Millisecond) / pointReadings
 	err := l.usable(ctx, func() error {
 		p = Point{}
-		serving, err := measure.NewServing(ctx, measure.ServerConfig{
+		serving, err := measure.NewServing(measure.ServerConfig{
 			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: n, InFlight: 1, SharedMemoryPrefix: l.cfg.SharedMemoryPrefix,
 		})
 		if err != nil {
@@ -365,7 +365,7 @@ func (l *Live) warm(ctx context.Context, t Settings) error {
 			continue
 		}
 		s := Settings{MaxBatch: t.MaxBatch, Batch: n, InFlight: t.Instances}
-		serving, err := measure.NewServing(ctx, measure.ServerConfig{
+		serving, err := measure.NewServing(measure.ServerConfig{
 			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: s.Batch, InFlight: s.InFlight, SharedMemoryPrefix: l.cfg.SharedMemoryPrefix,
 		})
 		if err != nil {

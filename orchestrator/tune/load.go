@@ -184,9 +184,9 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 	batches := batch.New(ctx, batch.Config[*slab.Slab]{
 		MaxItems: t.Batch, MaxAge: age, InFlight: t.InFlight,
 		Open: func() (*slab.Slab, int) {
-			s, err := pool.Get(context.Background())
+			s, err := pool.Get()
 			if err != nil {
-				panic("tune: a batch was opened after the slabs were closed")
+				panic("tune: a batch was opened: " + err.Error())
 			}
 			return s, s.Pages
 		},

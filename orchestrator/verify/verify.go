@@ -134,7 +134,7 @@ func Run(ctx context.Context, pages []Page, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	defer pool.Close()
-	if v.slab, err = pool.Get(ctx); err != nil {
+	if v.slab, err = pool.Get(); err != nil {
 		return nil, err
 	}
 	defer pool.Put(v.slab)

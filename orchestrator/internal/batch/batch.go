@@ -10,6 +10,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -63,9 +64,9 @@ type Batcher[R, T any] struct {
 	mu       sync.Mutex
 	changed  sync.Cond // inFlight changed, or the open batch is empty
 	open     *building[R, T]
-	waiters  []*waiter[R, T] // in arrival order
-	expected int             // announced upstream, not yet reserved
-	window   int             // batches allowed in flight now, ≤ cfg.InFlight
+	waiters  []chan Slot[R, T] // in arrival order; each has capacity 1
+	expected int               // announced upstream, not yet reserved
+	window   int               // batches allowed in flight now, ≤ cfg.InFlight
 	inFlight int
 	closed   bool
 	stats    Stats
@@ -89,6 +90,7 @@ type Batch[R, T any] struct {
 	Context context.Context
 
 	cancel context.CancelFunc
+	live   int // items that were not removed; guarded by Batcher.mu
 }
 
 type building[R, T any] struct {
@@ -107,18 +109,9 @@ type entry[R, T any] struct {
 	item      T
 	place     int
 	open      *building[R, T] // nil once sealed
-	run       *inFlight       // nil until sealed
+	batch     *Batch[R, T]    // nil until sealed
 	committed bool
 	gone      bool
-}
-
-type inFlight struct {
-	live   int
-	cancel context.CancelFunc
-}
-
-type waiter[R, T any] struct {
-	slot chan Slot[R, T] // capacity 1
 }
 
 // New returns a batcher whose batches are handed to run, each on a goroutine of
@@ -175,13 +168,13 @@ func (b *Batcher[R, T]) Reserve(ctx context.Context) (Slot[R, T], error) {
 		b.mu.Unlock()
 		return Slot[R, T]{}, ErrClosed
 	}
-	w := &waiter[R, T]{slot: make(chan Slot[R, T], 1)}
+	w := make(chan Slot[R, T], 1)
 	b.waiters = append(b.waiters, w)
 	b.advance()
 	b.mu.Unlock()
 
 	select {
-	case s, ok := <-w.slot:
+	case s, ok := <-w:
 		if !ok {
 			return Slot[R, T]{}, ErrClosed
 		}
@@ -191,7 +184,7 @@ func (b *Batcher[R, T]) Reserve(ctx context.Context) (Slot[R, T], error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	select {
-	case s, ok := <-w.slot:
+	case s, ok := <-w:
 		// It was given a place just now; it goes back, and so does the
 		// announcement that taking the place used up.
 		if ok {
@@ -199,19 +192,10 @@ func (b *Batcher[R, T]) Reserve(ctx context.Context) (Slot[R, T], error) {
 			b.remove(s.entry)
 		}
 	default:
-		b.dropWaiter(w)
+		b.waiters = slices.DeleteFunc(b.waiters, func(x chan Slot[R, T]) bool { return x == w })
 	}
 	b.advance()
 	return Slot[R, T]{}, context.Cause(ctx)
-}
-
-func (b *Batcher[R, T]) dropWaiter(w *waiter[R, T]) {
-	for i, x := range b.waiters {
-		if x == w {
-			b.waiters = append(b.waiters[:i], b.waiters[i+1:]...)
-			return
-		}
-	}
 }
 
 // Commit says that the place is filled. It does nothing after Remove.
@@ -230,9 +214,12 @@ func (s Slot[R, T]) Commit(item T) {
 
 // Remove gives the place up, before Commit or after, also when the batch is
 // already running; a running batch that has lost every item has its Context
-// cancelled. It is idempotent.
+// cancelled. It is idempotent, and does nothing on the zero Slot.
 func (s Slot[R, T]) Remove() {
 	b := s.owner
+	if b == nil {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.remove(s.entry)
@@ -244,10 +231,10 @@ func (b *Batcher[R, T]) remove(e *entry[R, T]) {
 		return
 	}
 	e.gone = true
-	if e.run != nil {
-		e.run.live--
-		if e.run.live == 0 {
-			e.run.cancel()
+	if e.batch != nil {
+		e.batch.live--
+		if e.batch.live == 0 {
+			e.batch.cancel()
 		}
 		return
 	}
@@ -287,7 +274,7 @@ func (b *Batcher[R, T]) seat() {
 	for len(b.waiters) > 0 {
 		if b.closed {
 			for _, w := range b.waiters {
-				close(w.slot)
+				close(w)
 			}
 			b.waiters = nil
 			return
@@ -304,23 +291,18 @@ func (b *Batcher[R, T]) seat() {
 		}
 		b.waiters = b.waiters[1:]
 		b.unexpect()
-		e := &entry[R, T]{open: o, place: -1}
-		for i, x := range o.entries {
-			if x == nil {
-				e.place, o.entries[i] = i, e
-				break
-			}
-		}
+		e := &entry[R, T]{open: o, place: slices.Index(o.entries, nil)}
 		if e.place < 0 {
 			e.place = len(o.entries)
-			o.entries = append(o.entries, e)
+			o.entries = append(o.entries, nil)
 		}
+		o.entries[e.place] = e
 		o.live++
 		o.pending++
 		if o.live == 1 {
 			b.startAge(o)
 		}
-		w.slot <- Slot[R, T]{Resource: o.resource, Place: e.place, owner: b, entry: e}
+		w <- Slot[R, T]{Resource: o.resource, Place: e.place, owner: b, entry: e}
 	}
 }
 
@@ -350,10 +332,7 @@ func (b *Batcher[R, T]) startAge(o *building[R, T]) {
 // seal starts the open batch if it may start, and tells whether it did.
 func (b *Batcher[R, T]) seal() bool {
 	o := b.open
-	if o == nil || o.live == 0 || o.pending > 0 {
-		return false
-	}
-	if b.inFlight >= b.window {
+	if o == nil || o.live == 0 || o.pending > 0 || b.inFlight >= b.window {
 		return false
 	}
 	var reason Reason
@@ -373,27 +352,22 @@ func (b *Batcher[R, T]) seal() bool {
 	b.open = nil
 	b.inFlight++
 	ctx, cancel := context.WithCancel(b.ctx)
-	flight := &inFlight{live: o.live, cancel: cancel}
 	batch := &Batch[R, T]{
 		Resource: o.resource, Reason: reason, Items: make([]T, 0, o.live),
-		Context: ctx, cancel: cancel,
+		Context: ctx, cancel: cancel, live: o.live,
 	}
 	// Gaps are closed from the end, so that each moves one item.
 	last := len(o.entries) - 1
-	for place := 0; place <= last; place++ {
+	for place := range o.live {
 		if o.entries[place] == nil {
-			for last > place && o.entries[last] == nil {
+			for o.entries[last] == nil {
 				last--
-			}
-			if last == place {
-				break
 			}
 			b.cfg.Move(o.resource, place, last)
 			o.entries[place], o.entries[last] = o.entries[last], nil
-			last--
 		}
 		e := o.entries[place]
-		e.open, e.run = nil, flight
+		e.open, e.batch = nil, batch
 		batch.Items = append(batch.Items, e.item)
 	}
 	b.stats.Sealed[reason]++
@@ -443,7 +417,7 @@ func (b *Batcher[R, T]) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.stats
-	s.Sizes = append([]int64(nil), s.Sizes...)
+	s.Sizes = slices.Clone(s.Sizes)
 	if b.open != nil {
 		s.Open = b.open.live
 	}

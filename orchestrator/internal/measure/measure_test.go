@@ -190,7 +190,7 @@ func (r *refusing) Infer(_ context.Context, _ *orchestrator.Slab, _ int, frames 
 func TestFailedPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		model := new(refusing)
-		serving, err := NewServing(t.Context(), ServerConfig{Model: model, Pages: [][]byte{make([]byte, 3)}, Batch: 8, InFlight: 1})
+		serving, err := NewServing(ServerConfig{Model: model, Pages: [][]byte{make([]byte, 3)}, Batch: 8, InFlight: 1})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -36,7 +36,7 @@ type Serving struct {
 // NewServing fills a slab with pages for each request in flight. Which page
 // stands where does not matter, so each slab has others as far as there are
 // enough.
-func NewServing(ctx context.Context, cfg ServerConfig) (*Serving, error) {
+func NewServing(cfg ServerConfig) (*Serving, error) {
 	in := cfg.Model.Input()
 	if len(cfg.Pages) == 0 {
 		return nil, errors.New("measure: no page to ask the server about")
@@ -52,7 +52,7 @@ func NewServing(ctx context.Context, cfg ServerConfig) (*Serving, error) {
 	s := &Serving{model: cfg.Model, pool: pool}
 	next := 0
 	for range cfg.InFlight {
-		sl, err := pool.Get(ctx)
+		sl, err := pool.Get()
 		if err != nil {
 			s.Close()
 			return nil, err

@@ -4,7 +4,6 @@
 package slab
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -27,8 +26,6 @@ type Slab struct {
 	// Key is the POSIX shared-memory name ("/quire-…"), empty for private
 	// memory.
 	Key string
-
-	mapped []byte
 }
 
 // Page returns the bytes of page i.
@@ -56,12 +53,11 @@ type Pool struct {
 	release  func(*Slab) // Config.Release
 	resizing sync.Mutex  // held by Resize; allocating takes time
 
-	mu      sync.Mutex
-	cfg     Config
-	free    []*Slab
-	waiting []chan *Slab // Gets that found none, in order; each has capacity 1
-	lent    map[*Slab]bool
-	closed  bool
+	mu     sync.Mutex
+	cfg    Config
+	free   []*Slab
+	lent   map[*Slab]bool // whether it is of the set that was asked for last
+	closed bool
 }
 
 // shmDir is where Linux keeps POSIX shared memory (shm_overview(7)).
@@ -130,22 +126,9 @@ func (p *Pool) Resize(slabs, pages int, prefix string) error {
 	for s := range p.lent {
 		p.lent[s] = false // not of the set any more
 	}
-	for len(p.waiting) > 0 && len(p.free) > 0 {
-		p.handOver()
-	}
 	p.mu.Unlock()
 	p.retire(retired...)
 	return nil
-}
-
-// handOver gives a free slab to the first that waits; p.mu is held.
-func (p *Pool) handOver() {
-	last := len(p.free) - 1
-	s := p.free[last]
-	p.free = p.free[:last]
-	p.lent[s] = true
-	p.waiting[0] <- s
-	p.waiting = p.waiting[1:]
 }
 
 // retire releases and unmaps slabs, all at once: a server that does not answer
@@ -174,7 +157,7 @@ func newSlab(cfg Config) (*Slab, error) {
 			}
 			return nil, fmt.Errorf("slab: take %d bytes of memory: %w", size, err)
 		}
-		s.mapped, s.Bytes = m, m
+		s.Bytes = m
 		return s, nil
 	}
 	// A name is nobody else's, also not one that a process has left which was
@@ -200,50 +183,31 @@ func newSlab(cfg Config) (*Slab, error) {
 		os.Remove(path)
 		return nil, fmt.Errorf("slab: map shared memory %s: %w", name, err)
 	}
-	s.mapped, s.Bytes, s.Key = m, m, "/"+name
+	s.Bytes, s.Key = m, "/"+name
 	return s, nil
 }
 
-// ErrClosed is what Get returns after Close.
-var ErrClosed = errors.New("slab: pool is closed")
+// What Get returns when it has no slab to lend.
+var (
+	ErrClosed  = errors.New("slab: pool is closed")
+	errAllLent = errors.New("slab: all slabs are lent")
+)
 
-// Get borrows a slab, waiting for one if all are lent.
-func (p *Pool) Get(ctx context.Context) (*Slab, error) {
-	got := make(chan *Slab, 1)
+// Get borrows a slab. Nobody waits for one: there are as many as can be in use.
+func (p *Pool) Get() (*Slab, error) {
 	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
+	defer p.mu.Unlock()
+	last := len(p.free) - 1
+	switch {
+	case p.closed:
 		return nil, ErrClosed
+	case last < 0:
+		return nil, errAllLent
 	}
-	p.waiting = append(p.waiting, got)
-	if len(p.free) > 0 {
-		p.handOver()
-	}
-	p.mu.Unlock()
-	select {
-	case s, ok := <-got:
-		if !ok {
-			return nil, ErrClosed
-		}
-		return s, nil
-	case <-ctx.Done():
-	}
-	p.mu.Lock()
-	for i, w := range p.waiting {
-		if w == got {
-			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
-			break
-		}
-	}
-	p.mu.Unlock()
-	select {
-	case s, ok := <-got: // it came just now
-		if ok {
-			p.Put(s)
-		}
-	default:
-	}
-	return nil, context.Cause(ctx)
+	s := p.free[last]
+	p.free = p.free[:last]
+	p.lent[s] = true
+	return s, nil
 }
 
 // Put gives a slab back.
@@ -257,9 +221,6 @@ func (p *Pool) Put(s *Slab) {
 	delete(p.lent, s)
 	if current {
 		p.free = append(p.free, s)
-		if len(p.waiting) > 0 {
-			p.handOver()
-		}
 	}
 	p.mu.Unlock()
 	if !current {
@@ -299,10 +260,6 @@ func (p *Pool) Close() {
 	}
 	free := p.free
 	p.free, p.closed = nil, true
-	for _, w := range p.waiting {
-		close(w)
-	}
-	p.waiting = nil
 	p.mu.Unlock()
 	p.retire(free...)
 }
@@ -311,6 +268,6 @@ func (s *Slab) unmap() {
 	if s.Key != "" {
 		os.Remove(filepath.Join(shmDir, s.Key[1:]))
 	}
-	unix.Munmap(s.mapped)
-	s.Bytes, s.mapped = nil, nil
+	unix.Munmap(s.Bytes)
+	s.Bytes = nil
 }

@@ -1,7 +1,6 @@
 package slab
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -35,8 +34,8 @@ func TestPoolSharedMemory(t *testing.T) {
 	if got := len(shmNames(t, prefix)); got != 2 {
 		t.Fatalf("%d objects in %s, want 2", got, shmDir)
 	}
-	a, _ := p.Get(context.Background())
-	b, _ := p.Get(context.Background())
+	a, _ := p.Get()
+	b, _ := p.Get()
 	if a.Key == b.Key || !strings.HasPrefix(a.Key, "/"+prefix) {
 		t.Fatalf("keys %q and %q", a.Key, b.Key)
 	}
@@ -47,9 +46,7 @@ func TestPoolSharedMemory(t *testing.T) {
 		t.Fatalf("another reader sees %q, %d bytes, %v", seen[:4], len(seen), err)
 	}
 
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, err := p.Get(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := p.Get(); !errors.Is(err, errAllLent) {
 		t.Fatalf("Get from an empty pool: %v", err)
 	}
 	p.Put(a)
@@ -62,7 +59,7 @@ func TestPoolSharedMemory(t *testing.T) {
 	if names := shmNames(t, prefix); len(names) != 0 {
 		t.Fatalf("left behind: %v", names)
 	}
-	if _, err := p.Get(context.Background()); !errors.Is(err, ErrClosed) {
+	if _, err := p.Get(); !errors.Is(err, ErrClosed) {
 		t.Fatalf("Get after Close: %v", err)
 	}
 }
@@ -145,7 +142,7 @@ func TestNamesAreUsedOnce(t *testing.T) {
 		}
 		defer p.Close()
 		for range 2 {
-			s, err := p.Get(t.Context())
+			s, err := p.Get()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -214,7 +211,7 @@ func TestPoolPrivateMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _ := p.Get(context.Background())
+	s, _ := p.Get()
 	if s.Key != "" || len(s.Bytes) != 20 || p.Bytes() != 20 {
 		t.Fatalf("slab %+v", s)
 	}
@@ -243,7 +240,7 @@ func TestPutDuringResize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, _ = p.Get(context.Background())
+	old, _ = p.Get()
 	if err := p.Resize(2, 2, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +265,7 @@ func TestResize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, _ := p.Get(context.Background())
+	old, _ := p.Get()
 	if err := p.Resize(3, 4, prefix); err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +275,7 @@ func TestResize(t *testing.T) {
 	copy(old.Page(0), "still mine")
 	var slabs []*Slab
 	for range 3 {
-		s, _ := p.Get(context.Background())
+		s, _ := p.Get()
 		if s.Pages != 4 {
 			t.Errorf("a slab of %d pages after Resize", s.Pages)
 		}
