@@ -63,11 +63,6 @@ func (c *Client) Close() error {
 // Target is the server as New was told it.
 func (c *Client) Target() string { return c.target }
 
-// Raw is the generated stub on the same connection, with the same headers, for
-// the RPCs that have no method here. Its calls have no timeout of their own and
-// give gRPC's errors.
-func (c *Client) Raw() inferencepb.GRPCInferenceServiceClient { return c.stub }
-
 // Reconnect ends the wait between two attempts to connect, for a caller that
 // knows the server to be back.
 func (c *Client) Reconnect() { c.conn.ResetConnectBackoff() }

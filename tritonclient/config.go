@@ -21,7 +21,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 )
 
@@ -32,6 +31,10 @@ const (
 	connWindow   = 8 << 20
 )
 
+// writeBuffer is how much is gathered for one write to the socket, since requests
+// carry megabytes of pixels.
+const writeBuffer = 256 << 10
+
 // Config is how a [Client] talks to its server. The zero value is a plaintext
 // connection with the defaults below. Zero always means the default.
 type Config struct {
@@ -41,8 +44,6 @@ type Config struct {
 	// "triton-grpc-protocol-<key>" of a restricted protocol or a proxy's
 	// "authorization". They are never logged.
 	Headers map[string]string
-	// UserAgent goes before gRPC's own; default "quire".
-	UserAgent string
 
 	// CallTimeout bounds health, metadata, config, statistics, index and
 	// shared-memory calls; default 5 s.
@@ -63,12 +64,6 @@ type Config struct {
 	// as broken; default 20 s, negative for the system's own (many minutes).
 	// It uses TCP's keepalive and user timeout, which no server forbids.
 	PeerTimeout time.Duration
-	// Keepalive is the time between HTTP/2 pings on a connection with calls in
-	// flight; default none, at least 10 s. Only for servers started with
-	// --grpc-http2-min-recv-ping-interval-without-data at or below it: a
-	// Triton with default settings hangs up on clients that ping more often
-	// than every 5 minutes.
-	Keepalive time.Duration
 
 	// Silence is how long Infer waits for its answer before it asks the server
 	// for a sign of life (ServerLive), and how long until it asks again. A
@@ -81,9 +76,6 @@ type Config struct {
 	// MaxReceiveBytes is the largest message taken; default 2 GiB - 1, Triton's
 	// own limit.
 	MaxReceiveBytes int
-	// WriteBufferBytes is how much is gathered for one write to the socket;
-	// default 256 KiB, since requests carry megabytes of pixels.
-	WriteBufferBytes int
 
 	// Dial replaces the way connections are made, for tests and tunnels. It is
 	// given the address as the resolver found it.
@@ -133,7 +125,6 @@ func ReadTLS(caFile, certFile, keyFile, serverName string) (*TLS, error) {
 
 // WithDefaults is the config with its zero fields filled in.
 func (c Config) WithDefaults() Config {
-	c.UserAgent = cmp.Or(c.UserAgent, "quire")
 	c.CallTimeout = cmp.Or(c.CallTimeout, 5*time.Second)
 	c.InferTimeout = cmp.Or(c.InferTimeout, time.Minute)
 	c.LoadTimeout = cmp.Or(c.LoadTimeout, 10*time.Minute)
@@ -142,7 +133,6 @@ func (c Config) WithDefaults() Config {
 	c.PeerTimeout = cmp.Or(c.PeerTimeout, 20*time.Second)
 	c.Silence = cmp.Or(c.Silence, 10*time.Second)
 	c.MaxReceiveBytes = cmp.Or(c.MaxReceiveBytes, math.MaxInt32)
-	c.WriteBufferBytes = cmp.Or(c.WriteBufferBytes, 256<<10)
 	return c
 }
 
@@ -162,15 +152,8 @@ func (c Config) Validate() error {
 			bad("%s is %v; it must be positive, or 0 for the default", d.name, d.value)
 		}
 	}
-	if c.Keepalive > 0 && c.Keepalive < 10*time.Second {
-		// grpc-go would silently raise it.
-		bad("Keepalive is %v; the least is 10s", c.Keepalive)
-	}
 	if c.MaxReceiveBytes < 0 || c.MaxReceiveBytes > math.MaxInt32 {
 		bad("MaxReceiveBytes is %d; it must be in 1 … %d, or 0 for the default", c.MaxReceiveBytes, math.MaxInt32)
-	}
-	if c.WriteBufferBytes < 0 {
-		bad("WriteBufferBytes is %d; it must be positive, or 0 for the default", c.WriteBufferBytes)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 		if err := validHeader(name, c.Headers[name]); err != nil {
@@ -254,7 +237,7 @@ func (c Config) dialOptions() ([]grpc.DialOption, error) {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
 		grpc.WithContextDialer(trackConns(dial)),
-		grpc.WithUserAgent(c.UserAgent),
+		grpc.WithUserAgent("quire"),
 		// One connection per target, no idling: a gap between documents must
 		// not cost a reconnect.
 		grpc.WithIdleTimeout(0),
@@ -263,7 +246,7 @@ func (c Config) dialOptions() ([]grpc.DialOption, error) {
 		// word, and it cannot tell a full queue from a wrong header.
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithWriteBufferSize(c.WriteBufferBytes),
+		grpc.WithWriteBufferSize(writeBuffer),
 		// With windows of its own choice grpc-go would ask the server for a ping
 		// with each answer, to measure the way, and wake for what comes back.
 		grpc.WithStaticStreamWindowSize(streamWindow),
@@ -273,24 +256,14 @@ func (c Config) dialOptions() ([]grpc.DialOption, error) {
 			grpc.MaxCallSendMsgSize(math.MaxInt32),
 		),
 	}
-	if c.Keepalive > 0 {
-		options = append(options, grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time:    c.Keepalive,
-			Timeout: 10 * time.Second,
-		}))
-	}
 	if len(c.Headers) > 0 {
 		pairs := make([]string, 0, 2*len(c.Headers))
 		for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 			pairs = append(pairs, name, c.Headers[name])
 		}
-		options = append(options,
-			grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-				return invoke(metadata.AppendToOutgoingContext(ctx, pairs...), method, req, reply, cc, opts...)
-			}),
-			grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-				return streamer(metadata.AppendToOutgoingContext(ctx, pairs...), desc, cc, method, opts...)
-			}))
+		options = append(options, grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return invoke(metadata.AppendToOutgoingContext(ctx, pairs...), method, req, reply, cc, opts...)
+		}))
 	}
 	return options, nil
 }
