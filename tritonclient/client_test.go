@@ -3,6 +3,7 @@ package tritonclient_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -67,21 +68,21 @@ func request(n int) *tritonclient.InferRequest {
 	}
 }
 
+// values are the elements of an output.
+func values[T float32 | int32](t *testing.T, res *tritonclient.InferResponse, output string) []T {
+	t.Helper()
+	raw := res.Outputs[output].Raw
+	all := make([]T, len(raw)/4)
+	if n, err := binary.Decode(raw, binary.LittleEndian, all); err != nil || n != len(raw) {
+		t.Fatalf("%d of %d bytes of %s, %v", n, len(raw), output, err)
+	}
+	return all
+}
+
 // checkPages fails the test unless res is the fake model's answer for pages(n).
 func checkPages(t *testing.T, res *tritonclient.InferResponse, n int) {
 	t.Helper()
-	boxes, err := res.Outputs["boxes"].Float32s()
-	if err != nil {
-		t.Fatal(err)
-	}
-	scores, err := res.Outputs["scores"].Float32s()
-	if err != nil {
-		t.Fatal(err)
-	}
-	labels, err := res.Outputs["labels"].Int32s()
-	if err != nil {
-		t.Fatal(err)
-	}
+	boxes, scores, labels := values[float32](t, res, "boxes"), values[float32](t, res, "scores"), values[int32](t, res, "labels")
 	for i := range n {
 		x, y := float32(i), float32(2*i)
 		if got, want := boxes[i*tritontest.Candidates*4:][:4], []float32{x, y, x + 1, y + 1}; !slices.Equal(got, want) {
