@@ -118,7 +118,7 @@ func TestAnswerThatWasNotReadInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = p.conn.sock.SetDeadline(time.Now())
-	if r, err := p.answer(t.Context(), p.lastID); err != nil || r.Reason != "" {
+	if r, err := p.answer(t.Context(), p.lastID); err != nil || r.Reason != 0 {
 		t.Errorf("got %+v, %v; want the page", r, err)
 	}
 	wantColour(t, w, 2, 255, 0, 0)
