@@ -146,6 +146,20 @@ func working(t testing.TB, pid int) {
 	until(t, "the worker does nothing", func() bool { return ticks() >= before+5 })
 }
 
+// beginDrawing begins with page 1, which does not end by itself, and returns when the
+// process is at it.
+func beginDrawing(ctx context.Context, t testing.TB, w *worker) (failed <-chan error) {
+	t.Helper()
+	pid := w.process.guarded.Pid()
+	result := make(chan error, 1)
+	go func() {
+		_, _, err := w.Draw(ctx, 1)
+		result <- err
+	}()
+	working(t, pid)
+	return result
+}
+
 // until looks at what only /proc tells, and nobody is told of, until it is so.
 func until(t testing.TB, otherwise string, so func() bool) {
 	t.Helper()
@@ -186,12 +200,7 @@ func TestCrash(t *testing.T) {
 	w := newWorker(t, newPool(t, Config{PageTimeout: -1}))
 	open(t, w, newDocument(t, endlessAndPlain()))
 	process := w.process.guarded
-	failed := make(chan error, 1)
-	go func() {
-		_, _, err := w.Draw(context.Background(), 1)
-		failed <- err
-	}()
-	working(t, process.Pid())
+	failed := beginDrawing(context.Background(), t, w)
 	if err := process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -208,12 +217,7 @@ func TestCrashIsTold(t *testing.T) {
 	w := newWorker(t, newPool(t, Config{PageTimeout: -1, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
 	open(t, w, newDocument(t, endlessAndPlain()))
 	process := w.process.guarded
-	failed := make(chan error, 1)
-	go func() {
-		_, _, err := w.Draw(context.Background(), 1)
-		failed <- err
-	}()
-	working(t, process.Pid())
+	failed := beginDrawing(context.Background(), t, w)
 	if err := process.Signal(syscall.SIGSEGV); err != nil {
 		t.Fatal(err)
 	}
@@ -248,12 +252,7 @@ func TestCancel(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
 			cause := errors.New("enough")
-			failed := make(chan error, 1)
-			go func() {
-				_, _, err := w.Draw(ctx, 1)
-				failed <- err
-			}()
-			working(t, process.Pid())
+			failed := beginDrawing(ctx, t, w)
 			if c.stopped {
 				stop(t, process)
 			}

@@ -11,7 +11,6 @@ import (
 	"math"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 	"unicode"
@@ -28,7 +27,6 @@ type worker struct {
 	doc     *document
 	ahead   int // the page after the one that is drawn next, or 0
 
-	close  sync.Once
 	closed bool
 }
 
@@ -271,17 +269,15 @@ func (p *drawnPage) check(drawn bool, most raster) error {
 
 // Close implements [orchestrator.RenderWorker].
 func (w *worker) Close() error {
-	w.close.Do(func() {
-		w.closed = true
-		if w.doc != nil {
-			w.doc.close()
-			w.doc = nil
-		}
-		if w.process != nil {
-			w.process.close()
-			w.process = nil
-		}
-	})
+	w.closed = true
+	if w.doc != nil {
+		w.doc.close()
+		w.doc = nil
+	}
+	if w.process != nil {
+		w.process.close()
+		w.process = nil
+	}
 	return nil
 }
 
