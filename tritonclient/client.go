@@ -87,14 +87,6 @@ func (c *Client) ServerLive(ctx context.Context) (bool, error) {
 	return res.GetLive(), err
 }
 
-// ServerReady reports whether the server takes requests and all its models are
-// ready. Ask [Client.ModelReady] before sending any: this one may be true while
-// a model is away, and is false as long as any model failed to load.
-func (c *Client) ServerReady(ctx context.Context) (bool, error) {
-	res, err := call(ctx, c, "ServerReady", "", c.config.CallTimeout, c.stub.ServerReady, &inferencepb.ServerReadyRequest{})
-	return res.GetReady(), err
-}
-
 // ModelReady reports whether a model can be used; version "" means the one that
 // the server would choose. A model that the server does not know is not ready,
 // without an error.

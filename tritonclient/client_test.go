@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -110,9 +109,6 @@ func TestHealthAndMetadata(t *testing.T) {
 
 	if live, err := c.ServerLive(ctx); err != nil || !live {
 		t.Errorf("ServerLive: %v, %v", live, err)
-	}
-	if ready, err := c.ServerReady(ctx); err != nil || !ready {
-		t.Errorf("ServerReady: %v, %v", ready, err)
 	}
 	if ready, err := c.ModelReady(ctx, "layout", ""); err != nil || !ready {
 		t.Errorf("ModelReady: %v, %v", ready, err)
@@ -264,9 +260,8 @@ func TestSharedMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantKind(t, c.SystemSharedMemoryRegister(ctx, region), tritonclient.RegionExists)
-	regions, err := c.SystemSharedMemoryStatus(ctx, "")
-	if err != nil || !reflect.DeepEqual(regions, []tritonclient.Region{region}) {
-		t.Errorf("status %v, %v, want %v", regions, err, region)
+	if got := s.Regions(); !slices.Equal(got, []string{region.Name}) {
+		t.Errorf("regions %v, want %s", got, region.Name)
 	}
 
 	req := request(4)
@@ -314,8 +309,9 @@ func TestSharedMemory(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	_, err = c.SystemSharedMemoryStatus(ctx, region.Name)
-	wantKind(t, err, tritonclient.UnknownRegion)
+	if got := s.Regions(); len(got) != 0 {
+		t.Errorf("regions %v after the last was unregistered", got)
+	}
 
 	bad := region
 	bad.Key = "/quire-test-not-there"
@@ -376,7 +372,6 @@ func TestDeadlines(t *testing.T) {
 	background := context.Background()
 	for name, call := range map[string]func(ctx context.Context) error{
 		"ServerLive":      func(ctx context.Context) error { _, err := c.ServerLive(ctx); return err },
-		"ServerReady":     func(ctx context.Context) error { _, err := c.ServerReady(ctx); return err },
 		"ModelReady":      func(ctx context.Context) error { _, err := c.ModelReady(ctx, "layout", ""); return err },
 		"ServerMetadata":  func(ctx context.Context) error { _, err := c.ServerMetadata(ctx); return err },
 		"ModelMetadata":   func(ctx context.Context) error { _, err := c.ModelMetadata(ctx, "layout", ""); return err },
@@ -389,7 +384,6 @@ func TestDeadlines(t *testing.T) {
 			return c.SystemSharedMemoryRegister(ctx, tritonclient.Region{Name: "n", Key: "/k", ByteSize: 1})
 		},
 		"Unregister": func(ctx context.Context) error { return c.SystemSharedMemoryUnregister(ctx, "n") },
-		"Status":     func(ctx context.Context) error { _, err := c.SystemSharedMemoryStatus(ctx, ""); return err },
 		"Infer":      func(ctx context.Context) error { _, err := c.Infer(ctx, request(1)); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -453,7 +447,7 @@ func TestServerGoesAway(t *testing.T) {
 		wantKind(t, <-result, tritonclient.Unavailable)
 		s.Script(nil)
 		if name == "stop" {
-			_, err := c.ServerReady(ctx)
+			_, err := c.ServerLive(ctx)
 			wantKind(t, err, tritonclient.Unavailable)
 			if err := s.Restart(); err != nil {
 				t.Fatal(err)

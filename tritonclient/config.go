@@ -59,11 +59,6 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// MaxBackoff is the longest wait between attempts to connect; default 3 s.
 	MaxBackoff time.Duration
-	// PeerTimeout is how long the other machine's kernel may stay silent, on an
-	// idle connection or with data unacknowledged, before the connection counts
-	// as broken; default 20 s, negative for the system's own (many minutes).
-	// It uses TCP's keepalive and user timeout, which no server forbids.
-	PeerTimeout time.Duration
 
 	// Silence is how long Infer waits for its answer before it asks the server
 	// for a sign of life (ServerLive), and how long until it asks again. A
@@ -130,7 +125,6 @@ func (c Config) WithDefaults() Config {
 	c.LoadTimeout = cmp.Or(c.LoadTimeout, 10*time.Minute)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
 	c.MaxBackoff = cmp.Or(c.MaxBackoff, 3*time.Second)
-	c.PeerTimeout = cmp.Or(c.PeerTimeout, 20*time.Second)
 	c.Silence = cmp.Or(c.Silence, 10*time.Second)
 	c.MaxReceiveBytes = cmp.Or(c.MaxReceiveBytes, math.MaxInt32)
 	return c
@@ -232,7 +226,7 @@ func (c Config) dialOptions() ([]grpc.DialOption, error) {
 	backoffConfig.MaxDelay = c.MaxBackoff
 	dial := c.Dial
 	if dial == nil {
-		dial = dialer(c.PeerTimeout)
+		dial = dialer()
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
@@ -268,19 +262,18 @@ func (c Config) dialOptions() ([]grpc.DialOption, error) {
 	return options, nil
 }
 
+// peerTimeout is how long the other machine's kernel may stay silent, on an idle
+// connection or with data unacknowledged, before the connection counts as broken.
+const peerTimeout = 20 * time.Second
+
 // dialer makes TCP and Unix connections. A peer that is gone without a word (a
 // machine that lost power, a dropped route) is otherwise noticed after about 16
-// minutes with data in flight, and never without.
-func dialer(peerTimeout time.Duration) func(context.Context, string) (net.Conn, error) {
-	var d net.Dialer
-	if peerTimeout > 0 {
-		d.KeepAliveConfig = net.KeepAliveConfig{
-			Enable:   true,
-			Idle:     max(peerTimeout/2, time.Second),
-			Interval: max(peerTimeout/10, time.Second),
-			Count:    4,
-		}
-		d.Control = func(network, _ string, raw syscall.RawConn) error {
+// minutes with data in flight, and never without. TCP's keepalive and user timeout
+// find it, which no server forbids.
+func dialer() func(context.Context, string) (net.Conn, error) {
+	d := net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: peerTimeout / 2, Interval: peerTimeout / 10, Count: 4},
+		Control: func(network, _ string, raw syscall.RawConn) error {
 			if !strings.HasPrefix(network, "tcp") {
 				return nil
 			}
@@ -291,9 +284,7 @@ func dialer(peerTimeout time.Duration) func(context.Context, string) (net.Conn, 
 				return controlErr
 			}
 			return os.NewSyscallError("setsockopt TCP_USER_TIMEOUT", err)
-		}
-	} else {
-		d.KeepAlive = -1
+		},
 	}
 	return func(ctx context.Context, address string) (net.Conn, error) {
 		// grpc-go hands Unix sockets to a custom dialer with their scheme.
