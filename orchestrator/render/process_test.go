@@ -27,20 +27,7 @@ import (
 )
 
 // endlessAndPlain is a document whose first page does not end.
-func endlessAndPlain() []byte {
-	f := &pdftest.File{}
-	f.Add("<</Type/Catalog/Pages 2 0 R>>")
-	f.Add("<</Type/Pages/Count 2/Kids[3 0 R 4 0 R]/MediaBox[0 0 200 100]/Resources<</XObject<</F 7 0 R>>>>>>")
-	f.Add("<</Type/Page/Parent 2 0 R/Contents 5 0 R>>")
-	f.Add("<</Type/Page/Parent 2 0 R/Contents 6 0 R>>")
-	f.Stream("", []byte("/F Do"))
-	f.Stream("", []byte(plainPage(255, 0, 0).Content))
-	for i := range 40 {
-		f.Stream(fmt.Sprintf("/Type/XObject/Subtype/Form/BBox[0 0 100 100]/Resources<</XObject<</F %d 0 R>>>>", 8+i), []byte("/F Do /F Do"))
-	}
-	f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 100 100]", []byte("0 0 1 1 re f"))
-	return f.Bytes()
-}
+func endlessAndPlain() []byte { return pdftest.Endless(plainPage(255, 0, 0)) }
 
 func TestEndlessPage(t *testing.T) {
 	w := newWorker(t, newPool(t, Config{PageTimeout: 100 * time.Millisecond}))
