@@ -63,6 +63,11 @@ func (c *Client) Close() error {
 // Target is the server as New was told it.
 func (c *Client) Target() string { return c.target }
 
+// Raw is the generated stub on the same connection, with the same headers, for
+// the RPCs that have no method here. Its calls have no timeout of their own and
+// give gRPC's errors.
+func (c *Client) Raw() inferencepb.GRPCInferenceServiceClient { return c.stub }
+
 // Reconnect ends the wait between two attempts to connect, for a caller that
 // knows the server to be back.
 func (c *Client) Reconnect() { c.conn.ResetConnectBackoff() }
@@ -85,6 +90,14 @@ func call[Req, Res any](
 func (c *Client) ServerLive(ctx context.Context) (bool, error) {
 	res, err := call(ctx, c, "ServerLive", "", c.config.CallTimeout, c.stub.ServerLive, &inferencepb.ServerLiveRequest{})
 	return res.GetLive(), err
+}
+
+// ServerReady reports whether the server takes requests and all its models are
+// ready. Ask [Client.ModelReady] before sending any: this one may be true while
+// a model is away, and is false as long as any model failed to load.
+func (c *Client) ServerReady(ctx context.Context) (bool, error) {
+	res, err := call(ctx, c, "ServerReady", "", c.config.CallTimeout, c.stub.ServerReady, &inferencepb.ServerReadyRequest{})
+	return res.GetReady(), err
 }
 
 // ModelReady reports whether a model can be used; version "" means the one that

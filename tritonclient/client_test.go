@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"quire/tritonclient"
+	"quire/tritonclient/inferencepb"
 	"quire/tritonclient/tritontest"
 )
 
@@ -109,6 +111,9 @@ func TestHealthAndMetadata(t *testing.T) {
 
 	if live, err := c.ServerLive(ctx); err != nil || !live {
 		t.Errorf("ServerLive: %v, %v", live, err)
+	}
+	if ready, err := c.ServerReady(ctx); err != nil || !ready {
+		t.Errorf("ServerReady: %v, %v", ready, err)
 	}
 	if ready, err := c.ModelReady(ctx, "layout", ""); err != nil || !ready {
 		t.Errorf("ModelReady: %v, %v", ready, err)
@@ -260,8 +265,9 @@ func TestSharedMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantKind(t, c.SystemSharedMemoryRegister(ctx, region), tritonclient.RegionExists)
-	if got := s.Regions(); !slices.Equal(got, []string{region.Name}) {
-		t.Errorf("regions %v, want %s", got, region.Name)
+	regions, err := c.SystemSharedMemoryStatus(ctx, "")
+	if err != nil || !reflect.DeepEqual(regions, []tritonclient.Region{region}) {
+		t.Errorf("status %v, %v, want %v", regions, err, region)
 	}
 
 	req := request(4)
@@ -309,9 +315,8 @@ func TestSharedMemory(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got := s.Regions(); len(got) != 0 {
-		t.Errorf("regions %v after the last was unregistered", got)
-	}
+	_, err = c.SystemSharedMemoryStatus(ctx, region.Name)
+	wantKind(t, err, tritonclient.UnknownRegion)
 
 	bad := region
 	bad.Key = "/quire-test-not-there"
@@ -338,10 +343,11 @@ func TestHeaders(t *testing.T) {
 	if _, err := c.Infer(ctx, request(1)); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.ModelConfig(ctx, "layout", ""); err != nil {
-		t.Error(err)
+	// The raw stub sends them too.
+	if _, err := c.Raw().LogSettings(ctx, &inferencepb.LogSettingsRequest{}); err == nil {
+		t.Error("the fake has no LogSettings, yet there is an answer")
 	}
-	for _, method := range []string{"ModelInfer", "ModelConfig"} {
+	for _, method := range []string{"ModelInfer", "LogSettings"} {
 		calls := s.Calls(method)
 		if len(calls) != 1 {
 			t.Fatalf("%d calls of %s", len(calls), method)
@@ -372,6 +378,7 @@ func TestDeadlines(t *testing.T) {
 	background := context.Background()
 	for name, call := range map[string]func(ctx context.Context) error{
 		"ServerLive":      func(ctx context.Context) error { _, err := c.ServerLive(ctx); return err },
+		"ServerReady":     func(ctx context.Context) error { _, err := c.ServerReady(ctx); return err },
 		"ModelReady":      func(ctx context.Context) error { _, err := c.ModelReady(ctx, "layout", ""); return err },
 		"ServerMetadata":  func(ctx context.Context) error { _, err := c.ServerMetadata(ctx); return err },
 		"ModelMetadata":   func(ctx context.Context) error { _, err := c.ModelMetadata(ctx, "layout", ""); return err },
@@ -384,6 +391,7 @@ func TestDeadlines(t *testing.T) {
 			return c.SystemSharedMemoryRegister(ctx, tritonclient.Region{Name: "n", Key: "/k", ByteSize: 1})
 		},
 		"Unregister": func(ctx context.Context) error { return c.SystemSharedMemoryUnregister(ctx, "n") },
+		"Status":     func(ctx context.Context) error { _, err := c.SystemSharedMemoryStatus(ctx, ""); return err },
 		"Infer":      func(ctx context.Context) error { _, err := c.Infer(ctx, request(1)); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -447,7 +455,7 @@ func TestServerGoesAway(t *testing.T) {
 		wantKind(t, <-result, tritonclient.Unavailable)
 		s.Script(nil)
 		if name == "stop" {
-			_, err := c.ServerLive(ctx)
+			_, err := c.ServerReady(ctx)
 			wantKind(t, err, tritonclient.Unavailable)
 			if err := s.Restart(); err != nil {
 				t.Fatal(err)

@@ -1,8 +1,10 @@
 package tritonclient
 
 import (
+	"cmp"
 	"context"
 	"os"
+	"slices"
 
 	"quire/tritonclient/inferencepb"
 )
@@ -61,4 +63,20 @@ func (c *Client) SystemSharedMemoryUnregister(ctx context.Context, name string) 
 	_, err := call(ctx, c, op, "", c.config.CallTimeout, c.stub.SystemSharedMemoryUnregister,
 		&inferencepb.SystemSharedMemoryUnregisterRequest{Name: name})
 	return err
+}
+
+// SystemSharedMemoryStatus lists the registered regions, of all clients, sorted
+// by name; with a name, that one (UnknownRegion when there is none).
+func (c *Client) SystemSharedMemoryStatus(ctx context.Context, name string) ([]Region, error) {
+	res, err := call(ctx, c, "SystemSharedMemoryStatus", "", c.config.CallTimeout, c.stub.SystemSharedMemoryStatus,
+		&inferencepb.SystemSharedMemoryStatusRequest{Name: name})
+	if err != nil {
+		return nil, err
+	}
+	regions := make([]Region, 0, len(res.GetRegions()))
+	for _, r := range res.GetRegions() {
+		regions = append(regions, Region{Name: r.GetName(), Key: r.GetKey(), Offset: r.GetOffset(), ByteSize: r.GetByteSize()})
+	}
+	slices.SortFunc(regions, func(a, b Region) int { return cmp.Compare(a.Name, b.Name) })
+	return regions, nil
 }

@@ -150,6 +150,16 @@ func (v service) ServerLive(context.Context, *inferencepb.ServerLiveRequest) (*i
 	return &inferencepb.ServerLiveResponse{Live: true}, nil
 }
 
+func (v service) ServerReady(context.Context, *inferencepb.ServerReadyRequest) (*inferencepb.ServerReadyResponse, error) {
+	v.s.mu.Lock()
+	defer v.s.mu.Unlock()
+	ready := true
+	for _, m := range v.s.models {
+		ready = ready && m.ready
+	}
+	return &inferencepb.ServerReadyResponse{Ready: ready}, nil
+}
+
 func (v service) ModelReady(_ context.Context, req *inferencepb.ModelReadyRequest) (*inferencepb.ModelReadyResponse, error) {
 	_, err := v.model(req.GetName(), req.GetVersion())
 	return &inferencepb.ModelReadyResponse{Ready: err == nil}, nil
@@ -314,6 +324,21 @@ func (v service) SystemSharedMemoryUnregister(_ context.Context, req *inferencep
 		return nil, err
 	}
 	return &inferencepb.SystemSharedMemoryUnregisterResponse{}, nil
+}
+
+func (v service) SystemSharedMemoryStatus(_ context.Context, req *inferencepb.SystemSharedMemoryStatusRequest) (*inferencepb.SystemSharedMemoryStatusResponse, error) {
+	v.s.regions.mu.Lock()
+	defer v.s.regions.mu.Unlock()
+	res := &inferencepb.SystemSharedMemoryStatusResponse{Regions: map[string]*inferencepb.SystemSharedMemoryStatusResponse_RegionStatus{}}
+	for name, r := range v.s.regions.byName {
+		if req.GetName() == "" || req.GetName() == name {
+			res.Regions[name] = &inferencepb.SystemSharedMemoryStatusResponse_RegionStatus{Name: name, Key: r.key, Offset: r.offset, ByteSize: r.size}
+		}
+	}
+	if req.GetName() != "" && len(res.Regions) == 0 {
+		return nil, status.Errorf(codes.NotFound, "Unable to find system shared memory region: '%s'", req.GetName())
+	}
+	return res, nil
 }
 
 func (v service) ModelInfer(ctx context.Context, req *inferencepb.ModelInferRequest) (*inferencepb.ModelInferResponse, error) {
