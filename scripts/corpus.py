@@ -30,8 +30,6 @@ import sys
 import threading
 import time
 
-ENDED = ("done", "partial", "failed")
-
 
 # ---- watching the processes --------------------------------------------------
 

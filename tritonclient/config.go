@@ -21,7 +21,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 )
 
@@ -32,6 +31,10 @@ const (
 	connWindow   = 8 << 20
 )
 
+// writeBuffer is how much is gathered for one write to the socket, since requests
+// carry megabytes of pixels.
+const writeBuffer = 256 << 10
+
 // Config is how a [Client] talks to its server. The zero value is a plaintext
 // connection with the defaults below. Zero always means the default.
 type Config struct {
@@ -41,8 +44,6 @@ type Config struct {
 	// "triton-grpc-protocol-<key>" of a restricted protocol or a proxy's
 	// "authorization". They are never logged.
 	Headers map[string]string
-	// UserAgent goes before gRPC's own; default "quire".
-	UserAgent string
 
 	// CallTimeout bounds health, metadata, config, statistics, index and
 	// shared-memory calls; default 5 s.
@@ -58,17 +59,6 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// MaxBackoff is the longest wait between attempts to connect; default 3 s.
 	MaxBackoff time.Duration
-	// PeerTimeout is how long the other machine's kernel may stay silent, on an
-	// idle connection or with data unacknowledged, before the connection counts
-	// as broken; default 20 s, negative for the system's own (many minutes).
-	// It uses TCP's keepalive and user timeout, which no server forbids.
-	PeerTimeout time.Duration
-	// Keepalive is the time between HTTP/2 pings on a connection with calls in
-	// flight; default none, at least 10 s. Only for servers started with
-	// --grpc-http2-min-recv-ping-interval-without-data at or below it: a
-	// Triton with default settings hangs up on clients that ping more often
-	// than every 5 minutes.
-	Keepalive time.Duration
 
 	// Silence is how long Infer waits for its answer before it asks the server
 	// for a sign of life (ServerLive), and how long until it asks again. A
@@ -81,9 +71,6 @@ type Config struct {
 	// MaxReceiveBytes is the largest message taken; default 2 GiB - 1, Triton's
 	// own limit.
 	MaxReceiveBytes int
-	// WriteBufferBytes is how much is gathered for one write to the socket;
-	// default 256 KiB, since requests carry megabytes of pixels.
-	WriteBufferBytes int
 
 	// Dial replaces the way connections are made, for tests and tunnels. It is
 	// given the address as the resolver found it.
@@ -133,16 +120,13 @@ func ReadTLS(caFile, certFile, keyFile, serverName string) (*TLS, error) {
 
 // WithDefaults is the config with its zero fields filled in.
 func (c Config) WithDefaults() Config {
-	c.UserAgent = cmp.Or(c.UserAgent, "quire")
 	c.CallTimeout = cmp.Or(c.CallTimeout, 5*time.Second)
 	c.InferTimeout = cmp.Or(c.InferTimeout, time.Minute)
 	c.LoadTimeout = cmp.Or(c.LoadTimeout, 10*time.Minute)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
 	c.MaxBackoff = cmp.Or(c.MaxBackoff, 3*time.Second)
-	c.PeerTimeout = cmp.Or(c.PeerTimeout, 20*time.Second)
 	c.Silence = cmp.Or(c.Silence, 10*time.Second)
 	c.MaxReceiveBytes = cmp.Or(c.MaxReceiveBytes, math.MaxInt32)
-	c.WriteBufferBytes = cmp.Or(c.WriteBufferBytes, 256<<10)
 	return c
 }
 
@@ -162,15 +146,8 @@ func (c Config) Validate() error {
 			bad("%s is %v; it must be positive, or 0 for the default", d.name, d.value)
 		}
 	}
-	if c.Keepalive > 0 && c.Keepalive < 10*time.Second {
-		// grpc-go would silently raise it.
-		bad("Keepalive is %v; the least is 10s", c.Keepalive)
-	}
 	if c.MaxReceiveBytes < 0 || c.MaxReceiveBytes > math.MaxInt32 {
 		bad("MaxReceiveBytes is %d; it must be in 1 … %d, or 0 for the default", c.MaxReceiveBytes, math.MaxInt32)
-	}
-	if c.WriteBufferBytes < 0 {
-		bad("WriteBufferBytes is %d; it must be positive, or 0 for the default", c.WriteBufferBytes)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 		if err := validHeader(name, c.Headers[name]); err != nil {
@@ -249,12 +226,12 @@ func (c Config) dialOptions() ([]grpc.DialOption, error) {
 	backoffConfig.MaxDelay = c.MaxBackoff
 	dial := c.Dial
 	if dial == nil {
-		dial = dialer(c.PeerTimeout)
+		dial = dialer()
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
 		grpc.WithContextDialer(trackConns(dial)),
-		grpc.WithUserAgent(c.UserAgent),
+		grpc.WithUserAgent("quire"),
 		// One connection per target, no idling: a gap between documents must
 		// not cost a reconnect.
 		grpc.WithIdleTimeout(0),
@@ -263,7 +240,7 @@ func (c Config) dialOptions() ([]grpc.DialOption, error) {
 		// word, and it cannot tell a full queue from a wrong header.
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithWriteBufferSize(c.WriteBufferBytes),
+		grpc.WithWriteBufferSize(writeBuffer),
 		// With windows of its own choice grpc-go would ask the server for a ping
 		// with each answer, to measure the way, and wake for what comes back.
 		grpc.WithStaticStreamWindowSize(streamWindow),
@@ -273,41 +250,34 @@ func (c Config) dialOptions() ([]grpc.DialOption, error) {
 			grpc.MaxCallSendMsgSize(math.MaxInt32),
 		),
 	}
-	if c.Keepalive > 0 {
-		options = append(options, grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time:    c.Keepalive,
-			Timeout: 10 * time.Second,
-		}))
-	}
 	if len(c.Headers) > 0 {
 		pairs := make([]string, 0, 2*len(c.Headers))
 		for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 			pairs = append(pairs, name, c.Headers[name])
 		}
 		options = append(options,
-			grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 				return invoke(metadata.AppendToOutgoingContext(ctx, pairs...), method, req, reply, cc, opts...)
 			}),
-			grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 				return streamer(metadata.AppendToOutgoingContext(ctx, pairs...), desc, cc, method, opts...)
 			}))
 	}
 	return options, nil
 }
 
+// peerTimeout is how long the other machine's kernel may stay silent, on an idle
+// connection or with data unacknowledged, before the connection counts as broken.
+const peerTimeout = 20 * time.Second
+
 // dialer makes TCP and Unix connections. A peer that is gone without a word (a
 // machine that lost power, a dropped route) is otherwise noticed after about 16
-// minutes with data in flight, and never without.
-func dialer(peerTimeout time.Duration) func(context.Context, string) (net.Conn, error) {
-	var d net.Dialer
-	if peerTimeout > 0 {
-		d.KeepAliveConfig = net.KeepAliveConfig{
-			Enable:   true,
-			Idle:     max(peerTimeout/2, time.Second),
-			Interval: max(peerTimeout/10, time.Second),
-			Count:    4,
-		}
-		d.Control = func(network, _ string, raw syscall.RawConn) error {
+// minutes with data in flight, and never without. TCP's keepalive and user timeout
+// find it, which no server forbids.
+func dialer() func(context.Context, string) (net.Conn, error) {
+	d := net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: peerTimeout / 2, Interval: peerTimeout / 10, Count: 4},
+		Control: func(network, _ string, raw syscall.RawConn) error {
 			if !strings.HasPrefix(network, "tcp") {
 				return nil
 			}
@@ -318,9 +288,7 @@ func dialer(peerTimeout time.Duration) func(context.Context, string) (net.Conn, 
 				return controlErr
 			}
 			return os.NewSyscallError("setsockopt TCP_USER_TIMEOUT", err)
-		}
-	} else {
-		d.KeepAlive = -1
+		},
 	}
 	return func(ctx context.Context, address string) (net.Conn, error) {
 		// grpc-go hands Unix sockets to a custom dialer with their scheme.

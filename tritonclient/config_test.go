@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"quire/tritonclient"
 	"quire/tritonclient/tritontest"
@@ -89,21 +88,19 @@ func TestRealDialer(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	for name, config := range map[string]tritonclient.Config{
-		"CallTimeout":      {CallTimeout: -1},
-		"InferTimeout":     {InferTimeout: -1},
-		"LoadTimeout":      {LoadTimeout: -1},
-		"ConnectTimeout":   {ConnectTimeout: -1},
-		"MaxBackoff":       {MaxBackoff: -1},
-		"Keepalive":        {Keepalive: time.Second},
-		"MaxReceiveBytes":  {MaxReceiveBytes: -1},
-		"WriteBufferBytes": {WriteBufferBytes: -1},
-		"two words":        {Headers: map[string]string{"two words": "x"}},
-		"grpc-encoding":    {Headers: map[string]string{"grpc-encoding": "x"}},
-		"no name":          {Headers: map[string]string{"": "x"}},
-		"auth":             {Headers: map[string]string{"auth": "line\nbreak"}},
-		"TLS.CA":           {TLS: &tritonclient.TLS{CA: []byte("nonsense")}},
-		"TLS.Key":          {TLS: &tritonclient.TLS{Cert: []byte("x")}},
-		"TLS.Cert and":     {TLS: &tritonclient.TLS{Cert: []byte("x"), Key: []byte("y")}},
+		"CallTimeout":     {CallTimeout: -1},
+		"InferTimeout":    {InferTimeout: -1},
+		"LoadTimeout":     {LoadTimeout: -1},
+		"ConnectTimeout":  {ConnectTimeout: -1},
+		"MaxBackoff":      {MaxBackoff: -1},
+		"MaxReceiveBytes": {MaxReceiveBytes: -1},
+		"two words":       {Headers: map[string]string{"two words": "x"}},
+		"grpc-encoding":   {Headers: map[string]string{"grpc-encoding": "x"}},
+		"no name":         {Headers: map[string]string{"": "x"}},
+		"auth":            {Headers: map[string]string{"auth": "line\nbreak"}},
+		"TLS.CA":          {TLS: &tritonclient.TLS{CA: []byte("nonsense")}},
+		"TLS.Key":         {TLS: &tritonclient.TLS{Cert: []byte("x")}},
+		"TLS.Cert and":    {TLS: &tritonclient.TLS{Cert: []byte("x"), Key: []byte("y")}},
 	} {
 		_, err := tritonclient.New("h:1", config)
 		if err == nil || !strings.Contains(err.Error(), name) {

@@ -72,76 +72,44 @@ const (
 	BadResponse
 )
 
-var kindNames = [...]string{
-	Other:                "other",
-	QueueFull:            "queue_full",
-	QueueTimeout:         "queue_timeout",
-	Unavailable:          "unavailable",
-	ModelNotReady:        "model_not_ready",
-	Restricted:           "restricted",
-	ModelControlDisabled: "model_control_disabled",
-	UnknownRegion:        "unknown_region",
-	RegionExists:         "region_exists",
-	RegionRefused:        "region_refused",
-	SharedMemoryDisabled: "shared_memory_disabled",
-	Deadline:             "deadline",
-	Canceled:             "canceled",
-	InvalidArgument:      "invalid_argument",
-	Internal:             "internal",
-	LoadFailed:           "load_failed",
-	TooLarge:             "too_large",
-	BadResponse:          "bad_response",
+// kinds are their stable names, and their meaning in people's words, with the
+// remedy where there is one.
+var kinds = [...]struct{ name, phrase string }{
+	Other:                {"other", "failed"},
+	QueueFull:            {"queue_full", "the server's queue is full"},
+	QueueTimeout:         {"queue_timeout", "waited too long in the server's queue"},
+	Unavailable:          {"unavailable", "the server is not available"},
+	ModelNotReady:        {"model_not_ready", "the model is not ready"},
+	Restricted:           {"restricted", "the server refuses this client; check headers and certificates"},
+	ModelControlDisabled: {"model_control_disabled", "models cannot be loaded or unloaded; start the server with --model-control-mode=explicit"},
+	UnknownRegion:        {"unknown_region", "the shared-memory region is not registered"},
+	RegionExists:         {"region_exists", "the shared-memory region is registered already"},
+	RegionRefused:        {"region_refused", "the server cannot use the shared memory; is it on this host, in this container, as this user?"},
+	SharedMemoryDisabled: {"shared_memory_disabled", "the server takes no shared memory; start it with --allow-client-shm=true, or send tensors in the message"},
+	Deadline:             {"deadline", "no answer in time"},
+	Canceled:             {"canceled", "cancelled"},
+	InvalidArgument:      {"invalid_argument", "the server refuses the request"},
+	Internal:             {"internal", "the server failed"},
+	LoadFailed:           {"load_failed", "the model does not load"},
+	TooLarge:             {"too_large", "the message is too large"},
+	BadResponse:          {"bad_response", "the server's answer is not usable"},
 }
 
 // String is the kind's stable name, for logs, metrics and results.
 func (k Kind) String() string {
-	if k < 0 || int(k) >= len(kindNames) {
+	if k < 0 || int(k) >= len(kinds) {
 		return fmt.Sprintf("kind %d", int(k))
 	}
-	return kindNames[k]
+	return kinds[k].name
 }
 
 func (k Kind) Error() string { return k.String() }
 
-// phrase is the kind in people's words, with the remedy where there is one.
 func (k Kind) phrase() string {
-	switch k {
-	case QueueFull:
-		return "the server's queue is full"
-	case QueueTimeout:
-		return "waited too long in the server's queue"
-	case Unavailable:
-		return "the server is not available"
-	case ModelNotReady:
-		return "the model is not ready"
-	case Restricted:
-		return "the server refuses this client; check headers and certificates"
-	case ModelControlDisabled:
-		return "models cannot be loaded or unloaded; start the server with --model-control-mode=explicit"
-	case UnknownRegion:
-		return "the shared-memory region is not registered"
-	case RegionExists:
-		return "the shared-memory region is registered already"
-	case RegionRefused:
-		return "the server cannot use the shared memory; is it on this host, in this container, as this user?"
-	case SharedMemoryDisabled:
-		return "the server takes no shared memory; start it with --allow-client-shm=true, or send tensors in the message"
-	case Deadline:
-		return "no answer in time"
-	case Canceled:
-		return "cancelled"
-	case InvalidArgument:
-		return "the server refuses the request"
-	case Internal:
-		return "the server failed"
-	case LoadFailed:
-		return "the model does not load"
-	case TooLarge:
-		return "the message is too large"
-	case BadResponse:
-		return "the server's answer is not usable"
+	if k < 0 || int(k) >= len(kinds) {
+		k = Other
 	}
-	return "failed"
+	return kinds[k].phrase
 }
 
 // KindOf gives the kind of err, and Other when no *[Error] is in it.

@@ -242,10 +242,7 @@ func TestInputsAreTheCallersAgain(t *testing.T) {
 			continue
 		}
 		ended["done"]++
-		boxes, err := res.Outputs["boxes"].Float32s()
-		if err != nil {
-			t.Fatal(err)
-		}
+		boxes := values[float32](t, res, "boxes")
 		if x := float32(round); boxes[0] != x || boxes[2] != x+1 || boxes[4*tritontest.Candidates] != 0 {
 			t.Fatalf("round %d: the server saw %v", round, boxes[:4])
 		}

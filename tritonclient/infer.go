@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"math"
-	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc"
@@ -25,16 +24,6 @@ type InferRequest struct {
 	// Outputs are the outputs wanted, and what they must look like; empty means
 	// all, unchecked.
 	Outputs []Output
-	// Timeout replaces Config.InferTimeout for this request when positive.
-	Timeout time.Duration
-	// QueueTimeout, when positive, is how long the request may wait in the
-	// server's queue, to the microsecond. The server heeds it only if the
-	// model's queue policy has allow_timeout_override and a
-	// default_timeout_microseconds other than 0, and it can only shorten that.
-	QueueTimeout time.Duration
-	// Priority is 0 for the model's default, else 1 for the highest. Levels
-	// that the model does not have silently become its default.
-	Priority uint64
 }
 
 // Input is one input tensor: its elements are in Raw or in Region, never both.
@@ -84,8 +73,8 @@ type InferResponse struct {
 	Outputs map[string]*Tensor
 }
 
-// Infer runs one inference and returns when the answer is there, or ctx, the
-// timeout or the server ends it. The inputs' memory may be used again, or
+// Infer runs one inference and returns when the answer is there, or ctx,
+// Config.InferTimeout or the server ends it. The inputs' memory may be used again, or
 // unmapped, as soon as it has returned, however it ended; to be sure of that it
 // may return a fraction of a second after ctx has ended, and break the
 // connection when the server has stopped reading.
@@ -97,11 +86,7 @@ func (c *Client) Infer(ctx context.Context, req *InferRequest) (*InferResponse, 
 	if err != nil {
 		return nil, err
 	}
-	timeout := c.config.InferTimeout
-	if req.Timeout > 0 {
-		timeout = req.Timeout
-	}
-	res, err := call(ctx, c, "ModelInfer", req.Model, timeout, c.attended, message)
+	res, err := call(ctx, c, "ModelInfer", req.Model, c.config.InferTimeout, c.attended, message)
 	if err != nil {
 		return nil, err
 	}
@@ -181,20 +166,6 @@ func (c *Client) encodeRequest(req *InferRequest) (*inferencepb.ModelInferReques
 			wanted.Parameters = map[string]*inferencepb.InferParameter{"classification": intParameter(int64(out.Classes))}
 		}
 		m.Outputs = append(m.Outputs, wanted)
-	}
-	if req.QueueTimeout > 0 {
-		m.Parameters = map[string]*inferencepb.InferParameter{
-			// Microseconds, and 0 would mean none.
-			"timeout": intParameter(max(req.QueueTimeout.Microseconds(), 1)),
-		}
-	}
-	if req.Priority > 0 {
-		if m.Parameters == nil {
-			m.Parameters = map[string]*inferencepb.InferParameter{}
-		}
-		m.Parameters["priority"] = &inferencepb.InferParameter{
-			ParameterChoice: &inferencepb.InferParameter_Uint64Param{Uint64Param: req.Priority},
-		}
 	}
 	return m, nil
 }

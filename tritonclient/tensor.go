@@ -1,11 +1,8 @@
 package tritonclient
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
-	"slices"
-	"unsafe"
 )
 
 // Tensor is one output of an inference.
@@ -53,74 +50,4 @@ func byteSize(datatype string, shape []int64) (size int64, ok bool, err error) {
 		elements *= d
 	}
 	return size * elements, ok, nil
-}
-
-// Float32s is the tensor's elements as float32, see [View].
-func (t *Tensor) Float32s() ([]float32, error) { return View[float32](t) }
-
-// Int32s is the tensor's elements as int32, see [View].
-func (t *Tensor) Int32s() ([]int32, error) { return View[int32](t) }
-
-// Element is what a [View] can show.
-type Element interface {
-	uint8 | int8 | uint16 | int16 | uint32 | int32 | float32 | uint64 | int64 | float64
-}
-
-// View is a tensor's elements as T. On a little-endian machine it is the same
-// memory as t.Raw, unless that is misaligned for T; then, and on other machines,
-// it is a copy. It fails when the datatype is not T's.
-func View[T Element](t *Tensor) ([]T, error) {
-	var zero T
-	size := int(unsafe.Sizeof(zero))
-	if want := datatypeOf(zero); t.Datatype != want {
-		return nil, fmt.Errorf("tensor %q is %s, not %s", t.Name, t.Datatype, want)
-	}
-	if len(t.Raw)%size != 0 {
-		return nil, fmt.Errorf("tensor %q has %d bytes, not a multiple of %d", t.Name, len(t.Raw), size)
-	}
-	n := len(t.Raw) / size
-	if n == 0 {
-		return []T{}, nil
-	}
-	start := unsafe.Pointer(unsafe.SliceData(t.Raw))
-	if littleEndian && uintptr(start)%unsafe.Alignof(zero) == 0 {
-		return unsafe.Slice((*T)(start), n), nil
-	}
-	out := make([]T, n)
-	bytes := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(out))), len(t.Raw))
-	copy(bytes, t.Raw)
-	if !littleEndian {
-		for element := range slices.Chunk(bytes, size) {
-			slices.Reverse(element)
-		}
-	}
-	return out, nil
-}
-
-var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
-
-func datatypeOf(element any) string {
-	switch element.(type) {
-	case uint8:
-		return "UINT8"
-	case int8:
-		return "INT8"
-	case uint16:
-		return "UINT16"
-	case int16:
-		return "INT16"
-	case uint32:
-		return "UINT32"
-	case int32:
-		return "INT32"
-	case float32:
-		return "FP32"
-	case uint64:
-		return "UINT64"
-	case int64:
-		return "INT64"
-	case float64:
-		return "FP64"
-	}
-	panic("tritonclient: an Element without a datatype")
 }

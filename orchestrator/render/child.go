@@ -73,9 +73,7 @@ func work() error {
 		return fmt.Errorf("render worker: no setup (%v)", err)
 	}
 	ready := reply{ID: first.ID}
-	if err := w.prepare(*first.Setup, first.file); err != nil {
-		ready.Reason, ready.Message = reasonSetup, err.Error()
-	}
+	ready.fail(w.prepare(*first.Setup, first.file))
 	if first.Setup.Sandbox != SandboxOff {
 		// From here on nothing can be opened any more.
 		s := confine()
@@ -113,7 +111,7 @@ func (w *child) prepare(s setupCommand, passwords *os.File) error {
 	}
 	unix.Close(fdSlot)
 	w.slot = mem
-	w.engine, err = mupdf.New(s.Memory, s.Store)
+	w.engine, err = mupdf.New(s.Memory, storeBytes)
 	return err
 }
 
@@ -167,26 +165,24 @@ func (w *child) hearAborts(from io.Reader) {
 
 func (w *child) answer(cmd commandWithFile) (reply, error) {
 	r := reply{ID: cmd.ID}
+	start := threadCPU()
 	switch {
 	case cmd.Open != nil && cmd.file != nil:
 		end := w.begin(cmd.ID, cmd.Open.Timeout)
-		start := threadCPU()
 		pages, err := w.engine.Open(cmd.file, cmd.Open.Format, w.passwords)
-		r.Pages, r.CPU = pages, threadCPU()-start
 		end()
+		r.Pages = pages
 		r.fail(err)
 	case cmd.Draw != nil:
 		end := w.begin(cmd.ID, cmd.Draw.Timeout)
 		page, err := w.engine.Draw(cmd.Draw.Page, w.setup.Width, w.setup.Height, w.setup.Fit, half(w.slot, cmd.Draw.Second))
 		end()
-		r.Page = &drawnPage{
-			page.WidthPt, page.HeightPt, page.Rotation, page.CropBox,
-			time.Duration(page.CPUNanos), page.Width, page.Height,
-		}
+		r.Page = &drawnPage{page.WidthPt, page.HeightPt, page.Rotation, page.CropBox, page.Width, page.Height}
 		r.fail(err)
 	default:
 		return r, errors.New("a command that is none")
 	}
+	r.CPU = threadCPU() - start
 	r.MissedLetters = w.engine.MissedLetters()
 	if log, lost := w.engine.Messages(); w.setup.Log {
 		r.Log, r.Lost = log, lost
@@ -254,22 +250,8 @@ func (r *reply) fail(err error) {
 	if err == nil {
 		return
 	}
-	r.Reason, r.Message = reasonMalformed, err.Error()
-	var e *mupdf.Error
-	if !errors.As(err, &e) {
-		return
-	}
-	r.Message = e.Message
-	switch e.Reason {
-	case mupdf.Memory:
-		r.Reason = reasonMemory
-	case mupdf.Aborted:
-		r.Reason = reasonAborted
-	case mupdf.Encrypted:
-		r.Reason = reasonEncrypted
-	case mupdf.Read:
-		r.Reason = reasonRead
-	case mupdf.PageSize:
-		r.Reason = reasonPageSize
+	r.Reason, r.Message = mupdf.Malformed, err.Error()
+	if e, ok := errors.AsType[*mupdf.Error](err); ok {
+		r.Reason, r.Message = e.Reason, e.Message
 	}
 }

@@ -19,9 +19,10 @@ const (
 	// decoded at once, but MuPDF reduces while it decodes; 1 GiB was not
 	// reached by any of a thousand odd files that could be drawn at all.
 	defaultMemoryLimit = 1 << 30
-	// A store of 8 MB costs 6 % of drawing time against 64 MB; 256 MB gains
-	// nothing.
-	defaultStoreBytes = 64 << 20
+	// storeBytes is how much of a worker's memory keeps decoded images and fonts
+	// of the open document. 8 MB cost 6 % of drawing time against 64 MB; 256 MB
+	// gain nothing.
+	storeBytes = 64 << 20
 
 	// answerGrace is how long after its deadline a worker may take to answer
 	// before it is killed: MuPDF is stopped between two operators, and one of
@@ -45,12 +46,9 @@ type Config struct {
 	PageTimeout time.Duration
 	// OpenTimeout is how long opening one document may take. Default 1 min.
 	OpenTimeout time.Duration
-	// MemoryLimit is how many bytes MuPDF may hold in one worker, its store
-	// included. Default 1 GiB.
+	// MemoryLimit is how many bytes MuPDF may hold in one worker, what it keeps of
+	// the open document included. Default 1 GiB.
 	MemoryLimit int64
-	// StoreBytes is how much of that keeps decoded images and fonts of the
-	// open document. Default 64 MiB.
-	StoreBytes int64
 	// OtherFormats has a document whose name says that it is of another format
 	// than PDF (see the package comment) opened as that. Default: everything
 	// is opened as PDF, whatever its name, so that no other reader of MuPDF's
@@ -114,12 +112,6 @@ func (c Config) withDefaults() Config {
 		c.MemoryLimit = defaultMemoryLimit
 	case c.MemoryLimit < 0:
 		c.MemoryLimit = math.MaxInt64
-	}
-	switch {
-	case c.StoreBytes == 0:
-		c.StoreBytes = defaultStoreBytes
-	case c.StoreBytes < 0:
-		c.StoreBytes = 1 // to MuPDF 0 is no limit
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -52,7 +52,7 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 	}
 	setup := setupCommand{
 		Width: r.width, Height: r.height, Fit: r.fit,
-		Memory: cfg.MemoryLimit, Store: cfg.StoreBytes,
+		Memory:  cfg.MemoryLimit,
 		Log:     cfg.Logger.Enabled(ctx, logLevel),
 		Sandbox: cfg.Sandbox,
 	}
@@ -63,7 +63,7 @@ func start(ctx context.Context, cfg Config, r raster) (*process, error) {
 		passwords.Close()
 	}
 	switch {
-	case err == nil && ready.Reason != "":
+	case err == nil && ready.Reason != 0:
 		err = errors.New(ready.Message)
 	case errors.Is(err, errDied):
 		end, said := p.end(), p.stderr.said()

@@ -27,20 +27,7 @@ import (
 )
 
 // endlessAndPlain is a document whose first page does not end.
-func endlessAndPlain() []byte {
-	f := &pdftest.File{}
-	f.Add("<</Type/Catalog/Pages 2 0 R>>")
-	f.Add("<</Type/Pages/Count 2/Kids[3 0 R 4 0 R]/MediaBox[0 0 200 100]/Resources<</XObject<</F 7 0 R>>>>>>")
-	f.Add("<</Type/Page/Parent 2 0 R/Contents 5 0 R>>")
-	f.Add("<</Type/Page/Parent 2 0 R/Contents 6 0 R>>")
-	f.Stream("", []byte("/F Do"))
-	f.Stream("", []byte(plainPage(255, 0, 0).Content))
-	for i := range 40 {
-		f.Stream(fmt.Sprintf("/Type/XObject/Subtype/Form/BBox[0 0 100 100]/Resources<</XObject<</F %d 0 R>>>>", 8+i), []byte("/F Do /F Do"))
-	}
-	f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 100 100]", []byte("0 0 1 1 re f"))
-	return f.Bytes()
-}
+func endlessAndPlain() []byte { return pdftest.Endless(plainPage(255, 0, 0)) }
 
 func TestEndlessPage(t *testing.T) {
 	w := newWorker(t, newPool(t, Config{PageTimeout: 100 * time.Millisecond}))
@@ -118,7 +105,7 @@ func TestAnswerThatWasNotReadInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = p.conn.sock.SetDeadline(time.Now())
-	if r, err := p.answer(t.Context(), p.lastID); err != nil || r.Reason != "" {
+	if r, err := p.answer(t.Context(), p.lastID); err != nil || r.Reason != 0 {
 		t.Errorf("got %+v, %v; want the page", r, err)
 	}
 	wantColour(t, w, 2, 255, 0, 0)
@@ -144,6 +131,20 @@ func working(t testing.TB, pid int) {
 	}
 	before := ticks()
 	until(t, "the worker does nothing", func() bool { return ticks() >= before+5 })
+}
+
+// beginDrawing begins with page 1, which does not end by itself, and returns when the
+// process is at it.
+func beginDrawing(ctx context.Context, t testing.TB, w *worker) (failed <-chan error) {
+	t.Helper()
+	pid := w.process.guarded.Pid()
+	result := make(chan error, 1)
+	go func() {
+		_, _, err := w.Draw(ctx, 1)
+		result <- err
+	}()
+	working(t, pid)
+	return result
 }
 
 // until looks at what only /proc tells, and nobody is told of, until it is so.
@@ -186,12 +187,7 @@ func TestCrash(t *testing.T) {
 	w := newWorker(t, newPool(t, Config{PageTimeout: -1}))
 	open(t, w, newDocument(t, endlessAndPlain()))
 	process := w.process.guarded
-	failed := make(chan error, 1)
-	go func() {
-		_, _, err := w.Draw(context.Background(), 1)
-		failed <- err
-	}()
-	working(t, process.Pid())
+	failed := beginDrawing(context.Background(), t, w)
 	if err := process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -208,12 +204,7 @@ func TestCrashIsTold(t *testing.T) {
 	w := newWorker(t, newPool(t, Config{PageTimeout: -1, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
 	open(t, w, newDocument(t, endlessAndPlain()))
 	process := w.process.guarded
-	failed := make(chan error, 1)
-	go func() {
-		_, _, err := w.Draw(context.Background(), 1)
-		failed <- err
-	}()
-	working(t, process.Pid())
+	failed := beginDrawing(context.Background(), t, w)
 	if err := process.Signal(syscall.SIGSEGV); err != nil {
 		t.Fatal(err)
 	}
@@ -248,12 +239,7 @@ func TestCancel(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
 			cause := errors.New("enough")
-			failed := make(chan error, 1)
-			go func() {
-				_, _, err := w.Draw(ctx, 1)
-				failed <- err
-			}()
-			working(t, process.Pid())
+			failed := beginDrawing(ctx, t, w)
 			if c.stopped {
 				stop(t, process)
 			}

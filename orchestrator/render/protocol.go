@@ -35,8 +35,8 @@ type command struct {
 type setupCommand struct {
 	Width, Height int
 	// Fit asks for pages of their own shape, Width×Height at most.
-	Fit           bool
-	Memory, Store int64
+	Fit    bool
+	Memory int64
 	// Log asks for MuPDF's messages.
 	Log     bool
 	Sandbox SandboxMode
@@ -59,16 +59,17 @@ type drawCommand struct {
 // reply is a worker's answer to the command of the same ID.
 type reply struct {
 	ID uint64
-	// Reason is empty when all went well.
-	Reason  reason `json:",omitempty"`
-	Message string `json:",omitempty"`
+	// Reason is 0 when all went well.
+	Reason  mupdf.Reason `json:",omitempty"`
+	Message string       `json:",omitempty"`
 	// Sandbox answers Setup.
 	Sandbox *Sandbox `json:",omitempty"`
-	// Pages answers Open, and CPU tells what MuPDF took for it.
-	Pages int           `json:",omitempty"`
-	CPU   time.Duration `json:",omitempty"`
+	// Pages answers Open.
+	Pages int `json:",omitempty"`
 	// Page answers Draw; also with a Reason, when it came that far.
 	Page *drawnPage `json:",omitempty"`
+	// CPU is what MuPDF took for Open or Draw.
+	CPU time.Duration `json:",omitempty"`
 	// MissedLetters says that there was text that no font is there for.
 	MissedLetters bool `json:",omitempty"`
 	// Log is what MuPDF said, and Lost how many lines more it said.
@@ -80,23 +81,9 @@ type drawnPage struct {
 	WidthPt, HeightPt float64
 	Rotation          int
 	CropBox           [4]float64
-	CPU               time.Duration
 	// Width and Height are the raster that was drawn, in pixels.
 	Width, Height int
 }
-
-// reason is why a worker could not do as it was told.
-type reason string
-
-const (
-	reasonMalformed reason = "malformed"
-	reasonMemory    reason = "memory"
-	reasonAborted   reason = "aborted"
-	reasonEncrypted reason = "encrypted"
-	reasonRead      reason = "read"
-	reasonPageSize  reason = "page_size"
-	reasonSetup     reason = "setup"
-)
 
 // conn is the parent's end of the connection with a worker.
 type conn struct {

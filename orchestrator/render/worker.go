@@ -11,7 +11,6 @@ import (
 	"math"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 	"unicode"
@@ -28,7 +27,6 @@ type worker struct {
 	doc     *document
 	ahead   int // the page after the one that is drawn next, or 0
 
-	close  sync.Once
 	closed bool
 }
 
@@ -90,8 +88,7 @@ func (w *worker) Open(ctx context.Context, doc orchestrator.Document) (int, erro
 		return 0, d.failure(0, orchestrator.CategoryUnreadable, "the document has no Open", nil)
 	}
 	file, err := doc.Open()
-	var told *orchestrator.PageError
-	if errors.As(err, &told) {
+	if told, ok := errors.AsType[*orchestrator.PageError](err); ok {
 		return 0, d.failure(0, told.Category, told.Message, told.Err)
 	}
 	if orchestrator.TooManyOpenFiles(err) {
@@ -148,7 +145,7 @@ func (w *worker) load(ctx context.Context, d *document, page int) (int, error) {
 	if w.changed(d) {
 		return 0, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
 	}
-	if r.Reason != "" {
+	if r.Reason != 0 {
 		return 0, w.refused(ctx, d, page, r, "opening the document", timeout)
 	}
 	if r.Pages < 0 || int64(r.Pages) > d.mostPages() {
@@ -222,7 +219,7 @@ func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 	w.pool.pages.Add(1)
 	r, pixels, err := w.process.draw(ctx, page-1, timeout)
 	if err == nil {
-		err = r.Page.check(r.Reason == "", w.raster)
+		err = r.Page.check(r.Reason == 0, w.raster)
 	}
 	if err != nil {
 		return drawing{}, w.lost(ctx, d, page, err, what, timeout)
@@ -230,16 +227,16 @@ func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 	if next >= 1 && next <= d.pages {
 		w.process.drawAhead(next-1, timeout)
 	}
+	w.pool.cpu.Add(int64(max(0, r.CPU)))
 	var geometry orchestrator.Geometry
 	if r.Page != nil {
-		w.pool.cpu.Add(int64(r.Page.CPU))
 		geometry = orchestrator.Geometry{WidthPt: r.Page.WidthPt, HeightPt: r.Page.HeightPt, Rotation: r.Page.Rotation, CropBox: r.Page.CropBox}
 	}
 	w.log(ctx, d, page, r)
 	if w.changed(d) {
 		return drawing{}, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
 	}
-	if r.Reason != "" {
+	if r.Reason != 0 {
 		return drawing{geometry: geometry}, w.refused(ctx, d, page, r, what, timeout)
 	}
 	width, height := r.Page.Width, r.Page.Height
@@ -255,7 +252,7 @@ func (p *drawnPage) check(drawn bool, most raster) error {
 		return nil
 	}
 	ok := p.Rotation == 0 || p.Rotation == 90 || p.Rotation == 180 || p.Rotation == 270
-	ok = ok && p.WidthPt >= 0 && p.HeightPt >= 0 && p.CPU >= 0
+	ok = ok && p.WidthPt >= 0 && p.HeightPt >= 0
 	if drawn {
 		ok = ok && p.WidthPt > 0 && p.HeightPt > 0
 		if most.fit {
@@ -272,17 +269,15 @@ func (p *drawnPage) check(drawn bool, most raster) error {
 
 // Close implements [orchestrator.RenderWorker].
 func (w *worker) Close() error {
-	w.close.Do(func() {
-		w.closed = true
-		if w.doc != nil {
-			w.doc.close()
-			w.doc = nil
-		}
-		if w.process != nil {
-			w.process.close()
-			w.process = nil
-		}
-	})
+	w.closed = true
+	if w.doc != nil {
+		w.doc.close()
+		w.doc = nil
+	}
+	if w.process != nil {
+		w.process.close()
+		w.process = nil
+	}
 	return nil
 }
 
@@ -352,14 +347,14 @@ func (w *worker) refused(ctx context.Context, d *document, page int, r reply, wh
 		cause = errors.New("MuPDF: " + r.Message)
 	}
 	switch r.Reason {
-	case reasonAborted:
+	case mupdf.Aborted:
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		return d.failure(page, orchestrator.CategoryTimeout, fmt.Sprintf("%s took longer than %v", what, timeout), nil)
-	case reasonMemory:
+	case mupdf.Memory:
 		return d.failure(page, orchestrator.CategoryMemory, fmt.Sprintf("%s takes more than the %d MB of memory allowed", what, w.pool.cfg.MemoryLimit>>20), cause)
-	case reasonEncrypted:
+	case mupdf.Encrypted:
 		if r.Message != "" {
 			return d.failure(page, orchestrator.CategoryEncrypted, "encrypted in a way that MuPDF cannot open ("+r.Message+")", cause)
 		}
@@ -367,9 +362,9 @@ func (w *worker) refused(ctx context.Context, d *document, page int, r reply, wh
 			return d.failure(page, orchestrator.CategoryEncrypted, "encrypted, and none of the passwords given opens it", nil)
 		}
 		return d.failure(page, orchestrator.CategoryEncrypted, "encrypted; it needs a password", nil)
-	case reasonRead:
+	case mupdf.Read:
 		return d.failure(page, orchestrator.CategoryUnreadable, "the file cannot be read: "+r.Message, cause)
-	case reasonPageSize:
+	case mupdf.PageSize:
 		return d.failure(page, orchestrator.CategoryPageSize, "the page has a size that cannot be drawn", nil)
 	}
 	if page == 0 && d.format.reader != mupdf.PDF {
@@ -432,13 +427,11 @@ func kind(mode os.FileMode) string {
 
 // plain is an error without the path, which results name already.
 func plain(err error) string {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}
-	var pathErr *os.PathError
-	if errors.As(err, &pathErr) {
-		return pathErr.Err.Error()
+	if e, ok := errors.AsType[*os.PathError](err); ok {
+		return e.Err.Error()
 	}
 	return err.Error()
 }

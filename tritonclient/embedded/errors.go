@@ -24,7 +24,11 @@ func (e *SetupError) Error() string {
 
 func (e *SetupError) Unwrap() error { return e.Err }
 
-// wayOut ends every remedy: somebody else's server needs nothing of all this.
-const wayOut = "or use a running server with --triton ADDR"
+// Somebody else's server needs nothing of all this: wayOut ends every remedy, and
+// otherServer is the remedy where there is no other.
+const (
+	otherServer = "use a running server with --triton ADDR"
+	wayOut      = "or " + otherServer
+)
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -14,11 +14,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quire/scripts"
 	"quire/tritonclient/guard"
 )
 
 // EnvCache names the environment variable with the cache directory to use.
 const EnvCache = "QUIRE_CACHE"
+
+// InstallBytes is the room that everything here takes in the cache directory,
+// downloads included while they last.
+const InstallBytes = 1 << 30
 
 // layoutVersion changes when what Install leaves behind does.
 const layoutVersion = "1"
@@ -51,9 +56,10 @@ func (o Options) report(p Progress) {
 	}
 }
 
-// cacheDir is the cache directory, with an error if there is none or the server
-// cannot run from there.
-func (o Options) cacheDir() (dir string, err error) {
+// CacheDir is where this package keeps what it installs, and where others may
+// keep small things beside it. It need not be there yet. With an error that comes
+// with a directory, others may, and the server cannot.
+func CacheDir(o Options) (dir string, err error) {
 	if dir = cmp.Or(o.Cache, os.Getenv(EnvCache)); dir != "" {
 		dir, err = filepath.Abs(dir)
 	} else if dir, err = os.UserCacheDir(); err == nil {
@@ -77,9 +83,6 @@ func (e *Env) Dir() string { return e.dir }
 
 // Python is the environment's interpreter, absolute.
 func (e *Env) Python() string { return filepath.Join(e.bin(), "python3") }
-
-// Base is the interpreter that the environment was made with.
-func (e *Env) Base() Python { return e.python }
 
 // SitePackages is where the environment's packages are, absolute.
 func (e *Env) SitePackages() string {
@@ -139,18 +142,14 @@ func Install(ctx context.Context, o Options, req Requirements) (*Env, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache := e.cache()
 	if e.complete() {
 		return e, nil
 	}
-	lock, err := lockFile(ctx, e.dir+".lock", func() {
+	lock, err := lockFile(ctx, e.cache(), e.dir+".lock", func() {
 		o.report(Progress{Text: "waiting for another quire that is installing the same"})
 	})
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		return nil, cacheError(cache, err)
+		return nil, err
 	}
 	defer lock.Close()
 	if e.complete() {
@@ -162,9 +161,23 @@ func Install(ctx context.Context, o Options, req Requirements) (*Env, error) {
 	return e, nil
 }
 
+// Installed returns where the server's environment is, and whether it is there,
+// without changing anything. The error is a *[SetupError] when the machine lacks
+// what it takes to install it.
+func Installed(ctx context.Context, o Options) (dir string, installed bool, err error) {
+	e, err := locate(ctx, o, Requirements{Name: "server", Lock: scripts.RequirementsServer})
+	if err != nil {
+		return "", false, err
+	}
+	if err := checkShell(); err != nil {
+		return e.dir, false, err
+	}
+	return e.dir, e.complete(), nil
+}
+
 // locate finds out where the environment for req is, or would be.
 func locate(ctx context.Context, o Options, req Requirements) (*Env, error) {
-	cache, err := o.cacheDir()
+	cache, err := CacheDir(o)
 	if err != nil {
 		return nil, err
 	}
@@ -238,11 +251,12 @@ func (e *Env) build(ctx context.Context, o Options, req Requirements, lock *os.F
 	if err := os.RemoveAll(tmp); err != nil {
 		return cacheError(cache, err)
 	}
-	return e.markComplete(cache)
+	return e.markComplete()
 }
 
 // markComplete makes sure that everything is on disk before the marker is.
-func (e *Env) markComplete(cache string) error {
+func (e *Env) markComplete() error {
+	cache := e.cache()
 	dir, err := os.Open(e.dir)
 	if err != nil {
 		return cacheError(cache, err)

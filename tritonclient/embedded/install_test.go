@@ -198,14 +198,16 @@ func TestDiagnose(t *testing.T) {
 
 // venv does not say that the disk is full; a package would be of no help then.
 func TestSilentlyFullDisk(t *testing.T) {
+	t.Cleanup(func() { statfs = unix.Statfs })
 	for free, want := range map[uint64]string{
 		10 << 20:  "no space left on device; make room (1 GB) or name another directory with QUIRE_CACHE, or use",
 		200 << 20: "exit code 1; apt-get install python3-venv, or use",
 	} {
-		p := &pip{env: &Env{dir: t.TempDir()}, recent: newTail(9), statfs: func(_ string, st *unix.Statfs_t) error {
+		statfs = func(_ string, st *unix.Statfs_t) error {
 			*st = unix.Statfs_t{Bsize: 4096, Bavail: free / 4096}
 			return nil
-		}}
+		}
+		p := &pip{env: &Env{dir: t.TempDir()}, recent: newTail(9)}
 		if err := p.open(filepath.Join(t.TempDir(), "log")); err != nil {
 			t.Fatal(err)
 		}

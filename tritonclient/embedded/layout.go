@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -35,72 +34,62 @@ func tritonDir(e *Env) string { return filepath.Join(e.SitePackages(), "pytriton
 
 func serverPath(e *Env) string { return filepath.Join(tritonDir(e), "bin", "tritonserver") }
 
-// backends is a laid out backend directory.
-type backends struct {
-	dir string // --backend-directory
-	lib string // for LD_LIBRARY_PATH
-}
-
 // libraryPath is what server and stub need of LD_LIBRARY_PATH: the libraries in
 // the wheel, and one directory that holds nothing but libpython, because a whole
 // foreign lib directory would put its own versions of other libraries first.
-func (b backends) libraryPath(e *Env) string {
-	path := filepath.Join(e.SitePackages(), "nvidia_pytriton.libs") + ":" + b.lib
+func (e *Env) libraryPath(backends string) string {
+	path := filepath.Join(e.SitePackages(), "nvidia_pytriton.libs") + ":" + filepath.Join(backends, "lib")
 	if user := os.Getenv("LD_LIBRARY_PATH"); user != "" {
 		path += ":" + user
 	}
 	return path
 }
 
-// layOut makes Triton's backend directory for an environment: the Python
+// layOut makes Triton's backend directory for an environment, and returns it: the Python
 // backend with the stub for the environment's interpreter, and ours for
 // onnxruntime beside it. A new one is checked for libraries that it lacks.
-func layOut(ctx context.Context, o Options, e *Env) (backends, error) {
-	cache, err := o.cacheDir()
+func layOut(ctx context.Context, o Options, e *Env) (dir string, err error) {
+	cache, err := CacheDir(o)
 	if err != nil {
-		return backends{}, err
+		return "", err
 	}
 	parent := filepath.Join(cache, "backends")
 	const unfinished = ".tmp-"
-	final := filepath.Join(parent, digest(layoutVersion, e.dir, e.python.Libpython, string(backendScript), string(endScript)))
-	b := backends{dir: final, lib: filepath.Join(final, "lib")}
-	if _, err := os.Stat(final); err == nil {
-		return b, nil
+	dir = filepath.Join(parent, digest(layoutVersion, e.dir, e.python.Libpython, string(backendScript), string(endScript)))
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
 	}
 	if err := checkShell(); err != nil {
-		return b, err
+		return "", err
 	}
-	lock, err := lockFile(ctx, filepath.Join(parent, ".lock"), nil)
+	lock, err := lockFile(ctx, cache, filepath.Join(parent, ".lock"), nil)
 	if err != nil {
-		if ctx.Err() != nil {
-			return b, err
-		}
-		return b, cacheError(cache, err)
+		return "", err
 	}
 	defer lock.Close()
-	if _, err := os.Stat(final); err == nil { // another process was faster
-		return b, nil
+	if _, err := os.Stat(dir); err == nil { // another process was faster
+		return dir, nil
 	}
 	if killed, err := filepath.Glob(filepath.Join(parent, unfinished+"*")); err == nil {
-		for _, dir := range killed {
-			_ = os.RemoveAll(dir)
+		for _, left := range killed {
+			_ = os.RemoveAll(left)
 		}
 	}
 	tmp, err := os.MkdirTemp(parent, unfinished)
 	if err != nil {
-		return b, cacheError(cache, err)
+		return "", cacheError(cache, err)
 	}
 	defer os.RemoveAll(tmp)
 	if err := fillBackends(tmp, e); err != nil {
-		return b, cacheError(cache, err)
+		return "", cacheError(cache, err)
 	}
-	if err := checkLoads(ctx, o.Guard, e, backends{dir: tmp, lib: filepath.Join(tmp, "lib")}); err != nil {
-		return b, err
+	if err := checkLoads(ctx, o.Guard, e, tmp); err != nil {
+		return "", err
 	}
-	if err := os.Rename(tmp, final); err != nil {
-		return b, cacheError(cache, err)
+	if err := os.Rename(tmp, dir); err != nil {
+		return "", cacheError(cache, err)
 	}
-	return b, nil
+	return dir, nil
 }
 
 func fillBackends(dir string, e *Env) error {
@@ -163,7 +152,7 @@ func ServerHelp(ctx context.Context, o Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b, err := layOut(ctx, o, e)
+	backends, err := layOut(ctx, o, e)
 	if err != nil {
 		return "", err
 	}
@@ -171,19 +160,27 @@ func ServerHelp(ctx context.Context, o Options) (string, error) {
 	_, err = runLines(ctx, o.Guard, guard.Command{
 		Path: serverPath(e),
 		Args: []string{"tritonserver", "--help"},
-		Env:  e.environ("LD_LIBRARY_PATH=" + b.libraryPath(e)),
+		Env:  e.environ("LD_LIBRARY_PATH=" + e.libraryPath(backends)),
 	}, func(line string) { help.WriteString(line + "\n") })
 	return help.String(), err
 }
 
+// libraryPackages have the system's libraries that server and stub need.
+var libraryPackages = map[string]struct{ debian, fedora string }{
+	"libstdc++.so.6": {"libstdc++6", "libstdc++"},
+	"libgcc_s.so.1":  {"libgcc-s1", "glibc libgcc"},
+	"libz.so.1":      {"zlib1g", "zlib"},
+	"libc.so.6":      {"libc6", "glibc libgcc"},
+}
+
 // checkLoads runs server and stub for nothing but what the dynamic loader says.
-func checkLoads(ctx context.Context, g *guard.Guard, e *Env, b backends) error {
-	for _, args := range [][]string{{serverPath(e), "--help"}, {filepath.Join(b.dir, "python", "triton_python_backend_stub")}} {
+func checkLoads(ctx context.Context, g *guard.Guard, e *Env, backends string) error {
+	for _, args := range [][]string{{serverPath(e), "--help"}, {filepath.Join(backends, "python", "triton_python_backend_stub")}} {
 		var missing []string
 		_, err := runLines(ctx, g, guard.Command{
 			Path: args[0],
 			Args: args,
-			Env:  e.environ("LD_LIBRARY_PATH=" + b.libraryPath(e)),
+			Env:  e.environ("LD_LIBRARY_PATH=" + e.libraryPath(backends)),
 		}, func(line string) {
 			if m := missingLibrary.FindStringSubmatch(line); m != nil {
 				missing = m
@@ -195,14 +192,13 @@ func checkLoads(ctx context.Context, g *guard.Guard, e *Env, b backends) error {
 		if missing == nil {
 			continue
 		}
-		packages := map[string]string{"libstdc++.so.6": "libstdc++6", "libgcc_s.so.1": "libgcc-s1", "libz.so.1": "zlib1g", "libc.so.6": "libc6"}
 		name := missing[1]
 		remedy := "install the package that has it"
 		if strings.HasPrefix(name, "libpython") {
 			remedy = installCommand(fmt.Sprintf("libpython3.%d", e.python.Minor), "python3-libs")
 		}
-		if pkg := packages[name]; pkg != "" {
-			remedy = installCommand(pkg, cmp.Or(map[string]string{"zlib1g": "zlib", "libstdc++6": "libstdc++"}[pkg], "glibc libgcc"))
+		if in, known := libraryPackages[name]; known {
+			remedy = installCommand(in.debian, in.fedora)
 		}
 		return &SetupError{Thing: name, Reason: "not found by " + filepath.Base(args[0]) + " (" + missing[2] + ")", Remedy: remedy + ", " + wayOut}
 	}

@@ -44,25 +44,22 @@ func PrepareModel(ctx context.Context, o Options, repository string) error {
 	if _, err := os.Stat(filepath.Join(dir, LayoutModel, "config.pbtxt")); os.IsNotExist(err) {
 		return nil
 	}
-	if modelCurrent(dir) {
+	if ModelCurrent(dir) {
 		return nil
 	}
-	cache, err := o.cacheDir()
+	cache, err := CacheDir(o)
 	if err != nil {
 		return err
 	}
 	// The lock is not in the repository: that may be read-only, or a mount.
-	lock, err := lockFile(ctx, filepath.Join(cache, "locks", "model-"+digest(dir)), func() {
+	lock, err := lockFile(ctx, cache, filepath.Join(cache, "locks", "model-"+digest(dir)), func() {
 		o.report(Progress{Text: "waiting for another quire that is building the same model"})
 	})
 	if err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		return cacheError(cache, err)
+		return err
 	}
 	defer lock.Close()
-	if modelCurrent(dir) {
+	if ModelCurrent(dir) {
 		return nil
 	}
 	env, err := ModelEnv(ctx, o)
@@ -115,7 +112,7 @@ func BenchRepository(o Options, perBatch, perPage time.Duration) (string, error)
 // layOutRepository puts a repository of this binary into the cache directory,
 // each file as edit returns it. What is there already stays.
 func layOutRepository(o Options, from fs.FS, edit func([]byte) []byte) (string, error) {
-	cache, err := o.cacheDir()
+	cache, err := CacheDir(o)
 	if err != nil {
 		return "", err
 	}
@@ -168,10 +165,10 @@ const (
 	metaBatch  = "quire.checked_batch"
 )
 
-// modelCurrent tells whether there is nothing to do, as prepare_model.py would,
-// but without Python: at each start that would take seconds. When in doubt it
-// answers false, and the script decides.
-func modelCurrent(repository string) bool {
+// ModelCurrent tells whether [PrepareModel] has nothing to do for the repository's
+// layout model, as prepare_model.py would, but without Python: at each start that
+// would take seconds. When in doubt it answers false, and the script decides.
+func ModelCurrent(repository string) bool {
 	model, err := os.ReadFile(filepath.Join(repository, LayoutModel, "1", "model.onnx"))
 	if err != nil || len(model) == 0 {
 		return false

@@ -45,7 +45,7 @@ func TestModelCurrent(t *testing.T) {
 			if test.model != "" {
 				writeFiles(t, dir, map[string]string{"layout/1/model.onnx": test.model})
 			}
-			if got := modelCurrent(dir); got != test.want {
+			if got := ModelCurrent(dir); got != test.want {
 				t.Fatalf("current: %v, want %v", got, test.want)
 			}
 			if test.want {

@@ -28,8 +28,6 @@ type pip struct {
 	lock    *os.File // of the environment; the processes hold it too
 	log     *os.File
 
-	statfs func(string, *unix.Statfs_t) error // for tests; nil: the system's
-
 	mu       sync.Mutex // held around report and what it needs
 	download Progress
 	recent   *tail
@@ -78,7 +76,7 @@ func (p *pip) makeVenv(ctx context.Context) error {
 		args = append(args, "--without-pip")
 	}
 	err := p.run(ctx, base.Path, append(args, filepath.Join(p.env.dir, "venv"))...)
-	if exit := (*exitError)(nil); errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exitError](err); ok {
 		return p.explain("virtual environment with "+base.Path, exit,
 			installCommand(fmt.Sprintf("python3.%d-venv", base.Minor), "python3-libs python3-pip"))
 	}
@@ -105,7 +103,7 @@ func (p *pip) install(ctx context.Context, lock []byte) error {
 		"--progress-bar", "off", "--no-compile", "-r", file)...)
 	stop()
 	<-watched
-	if exit := (*exitError)(nil); errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exitError](err); ok {
 		return p.explain("pip install", exit, "")
 	}
 	return err
@@ -215,12 +213,8 @@ const leastRoom = 64 << 20
 // full tells whether the disk is: venv keeps to itself why its pip could not be
 // installed.
 func (p *pip) full() bool {
-	ask := p.statfs
-	if ask == nil {
-		ask = unix.Statfs
-	}
 	var st unix.Statfs_t
-	return ask(p.env.dir, &st) == nil && int64(st.Bavail)*st.Bsize < leastRoom
+	return statfs(p.env.dir, &st) == nil && int64(st.Bavail)*st.Bsize < leastRoom
 }
 
 func diskFull() (reason, remedy string) {

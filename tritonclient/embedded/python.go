@@ -72,7 +72,7 @@ func FindPython(ctx context.Context, want string) (Python, error) {
 		return Python{}, &SetupError{
 			Thing:  "this machine",
 			Reason: fmt.Sprintf("is %s/%s, and the server's wheel is for linux/amd64 only", runtime.GOOS, runtime.GOARCH),
-			Remedy: "use a running server with --triton ADDR",
+			Remedy: otherServer,
 		}
 	}
 	names := []string{cmp.Or(want, os.Getenv(EnvPython))}
@@ -154,9 +154,9 @@ func checkPython(ctx context.Context, path string) (py Python, passed int, lack 
 		{p.Implementation == "cpython", "is " + p.Implementation + ", not CPython", another},
 		{minor >= minPython && minor <= maxPython, fmt.Sprintf("wanted Python 3.%d to 3.%d", minPython, maxPython),
 			"install one, e.g. " + installCommand("python3 python3-venv", "python3") + " on a current system, and name it with " + EnvPython + ", " + wayOut},
-		{p.Machine == "x86_64", "runs as " + p.Machine + ", and the server's wheel is for x86_64 only", "use a running server with --triton ADDR"},
-		{strings.HasPrefix(p.Libc, "glibc "), "its C library is not glibc (musl?)", "use a running server with --triton ADDR"},
-		{glibcAtLeast(p.Libc), fmt.Sprintf("the system has %s, wanted glibc %d.%d or newer (Debian 12, Ubuntu 22.04 and later)", p.Libc, minGlibcMajor, minGlibcMin), "use a running server with --triton ADDR"},
+		{p.Machine == "x86_64", "runs as " + p.Machine + ", and the server's wheel is for x86_64 only", otherServer},
+		{strings.HasPrefix(p.Libc, "glibc "), "its C library is not glibc (musl?)", otherServer},
+		{glibcAtLeast(p.Libc), fmt.Sprintf("the system has %s, wanted glibc %d.%d or newer (Debian 12, Ubuntu 22.04 and later)", p.Libc, minGlibcMajor, minGlibcMin), otherServer},
 		{len(missing(p, minor)) == 0, strings.Join(missing(p, minor), " and ") + " not there", missingRemedy(p, minor)},
 	}
 	for i, c := range checks {

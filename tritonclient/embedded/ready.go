@@ -6,11 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
-
-	"quire/tritonclient/inferencepb"
+	"quire/tritonclient"
 )
 
 const (
@@ -23,18 +19,11 @@ var errEnded = errors.New("the server ended")
 // waitReady returns when the server with the given id answers on addr and its
 // models are ready; the id tells it from another server that got the port.
 func waitReady(ctx context.Context, addr, id string, models []string, ended <-chan struct{}) error {
-	conn, err := grpc.NewClient("passthrough:///"+addr,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithNoProxy(),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: readyPoll, Multiplier: 1.2, MaxDelay: 4 * readyPoll},
-			MinConnectTimeout: callLimit,
-		}))
+	client, err := tritonclient.New(addr, tritonclient.Config{CallTimeout: callLimit, ConnectTimeout: callLimit})
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	client := inferencepb.NewGRPCInferenceServiceClient(conn)
+	defer client.Close()
 
 	// A server that ends also ends the call that waits for it.
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -59,18 +48,17 @@ func waitReady(ctx context.Context, addr, id string, models []string, ended <-ch
 		}
 		select {
 		case <-tick.C:
+			client.Reconnect()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// askReady asks once. Errors of the call are not errors here: they are what a
+// askReady asks once. Errors of the calls are not errors here: they are what a
 // server that is not ready gives.
-func askReady(ctx context.Context, client inferencepb.GRPCInferenceServiceClient, id string, models []string) (bool, error) {
-	call, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	server, err := client.ServerMetadata(call, &inferencepb.ServerMetadataRequest{}, grpc.WaitForReady(true))
+func askReady(ctx context.Context, client *tritonclient.Client, id string, models []string) (bool, error) {
+	server, err := client.ServerMetadata(ctx)
 	if err != nil {
 		return false, nil
 	}
@@ -78,8 +66,7 @@ func askReady(ctx context.Context, client inferencepb.GRPCInferenceServiceClient
 		return false, fmt.Errorf("%w: server %q answers on it", errPortBusy, server.GetName())
 	}
 	for _, m := range models {
-		r, err := client.ModelReady(call, &inferencepb.ModelReadyRequest{Name: m})
-		if err != nil || !r.GetReady() {
+		if ready, err := client.ModelReady(ctx, m, ""); err != nil || !ready {
 			return false, nil
 		}
 	}

@@ -49,17 +49,12 @@ type Config struct {
 	// ReadyTimeout is how long models may take to load. Default 3 minutes;
 	// negative: for ever.
 	ReadyTimeout time.Duration
-	// AutoComplete has Triton fill in what a model's config leaves out. It costs
-	// more than a second a Python model, since Triton starts an interpreter just
-	// to ask; the layout model needs it not.
-	AutoComplete bool
 	// Metrics has the server offer Prometheus metrics; see MetricsAddr.
 	Metrics bool
 	// Log, when set, gets every line of the server's log.
 	Log io.Writer
-	// ExtraArgs and ExtraEnv (NAME=VALUE) are handed to tritonserver and win
-	// over what is chosen here.
-	ExtraArgs, ExtraEnv []string
+	// ExtraArgs are handed to tritonserver and win over what is chosen here.
+	ExtraArgs []string
 }
 
 func (c Config) withDefaults() Config {
@@ -77,7 +72,7 @@ func (c Config) withDefaults() Config {
 type Server struct {
 	cfg      Config
 	env      *Env
-	backends backends
+	backends string // the directory
 	cache    string
 	served   string // the repository, as the server is told it
 	grpcPort int
@@ -115,7 +110,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	cfg.ModelRepository = repository
 	s := &Server{cfg: cfg, log: newTail(logLines)}
-	if s.cache, err = cfg.cacheDir(); err != nil {
+	if s.cache, err = CacheDir(cfg.Options); err != nil {
 		return nil, err
 	}
 	if s.served, err = servedPath(s.cache, repository); err != nil {
@@ -192,14 +187,14 @@ func (s *Server) start(ctx context.Context) error {
 	process, lines, err := spawnLines(s.cfg.Guard, guard.Command{
 		Path: serverPath(s.env),
 		Args: append([]string{"tritonserver"}, s.args(prefix)...),
-		Env: s.env.environ(append([]string{
-			"LD_LIBRARY_PATH=" + s.backends.libraryPath(s.env),
+		Env: s.env.environ(
+			"LD_LIBRARY_PATH="+s.env.libraryPath(s.backends),
 			"CUDA_VISIBLE_DEVICES=", // a GPU that is there is somebody else's
 			// The model walks through tens of megabytes a page: malloc asks the
 			// kernel for huge pages, which cost fewer misses of the TLB.
-			"GLIBC_TUNABLES=" + tunables(os.Getenv("GLIBC_TUNABLES")),
-		}, s.cfg.ExtraEnv...)...),
-		Dir:  s.backends.dir,
+			"GLIBC_TUNABLES="+tunables(os.Getenv("GLIBC_TUNABLES")),
+		),
+		Dir:  s.backends,
 		Nice: s.cfg.Nice,
 	}, s.line)
 	if err != nil {
@@ -243,14 +238,14 @@ func (s *Server) args(prefix string) []string {
 		"--id=" + s.life,
 		"--model-repository=" + s.served,
 		"--model-control-mode=explicit",
-		"--backend-directory=" + s.backends.dir,
+		"--backend-directory=" + s.backends,
 		"--backend-config=python,shm-region-prefix-name=" + prefix,
 		"--grpc-address=127.0.0.1", "--grpc-port=" + strconv.Itoa(s.grpcPort),
 		"--allow-http=false", "--allow-sagemaker=false", "--allow-vertex-ai=false",
 		"--exit-timeout-secs=5",
-	}
-	if !s.cfg.AutoComplete {
-		args = append(args, "--disable-auto-complete-config")
+		// Completing configs costs more than a second a Python model: Triton
+		// starts an interpreter just to ask.
+		"--disable-auto-complete-config",
 	}
 	if s.cfg.ModelConfigName != "-" {
 		args = append(args, "--model-config-name="+s.cfg.ModelConfigName)
@@ -365,9 +360,9 @@ func (s *Server) explain(cause error, state guard.State) error {
 	how := cause.Error()
 	if errors.Is(cause, errEnded) {
 		how = state.String()
-	}
-	if errors.Is(cause, errEnded) && strings.Contains(reason, "already in use") {
-		cause = errPortBusy
+		if strings.Contains(reason, "already in use") {
+			cause = errPortBusy
+		}
 	}
 	const larger = "make it larger (a container: --shm-size=1g)"
 	var shm unix.Statfs_t

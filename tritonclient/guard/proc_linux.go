@@ -2,6 +2,7 @@ package guard
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strconv"
 
@@ -11,7 +12,7 @@ import (
 // procStat is what is needed of /proc/PID/stat (proc(5)).
 type procStat struct {
 	pid, parent, group, session int
-	state                       byte
+	state                       rune
 }
 
 // processes lists those processes for which keep answers true.
@@ -46,24 +47,16 @@ func readStat(pid int) (procStat, bool) {
 	if i < 0 {
 		return procStat{}, false
 	}
-	fields := bytes.Fields(b[i+1:])
-	if len(fields) < 4 || len(fields[0]) != 1 {
-		return procStat{}, false
-	}
-	st := procStat{pid: pid, state: fields[0][0]}
-	for n, p := range map[int]*int{1: &st.parent, 2: &st.group, 3: &st.session} {
-		if *p, err = strconv.Atoi(string(fields[n])); err != nil {
-			return procStat{}, false
-		}
-	}
-	return st, true
+	st := procStat{pid: pid}
+	_, err = fmt.Sscanf(string(b[i+1:]), " %c %d %d %d", &st.state, &st.parent, &st.group, &st.session)
+	return st, err == nil
 }
 
 // killSession ends every process of a session and waits until they are gone.
 // The caller makes sure that the session's number is not used again meanwhile,
 // by not reaping its leader. It uses pidfds because the members are not its
 // children and could be reaped by another process between look and kill.
-func killSession(session int, timeoutMillis int) {
+func killSession(session int) {
 	for range 100 { // a member may fork while it is being killed
 		members := processes(func(st procStat) bool {
 			return st.session == session && st.pid != session && st.state != 'Z' && st.state != 'X'
@@ -85,7 +78,7 @@ func killSession(session int, timeoutMillis int) {
 			}
 		}
 		for i := range fds {
-			_, _ = unix.Poll(fds[i:i+1], timeoutMillis)
+			_, _ = unix.Poll(fds[i:i+1], int(endTimeout.Milliseconds()))
 			unix.Close(int(fds[i].Fd))
 		}
 	}

@@ -264,10 +264,7 @@ func (g *Guard) call(req request, p *Process, fds []int) (reply, error) {
 		return r, nil
 	default:
 	}
-	if err := g.Err(); err != nil {
-		return reply{}, err
-	}
-	return reply{}, ErrClosed
+	return reply{}, cmp.Or(g.err, ErrClosed)
 }
 
 // receive runs until the guard is gone.
@@ -314,7 +311,7 @@ func (g *Guard) receive() {
 	if !errors.Is(err, io.EOF) {
 		_ = g.process.Kill()
 	}
-	killSession(g.process.Pid, int(endTimeout/time.Millisecond))
+	killSession(g.process.Pid)
 	unlinkPrefix(g.prefix)
 	_, _ = g.process.Wait()
 	g.sock.Close()

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"encoding/gob"
 	"fmt"
 	"io"
@@ -53,25 +54,25 @@ type conn struct {
 	sock    *net.UnixConn
 	enc     *gob.Encoder
 	dec     *gob.Decoder
-	out     []byte
-	pending []int // received descriptors not yet taken
+	out     bytes.Buffer // what enc writes for one message
+	pending []int        // received descriptors not yet taken
 	oob     []byte
 }
 
 func newConn(sock *net.UnixConn) *conn {
 	c := &conn{sock: sock, oob: make([]byte, unix.CmsgSpace(4*maxFiles))}
-	c.enc = gob.NewEncoder((*connWriter)(c))
+	c.enc = gob.NewEncoder(&c.out)
 	c.dec = gob.NewDecoder((*connReader)(c))
 	return c
 }
 
 // send encodes v and sends it with fds, which the caller keeps.
 func (c *conn) send(v any, fds ...int) error {
-	c.out = c.out[:0]
+	c.out.Reset()
 	if err := c.enc.Encode(v); err != nil {
 		return err
 	}
-	b := c.out
+	b := c.out.Bytes()
 	if len(fds) > 0 {
 		n, _, err := c.sock.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
 		if err != nil {
@@ -79,14 +80,11 @@ func (c *conn) send(v any, fds ...int) error {
 		}
 		b = b[n:]
 	}
-	for len(b) > 0 {
-		n, err := c.sock.Write(b)
-		if err != nil {
-			return err
-		}
-		b = b[n:]
+	if len(b) == 0 {
+		return nil
 	}
-	return nil
+	_, err := c.sock.Write(b)
+	return err
 }
 
 // take returns the next n received descriptors; the caller owns them.
@@ -97,14 +95,6 @@ func (c *conn) take(n int) ([]int, error) {
 	fds := c.pending[:n:n]
 	c.pending = c.pending[n:]
 	return fds, nil
-}
-
-// connWriter collects what gob writes for one message.
-type connWriter conn
-
-func (w *connWriter) Write(p []byte) (int, error) {
-	w.out = append(w.out, p...)
-	return len(p), nil
 }
 
 // connReader reads bytes and puts the descriptors among them aside.

@@ -66,23 +66,21 @@ func BackendError(text string) Fault { return Fail(codes.Internal, "%s", text) }
 // wait does the waiting part of f.
 func (f Fault) wait(ctx context.Context) error {
 	if f.Delay > 0 {
-		timer := time.NewTimer(f.Delay)
-		defer timer.Stop()
 		select {
-		case <-timer.C:
+		case <-time.After(f.Delay):
 		case <-ctx.Done():
-			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
 	if f.Hold != nil {
 		select {
 		case <-f.Hold:
 		case <-ctx.Done():
-			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
 	if f.Hang {
 		<-ctx.Done()
+	}
+	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	return nil

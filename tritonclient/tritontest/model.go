@@ -134,14 +134,14 @@ func findInk(pages []byte, n, height, width int) []Output {
 		labels[p*Candidates] = int32(ink % len(Labels))
 	}
 	return []Output{
-		Floats("boxes", boxes, int64(n), Candidates, 4),
-		Floats("scores", scores, int64(n), Candidates),
-		Ints("labels", labels, int64(n), Candidates),
+		floats("boxes", boxes, int64(n), Candidates, 4),
+		floats("scores", scores, int64(n), Candidates),
+		ints("labels", labels, int64(n), Candidates),
 	}
 }
 
-// Floats is an FP32 output.
-func Floats(name string, values []float32, shape ...int64) Output {
+// floats is an FP32 output.
+func floats(name string, values []float32, shape ...int64) Output {
 	raw := make([]byte, 0, 4*len(values))
 	for _, v := range values {
 		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(v))
@@ -149,8 +149,8 @@ func Floats(name string, values []float32, shape ...int64) Output {
 	return Output{Name: name, Datatype: "FP32", Shape: shape, Raw: raw}
 }
 
-// Ints is an INT32 output.
-func Ints(name string, values []int32, shape ...int64) Output {
+// ints is an INT32 output.
+func ints(name string, values []int32, shape ...int64) Output {
 	raw := make([]byte, 0, 4*len(values))
 	for _, v := range values {
 		raw = binary.LittleEndian.AppendUint32(raw, uint32(v))

@@ -48,7 +48,7 @@ type Server struct {
 	memory   *bufconn.Listener // nil on TCP
 	addr     string
 	regions  regions
-	stopping sync.Mutex // held by Stop, Restart and Close, in turn
+	stopping sync.Mutex // held by Stop and Restart
 
 	mu       sync.Mutex
 	grpc     *grpc.Server // nil while stopped
@@ -62,8 +62,9 @@ type Server struct {
 	changed  chan struct{} // closed and replaced when a call arrives or ends
 }
 
-// New starts a server.
-func New(config Config) (*Server, error) {
+// Start starts a server that ends with the test.
+func Start(tb testing.TB, config Config) *Server {
+	tb.Helper()
 	if config.Models == nil {
 		config.Models = []Model{Layout(800, 608, 4)}
 	}
@@ -73,25 +74,15 @@ func New(config Config) (*Server, error) {
 		arrived:  map[string]int{},
 		inFlight: map[string]int{},
 		changed:  make(chan struct{}),
+		regions:  regions{byName: map[string]*region{}},
 	}
-	s.regions.byName = map[string]*region{}
 	for _, m := range config.Models {
 		s.models[m.Name] = &served{Model: m.withDefaults(), ready: true}
 	}
 	if err := s.Restart(); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// Start starts a server that ends with the test.
-func Start(tb testing.TB, config Config) *Server {
-	tb.Helper()
-	s, err := New(config)
-	if err != nil {
 		tb.Fatalf("tritontest: %v", err)
 	}
-	tb.Cleanup(s.Close)
+	tb.Cleanup(s.Stop)
 	return s
 }
 
@@ -116,7 +107,8 @@ func (s *Server) Dial(ctx context.Context, _ string) (net.Conn, error) {
 }
 
 // Stop ends the server as a crash would: connections are cut, calls in flight
-// fail, registered regions are forgotten. Models and script stay.
+// fail, registered regions are forgotten. Models and script stay; nothing else is
+// left of it when it returns. It is idempotent.
 func (s *Server) Stop() {
 	s.stopping.Lock()
 	defer s.stopping.Unlock()
@@ -187,10 +179,6 @@ func (s *Server) Restart() error {
 	}()
 	return nil
 }
-
-// Close ends the server; nothing of it is left when it returns. It is
-// idempotent.
-func (s *Server) Close() { s.Stop() }
 
 // Disconnect cuts all connections and goes on listening: what a lost route or a
 // proxy does.

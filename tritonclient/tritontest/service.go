@@ -92,7 +92,9 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 		l.cut()
 	}
 	if fault.Err != nil {
-		s.count(call.Model, 0, 0, call.Method == "ModelInfer")
+		if call.Method == "ModelInfer" {
+			s.count(call.Model, 0, 0)
+		}
 		return nil, fault.Err
 	}
 	return handle(context.WithValue(ctx, faultKey{}, fault), req)
@@ -100,10 +102,7 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 
 // count adds a ModelInfer to its model's statistics: a batch of n that took so
 // long, or a failed one when n is 0.
-func (s *Server) count(model string, n int, took time.Duration, isInfer bool) {
-	if !isInfer {
-		return
-	}
+func (s *Server) count(model string, n int, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.models[model]
@@ -354,7 +353,7 @@ func (v service) ModelInfer(ctx context.Context, req *inferencepb.ModelInferRequ
 	defer release()
 	start := time.Now()
 	outputs := m.Infer(data, n)
-	v.s.count(m.Name, n, time.Since(start), true)
+	v.s.count(m.Name, n, time.Since(start))
 
 	res := &inferencepb.ModelInferResponse{ModelName: m.Name, ModelVersion: m.Version, Id: req.GetId()}
 	for _, out := range outputs {

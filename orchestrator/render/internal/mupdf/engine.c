@@ -35,16 +35,11 @@ static int grant(engine *e, size_t old, size_t size)
 {
 	/* Between two operators MuPDF looks at the cookie; in the middle of one,
 	 * the next allocation is where it can be stopped. */
-	if (!aborted(e) && size <= e->limit && e->used - old <= e->limit - size) {
-		if (e->pending && e->pending != size)
-			e->denied++;
-		e->pending = 0;
-		return 1;
-	}
+	int granted = !aborted(e) && size <= e->limit && e->used - old <= e->limit - size;
 	if (e->pending && e->pending != size)
 		e->denied++;
-	e->pending = size;
-	return 0;
+	e->pending = granted ? 0 : size;
+	return granted;
 }
 
 static void account(engine *e, size_t old, void *p)
@@ -241,14 +236,10 @@ engine *engine_new(size_t memory, size_t store)
 	fz_set_user_context(ctx, e);
 	fz_set_warning_callback(ctx, on_message, e);
 	fz_set_error_callback(ctx, on_message, e);
-	volatile int ok = 1;
 	fz_try(ctx)
 		fz_disable_icc(ctx);
 	fz_catch(ctx) {
 		fz_convert_error(ctx, NULL);
-		ok = 0;
-	}
-	if (!ok) {
 		engine_free(e);
 		return NULL;
 	}
@@ -361,11 +352,14 @@ static int count_once(fz_context *ctx, pdf_document *pdf, int64_t size)
 	return n;
 }
 
-static int count_pages(fz_context *ctx, fz_document *doc, int64_t size)
+static int count_pages(engine *e)
 {
-	pdf_document *pdf = pdf_specifics(ctx, doc);
+	fz_context *ctx = e->ctx;
+	pdf_document *pdf = pdf_specifics(ctx, e->doc);
 	if (!pdf)
-		return fz_count_pages(ctx, doc);
+		return fz_count_pages(ctx, e->doc);
+	struct stat st;
+	int64_t size = fstat(e->fd, &st) < 0 ? 0 : st.st_size;
 	int n, repaired;
 	/* On the way MuPDF may find that the table of objects is wrong. It makes
 	 * another one then, once, of which nothing has been put right. */
@@ -402,7 +396,6 @@ int engine_open(engine *e, int fd, int format, const char *const *passwords, int
 	volatile int pages = 0, locked = 0;
 	int code = FITZ_ERROR_NONE;
 	const char *message = "";
-	struct stat st;
 
 	engine_close(e);
 	engine_begin(e);
@@ -430,7 +423,7 @@ int engine_open(engine *e, int fd, int format, const char *const *passwords, int
 		if (!locked && fz_is_document_reflowable(ctx, e->doc))
 			fz_layout_document(ctx, e->doc, LAYOUT_WIDTH, LAYOUT_HEIGHT, LAYOUT_EM);
 		if (!locked)
-			pages = count_pages(ctx, e->doc, fstat(fd, &st) < 0 ? 0 : st.st_size);
+			pages = count_pages(e);
 		fz_flush_warnings(ctx);
 	}
 	fz_always(ctx)
@@ -458,12 +451,11 @@ int engine_mend(engine *e)
 	fz_context *ctx = e->ctx;
 	int code = FITZ_ERROR_NONE;
 	const char *message = "";
-	struct stat st;
 	engine_error err;
 
 	engine_begin(e);
 	fz_try(ctx)
-		count_pages(ctx, e->doc, fstat(e->fd, &st) < 0 ? 0 : st.st_size);
+		count_pages(e);
 	fz_catch(ctx)
 		message = fz_convert_error(ctx, &code);
 	return engine_conclude(e, code, message, &err);

@@ -3,7 +3,6 @@
 #define QUIRE_ENGINE_H
 
 #include <stddef.h>
-#include <stdint.h>
 
 typedef struct engine engine;
 
@@ -42,7 +41,6 @@ typedef struct {
 	double width, height;
 	int rotation;
 	double crop[4];
-	int64_t cpu_ns; /* CPU time of the calling thread */
 	int px_width, px_height; /* the raster that was drawn */
 	int lent; /* a font that is kept was drawn with this page's resources */
 	int repaired; /* MuPDF made the document's table of objects anew meanwhile */

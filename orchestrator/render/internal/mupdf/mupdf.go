@@ -80,8 +80,6 @@ type Page struct {
 	WidthPt, HeightPt float64
 	Rotation          int
 	CropBox           [4]float64
-	// CPUNanos is the CPU time that drawing took on the calling thread.
-	CPUNanos int64
 	// Width and Height are the raster that was drawn, in pixels.
 	Width, Height int
 }
@@ -161,16 +159,11 @@ func (e *Engine) Draw(number, width, height int, fit bool, rgb []byte) (Page, er
 	}
 	var cerr C.engine_error
 	var cpage C.engine_page
-	var cfit C.int
-	if fit {
-		cfit = 1
-	}
-	rc := C.engine_draw(e.c, C.int(number), C.int(width), C.int(height), cfit, (*C.uchar)(unsafe.Pointer(unsafe.SliceData(rgb))), &cpage, &cerr)
+	rc := C.engine_draw(e.c, C.int(number), C.int(width), C.int(height), truth(fit), (*C.uchar)(unsafe.Pointer(unsafe.SliceData(rgb))), &cpage, &cerr)
 	page := Page{
 		WidthPt:  float64(cpage.width),
 		HeightPt: float64(cpage.height),
 		Rotation: int(cpage.rotation),
-		CPUNanos: int64(cpage.cpu_ns),
 		Width:    int(cpage.px_width),
 		Height:   int(cpage.px_height),
 	}
@@ -196,6 +189,13 @@ func (e *Engine) fail(cerr *C.engine_error) error {
 	err := &Error{Reason(cerr.code), C.GoString(&cerr.message[0])}
 	e.tainted = err.Reason == Memory || err.Reason == Aborted || err.Reason == Read
 	return err
+}
+
+func truth(b bool) C.int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Abort makes the running call, if any, fail soon with Aborted, and every call

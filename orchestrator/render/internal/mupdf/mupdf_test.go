@@ -234,7 +234,7 @@ func TestPassword(t *testing.T) {
 
 func TestEndlessPageIsStopped(t *testing.T) {
 	e := newEngine(t)
-	open(t, e, pdftest.Endless(40))
+	open(t, e, pdftest.Endless())
 	rgb := make([]byte, 40*40*3)
 	timer := time.AfterFunc(50*time.Millisecond, e.Abort)
 	defer timer.Stop()

@@ -1,6 +1,5 @@
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 #include "inside.h"
 
@@ -99,13 +98,6 @@ static void measure(fz_context *ctx, pdf_document *pdf, pdf_obj *obj, engine_pag
 	page->height = unit * (page->rotation % 180 ? w : h);
 }
 
-static int64_t thread_cpu_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
-
 /* shape shrinks one side of a raster to the page's shape, to one pixel at least. */
 static void shape(const engine_page *page, int *width, int *height)
 {
@@ -126,7 +118,6 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 	int repaired = pdf && pdf_was_repaired(ctx, pdf);
 	int code = FITZ_ERROR_NONE;
 	const char *message = "";
-	int64_t start = thread_cpu_ns();
 
 	memset(out, 0, sizeof *out);
 	engine_begin(e);
@@ -192,7 +183,6 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 
 	out->lent = e->lent;
 	out->repaired = pdf && pdf_was_repaired(ctx, pdf) != repaired;
-	out->cpu_ns = thread_cpu_ns() - start;
 	if (engine_conclude(e, code, message, err) < 0)
 		return -1;
 	if (bad_size) {

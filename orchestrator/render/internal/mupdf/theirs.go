@@ -120,13 +120,6 @@ import "unsafe"
 
 // What tests compare: a function of ours, and MuPDF's that it is in the place of.
 
-func truth(b bool) C.int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
 // subsample makes a picture of w×h pixels of n components smaller, in place.
 func subsample(theirs bool, samples []byte, w, h, n, factor, stride int) {
 	s := (*C.uchar)(&samples[0])

@@ -152,16 +152,15 @@ func Many(pages, wide int) []byte {
 	return f.Bytes()
 }
 
-// Endless returns a file whose one page runs 2^depth operators by forms that
-// call each other twice: at 40 it does not end in a lifetime.
-func Endless(depth int) []byte {
-	f := &File{}
-	f.Add("<</Type/Catalog/Pages 2 0 R>>")
-	f.Add("<</Type/Pages/Count 1/Kids[3 0 R]>>")
-	f.Add("<</Type/Page/Parent 2 0 R/MediaBox[0 0 100 100]/Contents 4 0 R/Resources<</XObject<</F 5 0 R>>>>>>")
-	f.Stream("", []byte("/F Do"))
-	for i := range depth {
-		f.Stream(fmt.Sprintf("/Type/XObject/Subtype/Form/BBox[0 0 100 100]/Resources<</XObject<</F %d 0 R>>>>", 6+i), []byte("/F Do /F Do"))
+// Endless returns a file whose first page runs 2^40 operators by forms that call
+// each other twice, which does not end in a lifetime; more pages follow.
+func Endless(more ...Page) []byte {
+	form := 5 + 2*len(more) // the next object's number
+	first := Page{Attrs: fmt.Sprintf("/MediaBox[0 0 200 100]/Resources<</XObject<</F %d 0 R>>>>", form), Content: "/F Do"}
+	f := Simple("", append([]Page{first}, more...)...)
+	for range 40 {
+		form++
+		f.Stream(fmt.Sprintf("/Type/XObject/Subtype/Form/BBox[0 0 100 100]/Resources<</XObject<</F %d 0 R>>>>", form), []byte("/F Do /F Do"))
 	}
 	f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 100 100]", []byte("0 0 1 1 re f"))
 	return f.Bytes()
@@ -170,11 +169,7 @@ func Endless(depth int) []byte {
 // Bomb returns a file of less than a kilobyte whose one page holds a bi-level
 // image of side×side pixels, which a JBIG2 decoder must hold as a whole.
 func Bomb(side uint32) []byte {
-	f := &File{}
-	f.Add("<</Type/Catalog/Pages 2 0 R>>")
-	f.Add("<</Type/Pages/Count 1/Kids[3 0 R]>>")
-	f.Add("<</Type/Page/Parent 2 0 R/MediaBox[0 0 100 100]/Contents 4 0 R/Resources<</XObject<</I 5 0 R>>>>>>")
-	f.Stream("", []byte("100 0 0 100 0 0 cm /I Do"))
+	f := Simple("", Page{Attrs: "/MediaBox[0 0 100 100]/Resources<</XObject<</I 5 0 R>>>>", Content: "100 0 0 100 0 0 cm /I Do"})
 	// One segment, page information (ITU-T T.88, 7.2 and 7.4.8).
 	page := []byte{0, 0, 0, 0, 48, 0, 1, 0, 0, 0, 19}
 	page = binary.BigEndian.AppendUint32(page, side)

@@ -14,16 +14,16 @@ import (
 // for together with a context.
 const lockPoll = 200 * time.Millisecond
 
-// lockFile takes an exclusive lock on path, which it makes; closing the file
-// gives it back, and so does the end of every process that holds the descriptor.
-// When it has to wait it calls waiting once.
-func lockFile(ctx context.Context, path string, waiting func()) (*os.File, error) {
+// lockFile takes an exclusive lock on path, which it makes below the cache
+// directory; closing the file gives it back, and so does the end of every process
+// that holds the descriptor. When it has to wait it calls waiting once.
+func lockFile(ctx context.Context, cache, path string, waiting func()) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+		return nil, cacheError(cache, err)
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, err
+		return nil, cacheError(cache, err)
 	}
 	var again *time.Ticker
 	for {
@@ -36,7 +36,7 @@ func lockFile(ctx context.Context, path string, waiting func()) (*os.File, error
 		case unix.EWOULDBLOCK:
 		default:
 			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			return nil, cacheError(cache, fmt.Errorf("lock %s: %w", path, err))
 		}
 		if again == nil {
 			again = time.NewTicker(lockPoll)
