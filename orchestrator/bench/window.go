@@ -106,7 +106,7 @@ func (b *bench) serverWindow(ctx context.Context) (Window, error) {
 
 // ask loads the server alone.
 func (b *bench) ask(ctx context.Context, window time.Duration) (measure.Answered, error) {
-	a, err := b.serving.Ask(ctx, b.settings.Batch, b.settings.InFlight, window)
+	a, err := b.serving.Ask(ctx, window)
 	b.ledger.pages += a.Pages
 	return a, err
 }

@@ -196,7 +196,7 @@ func (l *Live) point(ctx context.Context, n int) (Point, error) {
 		}
 		defer serving.Close()
 		// The first of a size is slow, so it is asked before.
-		if first, err := serving.Ask(ctx, n, 1, 0); err != nil || first.Failed > 0 {
+		if first, err := serving.Ask(ctx, 0); err != nil || first.Failed > 0 {
 			return l.failed(ctx, first.Err, err)
 		}
 		for range pointReadings {
@@ -204,7 +204,7 @@ func (l *Live) point(ctx context.Context, n int) (Point, error) {
 			if err != nil {
 				return err
 			}
-			a, err := serving.Ask(ctx, n, 1, window)
+			a, err := serving.Ask(ctx, window)
 			if err != nil || a.Failed > 0 {
 				return l.failed(ctx, a.Err, err)
 			}
@@ -371,7 +371,7 @@ func (l *Live) warm(ctx context.Context, t Settings) error {
 		if err != nil {
 			return &Infeasible{Reason: err.Error(), Err: err}
 		}
-		a, err := serving.Ask(ctx, s.Batch, s.InFlight, 0)
+		a, err := serving.Ask(ctx, 0)
 		serving.Close()
 		if err != nil || a.Failed > 0 {
 			return l.failed(ctx, a.Err, err)
@@ -449,7 +449,7 @@ func (l *Live) counters(ctx context.Context) (tritonclient.ModelStatistics, erro
 			return now, nil
 		}
 		last = now
-		if !pause(ctx, countEvery) {
+		if !measure.Pause(ctx, countEvery) {
 			return now, context.Cause(ctx)
 		}
 	}
@@ -476,7 +476,7 @@ func (l *Live) counted(ctx context.Context, before tritonclient.ModelStatistics,
 		case time.Now().After(late):
 			return delta, errUnusable{reason: fmt.Sprintf("the server counted %d of our %d requests", counted, ours)}
 		}
-		if !pause(ctx, countEvery) {
+		if !measure.Pause(ctx, countEvery) {
 			return delta, context.Cause(ctx)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -59,11 +58,11 @@ func (r *record) keep(ctx context.Context) {
 	case <-late.C:
 	case <-ctx.Done():
 	}
-	if !pause(ctx, r.warm) {
+	if !measure.Pause(ctx, r.warm) {
 		return
 	}
 	for range longer {
-		if !pause(ctx, r.window) {
+		if !measure.Pause(ctx, r.window) {
 			return
 		}
 		r.mu.Lock()
@@ -155,22 +154,12 @@ type loader struct {
 	prefix string // of shared-memory names
 }
 
-// failurePause keeps a server that refuses at once from being asked without end.
-const failurePause = 20 * time.Millisecond
-
 // run feeds the server as t says: as fast as it takes pages, or, with a rate, at
 // that many pages a second on average, come when they may (a Poisson process, the
 // same for all settings). It returns when all that was sent is answered. The
 // error is ctx's or this machine's; what the server says is in the record.
 func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window time.Duration) (*record, error) {
-	in := l.model.Input()
-	prefix := l.prefix
-	if !in.SharedMemory {
-		prefix = ""
-	}
-	pool, err := slab.New(slab.Config{
-		Slabs: t.InFlight + 1, Pages: t.Batch, PageBytes: in.PageBytes(), Prefix: prefix, Release: l.model.Release,
-	})
+	pool, err := measure.Slabs(l.model, t.InFlight+1, t.Batch, l.prefix)
 	if err != nil {
 		return nil, &Infeasible{Reason: err.Error(), Err: err}
 	}
@@ -179,7 +168,7 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 	if age == 0 {
 		age = -1
 	}
-	frames := slices.Repeat([]orchestrator.Frame{{Width: float64(in.Width), Height: float64(in.Height)}}, t.Batch)
+	frames := measure.Frames(l.model.Input(), t.Batch)
 	r := newRecord(warm, window)
 	batches := batch.New(ctx, batch.Config[*slab.Slab]{
 		MaxItems: t.Batch, MaxAge: age, InFlight: t.InFlight,
@@ -204,7 +193,7 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 		}
 		r.request(now.Sub(began), err)
 		if err != nil {
-			pause(ctx, failurePause)
+			measure.Pause(ctx, measure.FailurePause)
 			return
 		}
 		r.ended(now, len(b.Items))
@@ -239,7 +228,7 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 			due := time.Now()
 			for page := 0; ; page++ {
 				due = due.Add(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
-				if !pause(feed, time.Until(due)) || !place(page, due) {
+				if !measure.Pause(feed, time.Until(due)) || !place(page, due) {
 					return
 				}
 			}
@@ -257,21 +246,6 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 	batches.Withdraw()
 	batches.Close()
 	return r, context.Cause(ctx)
-}
-
-// pause waits, and tells whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // runPipeline feeds the server with pages that are being drawn, by the engine

@@ -196,7 +196,7 @@ func TestFailedPages(t *testing.T) {
 		}
 		defer serving.Close()
 		for round, want := range []Answered{{Pages: 7, Requests: 1, Failed: 1}, {Failed: 8}} {
-			a, err := serving.Ask(t.Context(), 8, 1, 0)
+			a, err := serving.Ask(t.Context(), 0)
 			if err != nil || a.Pages != want.Pages || a.Requests != want.Requests || a.Failed != want.Failed || a.Err == nil {
 				t.Errorf("round %d: %+v, %v, want %+v", round, a, err, want)
 			}
