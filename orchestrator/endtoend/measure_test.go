@@ -136,14 +136,23 @@ func TestLoads(t *testing.T) {
 		t.Errorf("answering took %+v", took)
 	}
 
-	// The whole, into a sink that counts.
+	// The whole.
 	d := detector(t, m, orchestrator.Config{}, render.Config{})
 	stop := measure.Watch(d)
-	var counter measure.Counter
-	s, err := d.Run(ctx, orchestrator.Job{Source: measure.Repeat(docs, 2), Sink: &counter})
+	out := t.TempDir()
+	s, err := runSource(ctx, d, m, measure.Repeat(docs, 2), out, nil)
 	flow := stop()
-	if err != nil || s.Pages.Done != 32 || counter.Pages != 32 || counter.Documents != 10 || counter.Failed != 0 || counter.Regions == 0 {
-		t.Errorf("%+v, %+v, %v", s, counter, err)
+	if err != nil || s.Pages.Done != 32 || s.Documents.Done != 10 || s.Pages.Failed != 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	written, regions := results(t, out), 0
+	for _, doc := range written {
+		for _, page := range doc.Pages {
+			regions += len(page.Regions)
+		}
+	}
+	if len(written) != 10 || regions == 0 {
+		t.Errorf("%d documents with %d regions were written", len(written), regions)
 	}
 	if flow.Looks == 0 || flow.Full+flow.Idle > flow.Looks {
 		t.Errorf("%+v", flow)

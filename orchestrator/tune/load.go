@@ -355,20 +355,26 @@ func (w *timedWorker) Draw(ctx context.Context, page int) ([]byte, orchestrator.
 // timedSink notes when pages end. Pages that cannot be drawn are none of the
 // server's business.
 type timedSink struct {
-	measure.Counter
 	record    *record
 	drawn     *drawnTimes
-	documents int // before they come again
+	documents int // that have not come yet for the first time
 	pages     int
 }
 
+func (s *timedSink) Begin(context.Context, orchestrator.Document) (orchestrator.Past, error) {
+	return orchestrator.Past{}, nil
+}
+
+func (s *timedSink) Opened(context.Context, orchestrator.Document, int) error { return nil }
+
 // End ends the run when documents could be drawn from before and none can now.
-func (s *timedSink) End(ctx context.Context, d orchestrator.DocumentResult, stands func(error)) error {
-	err := s.Counter.End(ctx, d, stands)
-	if err == nil && s.pages == 0 && d.Err != nil && s.Documents >= int64(s.documents) {
+func (s *timedSink) End(_ context.Context, d orchestrator.DocumentResult, stands func(error)) error {
+	stands(nil)
+	s.documents--
+	if s.pages == 0 && d.Err != nil && s.documents <= 0 {
 		return fmt.Errorf("the sample cannot be drawn any more: %w", d.Err)
 	}
-	return err
+	return nil
 }
 
 func (s *timedSink) Page(_ context.Context, p orchestrator.PageResult) error {

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"iter"
 	"math"
 	"os"
 	"os/exec"
@@ -249,6 +251,42 @@ func TestProbe(t *testing.T) {
 	// The last one may still be on its way to the requester.
 	if len(e.Requests) < 2 || len(e.Ticks) == 0 || slices.Min(e.Requests) <= 0 || slices.Min(e.Ticks) < 0 {
 		t.Errorf("%+v", e)
+	}
+}
+
+// listed is a source of documents that exist in name only.
+type listed int
+
+func (n listed) Documents(context.Context) iter.Seq[orchestrator.Document] {
+	return func(yield func(orchestrator.Document) bool) {
+		for i := range int(n) {
+			if !yield(orchestrator.Document{Path: fmt.Sprintf("%04d.pdf", i)}) {
+				return
+			}
+		}
+	}
+}
+
+func TestSample(t *testing.T) {
+	few, found := Sample(t.Context(), listed(3), 10, 0)
+	if len(few) != 3 || found != 3 {
+		t.Errorf("%d of %d documents, all 3 were wanted", len(few), found)
+	}
+	many, found := Sample(t.Context(), listed(1000), 10, 0)
+	again, _ := Sample(t.Context(), listed(1000), 10, 0)
+	seen := map[string]bool{}
+	for i, d := range many {
+		seen[d.Path] = true
+		if d.Path != again[i].Path {
+			t.Errorf("another sample at the second time: %s, %s", d.Path, again[i].Path)
+		}
+	}
+	if len(many) != 10 || len(seen) != 10 || found != 1000 {
+		t.Errorf("%d different ones of %d documents", len(seen), found)
+	}
+	some, found := Sample(t.Context(), listed(1000), 10, 20)
+	if len(some) != 10 || found != 20 || slices.ContainsFunc(some, func(d orchestrator.Document) bool { return d.Path >= "0020.pdf" }) {
+		t.Errorf("of the first 20: %v of %d", some, found)
 	}
 }
 

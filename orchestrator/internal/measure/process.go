@@ -87,18 +87,14 @@ func descendants(root int) (map[int]process, error) {
 	for pid, p := range below {
 		// Only of ours: a command line can be long.
 		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		p.name, _, _ = cut(line)
+		name, _, _ := bytes.Cut(line, []byte{0})
+		p.name = string(name)
 		if cpu, err := clockOf(pid); err == nil {
 			p.cpu = cpu
 		}
 		below[pid] = p
 	}
 	return below, nil
-}
-
-func cut(line []byte) (first string, rest []byte, found bool) {
-	before, rest, found := bytes.Cut(line, []byte{0})
-	return string(before), rest, found
 }
 
 // readProcess reads /proc/PID/stat (proc_pid_stat(5)).
