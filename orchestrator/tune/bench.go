@@ -51,7 +51,7 @@ func (k LoadKind) String() string {
 // Load is what a window is taken under.
 type Load struct {
 	Kind LoadKind
-	// Rate is in pages a second, for Open.
+	// Rate is in pages a second, for Open; else 0.
 	Rate float64
 }
 

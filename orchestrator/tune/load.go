@@ -146,16 +146,19 @@ func (r *record) rate() float64 {
 	return 0
 }
 
-// loader feeds a server with pages that are drawn already, through the batcher
-// that runs have.
+// loader feeds a server, through the batcher that runs have.
 type loader struct {
 	model  orchestrator.Model
-	pages  [][]byte
 	prefix string // of shared-memory names
+	pages  [][]byte
+	// These are for runPipeline.
+	renderer  orchestrator.Renderer
+	documents []measure.Document
+	workers   int
 }
 
-// run feeds the server as t says: as fast as it takes pages, or, with a rate, at
-// that many pages a second on average, come when they may (a Poisson process, the
+// run feeds the server, as t says, with pages that are drawn already: as fast as
+// it takes them, or, with a rate, at that many pages a second on average, come when they may (a Poisson process, the
 // same for all settings). It returns when all that was sent is answered. The
 // error is ctx's or this machine's; what the server says is in the record.
 func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window time.Duration) (*record, error) {
@@ -164,14 +167,10 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 		return nil, &Infeasible{Reason: err.Error(), Err: err}
 	}
 	defer pool.Close()
-	age := t.MaxAge
-	if age == 0 {
-		age = -1
-	}
 	frames := measure.Frames(l.model.Input(), t.Batch)
 	r := newRecord(warm, window)
 	batches := batch.New(ctx, batch.Config[*slab.Slab]{
-		MaxItems: t.Batch, MaxAge: age, InFlight: t.InFlight,
+		MaxItems: t.Batch, MaxAge: t.maxAge(), InFlight: t.InFlight,
 		Open: func() (*slab.Slab, int) {
 			s, err := pool.Get(context.Background())
 			if err != nil {
@@ -248,18 +247,17 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 	return r, context.Cause(ctx)
 }
 
+// endlessly is more often than documents can be done in any window.
+const endlessly = 1 << 20
+
 // runPipeline feeds the server with pages that are being drawn, by the engine
 // itself: documents over and over, as a run does them.
-func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestrator.Renderer, documents []measure.Document, workers int, warm, window time.Duration) (*record, error) {
+func (l *loader) runPipeline(ctx context.Context, t Settings, warm, window time.Duration) (*record, error) {
 	r := newRecord(warm, window)
-	age := t.MaxAge
-	if age == 0 {
-		age = -1
-	}
 	drawn := &drawnTimes{times: map[orchestrator.PageRef]time.Time{}}
 	d, err := orchestrator.New(orchestrator.Config{
-		Model: timedModel{l.model, r}, Renderer: timedRenderer{renderer, drawn},
-		Batch: t.Batch, InFlight: t.InFlight, MaxAge: age, Workers: workers,
+		Model: timedModel{l.model, r}, Renderer: timedRenderer{l.renderer, drawn},
+		Batch: t.Batch, InFlight: t.InFlight, MaxAge: t.maxAge(), Workers: l.workers,
 		RefreshEvery: -1, SharedMemoryPrefix: l.prefix,
 	})
 	if err != nil {
@@ -276,9 +274,9 @@ func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestra
 		unwatch()
 		<-stop
 	}()
-	// More often than any window lasts.
-	const times = 1 << 20
-	_, err = d.Run(ctx, orchestrator.Job{Source: measure.Repeat(documents, times), Sink: &timedSink{record: r, drawn: drawn, documents: len(documents)}, Stop: stop})
+	_, err = d.Run(ctx, orchestrator.Job{
+		Source: measure.Repeat(l.documents, endlessly), Sink: &timedSink{record: r, drawn: drawn, documents: len(l.documents)}, Stop: stop,
+	})
 	if errors.Is(err, orchestrator.ErrInterrupted) {
 		err = nil
 	}
