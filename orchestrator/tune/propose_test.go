@@ -27,16 +27,22 @@ func config(t *testing.T, name string) *modelconfig.File {
 	return file
 }
 
+// startOf are the settings of a server that has this file.
+func startOf(t *testing.T, file *modelconfig.File) Settings {
+	t.Helper()
+	start, _, err := settingsOf(file.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return (&Server{start: start}).Start(orchestrator.Input{})
+}
+
 // TestPropose: the config says what was chosen, with every comment, and what is
 // the default anyway is not said.
 func TestPropose(t *testing.T) {
 	for _, name := range []string{"layout/config.pbtxt", "layout/configs/cpu.pbtxt"} {
 		file := config(t, name)
-		here := Server{original: file.Config()}
-		if err := here.read(); err != nil {
-			t.Fatal(err)
-		}
-		start := here.Start(orchestrator.Input{})
+		start := startOf(t, file)
 		same, err := Propose(file, file.Config(), start)
 		if err != nil || same.Text() != file.Text() {
 			t.Errorf("%s: the settings that it has: %v\n%s", name, err, file.Diff(same))
@@ -47,9 +53,8 @@ func TestPropose(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		now := Server{original: edited.Config()}
-		if err := now.read(); err != nil || !now.start.sameServer(to) {
-			t.Errorf("%s: %v, %v", name, now.start, err)
+		if now, _, err := settingsOf(edited.Config()); err != nil || !now.sameServer(to) {
+			t.Errorf("%s: %v, %v", name, now, err)
 		}
 		c := edited.Config()
 		if got := c.GetParameters()["quire.max_age_ms"].GetStringValue(); got != "2.5" {
@@ -91,11 +96,7 @@ func TestProposeDropsPreferred(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	here := Server{original: file.Config()}
-	if err := here.read(); err != nil {
-		t.Fatal(err)
-	}
-	to := here.Start(orchestrator.Input{})
+	to := startOf(t, file)
 	if same, err := Propose(file, file.Config(), to); err != nil || same.Text() != file.Text() {
 		t.Errorf("nothing to change: %v\n%s", err, file.Diff(same))
 	}
