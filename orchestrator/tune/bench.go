@@ -2,6 +2,7 @@ package tune
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -29,6 +30,11 @@ type Infeasible struct {
 
 func (e *Infeasible) Error() string { return e.Reason }
 func (e *Infeasible) Unwrap() error { return e.Err }
+
+func infeasible(err error) bool {
+	_, no := errors.AsType[*Infeasible](err)
+	return no
+}
 
 // LoadKind says where the pages of a load come from.
 type LoadKind int

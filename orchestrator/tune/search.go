@@ -119,6 +119,8 @@ const (
 	rounds, minRounds, moreRounds = 3, 2, 2
 	// finalists are those that meet the start again, at most.
 	finalists = 2
+	// inFinals is how many windows the finals take at most, with those of show.
+	inFinals = (finalists+1)*rounds + 2*moreRounds + 2
 )
 
 // exhaustiveMeasurements is more than any grid takes.
@@ -378,7 +380,7 @@ func (s *search) try(ctx context.Context, change func(*Settings)) error {
 	}
 	trial := s.trial(t)
 	w, err := s.measure(ctx, trial, s.screening())
-	if _, no := errors.AsType[*Infeasible](err); no {
+	if infeasible(err) {
 		return nil
 	} else if err != nil {
 		return err
@@ -473,8 +475,7 @@ func (s *search) over(w Window) string {
 // another is an error when n more measurements would leave too little for the
 // finals.
 func (s *search) another(n int) error {
-	reserve := (finalists+1)*rounds + 2*moreRounds + 2
-	if s.result.Measurements+n+reserve > s.cfg.Measurements {
+	if s.result.Measurements+n+inFinals > s.cfg.Measurements {
 		return errSpent
 	}
 	return s.inTime(n + (finalists+1)*minRounds + 1)

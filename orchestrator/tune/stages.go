@@ -2,7 +2,6 @@ package tune
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 )
@@ -284,7 +283,7 @@ func (s *search) ages(ctx context.Context) error {
 		}
 		trial := s.trial(t)
 		w, err := s.measure(ctx, trial, load)
-		if _, no := errors.AsType[*Infeasible](err); no {
+		if infeasible(err) {
 			continue
 		} else if err != nil {
 			return err
@@ -310,7 +309,7 @@ func (s *search) sweep(ctx context.Context) error {
 			}
 		}
 	}
-	s.cfg.Measurements = s.result.Measurements + len(grid) + (finalists+1)*rounds + 2*moreRounds + 2
+	s.cfg.Measurements = s.result.Measurements + len(grid) + inFinals
 	for _, t := range grid {
 		if err := s.try(ctx, func(to *Settings) { *to = t }); err != nil {
 			return err
