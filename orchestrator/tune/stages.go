@@ -120,44 +120,6 @@ func (s *search) tryBatch(ctx context.Context, n int, also func(*Settings)) erro
 	})
 }
 
-// compute is what a batch of the size takes; 0 when that was not measured.
-func (c Curve) compute(size int) time.Duration {
-	for _, p := range c.Points {
-		if p.Size == size {
-			return p.Compute
-		}
-	}
-	return 0
-}
-
-// within is the largest batch that takes at most the time; 0 when there is none.
-func (c Curve) within(most time.Duration) int {
-	for _, p := range slices.Backward(c.Points) {
-		if p.Compute <= most {
-			return p.Size
-		}
-	}
-	return 0
-}
-
-// best is the best rate; 0 when nothing was measured.
-func (c Curve) best() (best float64) {
-	for _, p := range c.Points {
-		best = max(best, p.rate())
-	}
-	return best
-}
-
-// smallest is the smallest batch that computes at a rate; 0 when there is none.
-func (c Curve) smallest(rate float64) int {
-	for _, p := range c.Points {
-		if p.rate() >= rate {
-			return p.Size
-		}
-	}
-	return 0
-}
-
 func (s *search) instances(ctx context.Context) error {
 	if !s.may(FieldInstances) {
 		return nil
