@@ -216,8 +216,7 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	cfg.Progress("warming up: rendering")
-	wanted := b.settings.Batch * b.settings.InFlight
-	keep := newKeeper(wanted)
+	keep := &keeper{most: b.settings.Batch * b.settings.InFlight}
 	drawn, err := b.rendering.Draw(ctx, b.set, 1, keep.add)
 	if err != nil {
 		return err
