@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"quire/orchestrator"
 )
@@ -236,6 +237,18 @@ func TestPeakMemory(t *testing.T) {
 	if after.Peak >= peak.Peak {
 		t.Errorf("a reset left %d of %d bytes", after.Peak, peak.Peak)
 	}
+}
+
+// touch takes memory, uses it and gives it back to the system.
+func touch(size int) error {
+	m, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < size; i += 4096 {
+		m[i] = 1
+	}
+	return unix.Munmap(m)
 }
 
 func TestProbe(t *testing.T) {
