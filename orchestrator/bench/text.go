@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"quire/orchestrator/internal/measure"
@@ -119,19 +120,17 @@ func (r *Result) stableWords() string {
 
 // text is a line a part, with a bar.
 func (p Parts) text(ours bool) string {
-	parts := []struct {
+	type part struct {
 		name string
 		cpu  float64
-	}{
-		{"the model's process", p.Model}, {"tritonserver", p.Server}, {"drawing (MuPDF)", p.MuPDF},
-		{"render workers, else", p.Workers}, {"quire", p.Quire}, {"guard", p.Guard},
+	}
+	parts := []part{{"drawing (MuPDF)", p.MuPDF}, {"render workers, else", p.Workers}, {"quire", p.Quire}, {"guard", p.Guard}}
+	if ours {
+		parts = slices.Insert(parts, 0, part{"the model's process", p.Model}, part{"tritonserver", p.Server})
 	}
 	total := p.Model + p.Server + p.MuPDF + p.Own
 	var b strings.Builder
 	for _, part := range parts {
-		if !ours && (part.name == "tritonserver" || part.name == "the model's process") {
-			continue
-		}
 		share := 0.0
 		if total > 0 {
 			share = part.cpu / total
