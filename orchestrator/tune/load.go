@@ -61,21 +61,19 @@ func (r *record) keep(ctx context.Context) {
 	if !measure.Pause(ctx, r.warm) {
 		return
 	}
-	for range longer {
-		if !measure.Pause(ctx, r.window) {
-			return
-		}
-		r.mu.Lock()
-		r.over = r.batches >= leastBatches || r.failed > 0 || r.from.IsZero()
-		over := r.over
-		r.mu.Unlock()
-		if over {
+	for n := 1; measure.Pause(ctx, r.window); n++ {
+		if r.end(n == longer) {
 			return
 		}
 	}
+}
+
+// end ends what counts, and tells that it did, if there is enough or it has to.
+func (r *record) end(must bool) bool {
 	r.mu.Lock()
-	r.over = true
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	r.over = must || r.batches >= leastBatches || r.failed > 0 || r.from.IsZero()
+	return r.over
 }
 
 // request notes one request.

@@ -60,7 +60,7 @@ func (s *search) batchSizes(ctx context.Context) error {
 		return err
 	}
 	s.result.Measurements++
-	s.cfg.Progress(Step{Stage: s.stage, Number: s.result.Measurements, Of: s.cfg.Measurements})
+	s.cfg.Progress(Step{Stage: s.stage, Number: s.result.Measurements, Of: s.most})
 	curve, err := s.bench.Curve(ctx, sizes(largest))
 	s.result.Curve = curve
 	if err != nil {
@@ -135,7 +135,7 @@ func (s *search) instances(ctx context.Context) error {
 			return err
 		}
 	}
-	for n := s.best.Settings.Instances + step; n <= s.cfg.MaxInstances; n += step {
+	for n := s.best.Settings.Instances + step; n <= s.maxInstances(); n += step {
 		if err := try(n); err != nil {
 			return err
 		}
@@ -265,13 +265,13 @@ func (s *search) sweep(ctx context.Context) error {
 	s.stage = "sweep"
 	var grid []Settings
 	for n := 1; n <= s.cfg.MaxBatch; n *= 2 {
-		for instances := max(1, s.cfg.Devices); instances <= s.cfg.MaxInstances; instances *= 2 {
+		for instances := max(1, s.cfg.Devices); instances <= s.maxInstances(); instances *= 2 {
 			for _, inFlight := range []int{instances, instances + 1, 2 * (instances + 1)} {
 				grid = append(grid, Settings{MaxBatch: n, Instances: instances, Batch: n, MaxAge: s.cfg.Start.MaxAge, InFlight: inFlight})
 			}
 		}
 	}
-	s.cfg.Measurements = s.result.Measurements + len(grid) + inFinals
+	s.most = s.result.Measurements + len(grid) + inFinals
 	for _, t := range grid {
 		if err := s.try(ctx, func(to *Settings) { *to = t }); err != nil {
 			return err
