@@ -52,9 +52,6 @@ var packages = map[string]string{
 	"rapid_layout": "rapid-layout", "tritonclient": "tritonclient",
 }
 
-// standard are the modules of Python itself that they import.
-var standard = []string{"argparse", "asyncio", "concurrent", "contextlib", "ctypes", "importlib", "json", "logging", "multiprocessing", "os", "pathlib", "signal", "sys", "time"}
-
 // pins reads a lockfile: package -> version. Each must have a hash.
 func pins(t *testing.T, name string) map[string]string {
 	t.Helper()
@@ -91,6 +88,7 @@ func TestPeersArePinned(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no peers (%v)", err)
 	}
+	standard, _ := python(t, "-c", "import sys; print(*sys.stdlib_module_names)")
 	imports := regexp.MustCompile(`(?m)^ *(?:import|from) (\w+)`)
 	for _, script := range scripts {
 		text, err := os.ReadFile(script)
@@ -99,7 +97,7 @@ func TestPeersArePinned(t *testing.T) {
 		}
 		for _, m := range imports.FindAllStringSubmatch(string(text), -1) {
 			module := m[1]
-			if slices.Contains(scripts, "peers/"+module+".py") || slices.Contains(standard, module) {
+			if slices.Contains(scripts, "peers/"+module+".py") || slices.Contains(strings.Fields(standard), module) {
 				continue
 			}
 			if name := packages[module]; name == "" {

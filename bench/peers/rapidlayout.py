@@ -77,7 +77,8 @@ def main():
     precision = "f32"
     if options.engine == "openvino":
         hint = engine.session.compiled_model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        precision = {"bf16": "bf16", "f16": "f16"}.get(hint, "f32")
+        if hint in ("bf16", "f16"):
+            precision = hint
     engine(common.blank())
 
     name = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}[options.engine]

@@ -168,7 +168,6 @@ const (
 	// loading the model and warming up.
 	longestWindow, shortestWindow = 10 * time.Second, 300 * time.Millisecond
 	windowShare                   = 0.5
-	measurements                  = 30
 	// restoreTime is how long putting a server back may take: a model may build
 	// engines while it loads.
 	restoreTime = 10 * time.Minute
@@ -292,7 +291,7 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 	}
 	began := time.Now()
 	search := cfg.search
-	search.Start, search.Devices, search.Measurements = t.server.Start(s.model.Input()), t.server.Devices(), measurements
+	search.Start, search.Devices = t.server.Start(s.model.Input()), t.server.Devices()
 	search.Rendering = !cfg.serverOnly
 	search.Deadline = began.Add(cfg.budget)
 	search.Progress = t.step
@@ -300,7 +299,7 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 	if err != nil {
 		return nil, err
 	}
-	window := min(max(time.Duration(windowShare*float64(cfg.budget)/measurements), shortestWindow), longestWindow)
+	window := min(max(time.Duration(windowShare*float64(cfg.budget)/tune.Measurements), shortestWindow), longestWindow)
 	live := tune.NewLive(tune.LiveConfig{
 		Client: s.client, Server: t.server, Model: s.model, Sample: sample, Renderer: pool, Workers: cfg.workers,
 		Window: window, SharedMemoryPrefix: t.guard.ShmPrefix(), Metrics: gpus, Log: t.log,

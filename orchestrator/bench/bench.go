@@ -58,7 +58,7 @@ type Config struct {
 	// more than that is left out, unless there is no other.
 	Source orchestrator.Source
 	Pages  int
-	// Results is where results go. Default: nowhere.
+	// Results is where results go. Required.
 	Results Results
 
 	// Repeat is how many rounds of windows are taken at least. Default 5.
@@ -84,11 +84,6 @@ func (c Config) withDefaults() Config {
 	c.Budget = cmp.Or(c.Budget, 3*time.Minute)
 	if c.MuPDF == nil {
 		c.MuPDF = func() time.Duration { return 0 }
-	}
-	if c.Results == nil {
-		c.Results = func() (orchestrator.Sink, func(context.Context, orchestrator.Summary, error) error, error) {
-			return new(measure.Counter), func(context.Context, orchestrator.Summary, error) error { return nil }, nil
-		}
 	}
 	if c.Progress == nil {
 		c.Progress = func(string) {}
@@ -119,8 +114,8 @@ func (c Config) limitKind() LimitKind {
 // ctx's, or about what makes measuring impossible; nothing that was measured is
 // returned with it.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
-	if cfg.Engine.Model == nil || cfg.Engine.Renderer == nil || cfg.Client == nil || cfg.Source == nil {
-		return nil, errors.New("bench: Config has no Model, Renderer, Client or Source")
+	if cfg.Engine.Model == nil || cfg.Engine.Renderer == nil || cfg.Client == nil || cfg.Source == nil || cfg.Results == nil {
+		return nil, errors.New("bench: Config has no Model, Renderer, Client, Source or Results")
 	}
 	b := &bench{cfg: cfg.withDefaults(), cores: cores()}
 	defer b.close()
@@ -197,7 +192,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	cfg := b.cfg
 	in := cfg.Engine.Model.Input()
 	cfg.Progress("counting pages")
-	candidates, found := sample(ctx, cfg.Source, cfg.Pages)
+	candidates, found := measure.Sample(ctx, cfg.Source, cfg.Pages, 0)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -221,8 +216,7 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	cfg.Progress("warming up: rendering")
-	wanted := b.settings.Batch * b.settings.InFlight
-	keep := newKeeper(wanted)
+	keep := &keeper{most: b.settings.Batch * b.settings.InFlight}
 	drawn, err := b.rendering.Draw(ctx, b.set, 1, keep.add)
 	if err != nil {
 		return err

@@ -2,10 +2,8 @@ package bench
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
-	"iter"
 	"runtime"
 	"slices"
 	"strings"
@@ -171,38 +169,6 @@ func TestSums(t *testing.T) {
 	s.count(tritonclient.ModelStatistics{}, false)
 	if b, u := s.batches(), s.use(2, 1); b.Executed != nil || u.Executing != -1 {
 		t.Errorf("a reset was not noticed: %+v, %+v", b, u)
-	}
-}
-
-// listed is a source of documents that exist in name only.
-type listed int
-
-func (n listed) Documents(context.Context) iter.Seq[orchestrator.Document] {
-	return func(yield func(orchestrator.Document) bool) {
-		for i := range int(n) {
-			if !yield(orchestrator.Document{Path: fmt.Sprintf("%04d.pdf", i)}) {
-				return
-			}
-		}
-	}
-}
-
-func TestSample(t *testing.T) {
-	few, found := sample(t.Context(), listed(3), 10)
-	if len(few) != 3 || found != 3 {
-		t.Errorf("%d of %d documents, all 3 were wanted", len(few), found)
-	}
-	many, found := sample(t.Context(), listed(1000), 10)
-	again, _ := sample(t.Context(), listed(1000), 10)
-	seen := map[string]bool{}
-	for i, d := range many {
-		seen[d.Path] = true
-		if d.Path != again[i].Path {
-			t.Errorf("another sample at the second time: %s, %s", d.Path, again[i].Path)
-		}
-	}
-	if len(many) != 10 || len(seen) != 10 || found != 1000 {
-		t.Errorf("%d different ones of %d documents", len(seen), found)
 	}
 }
 

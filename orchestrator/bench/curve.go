@@ -28,9 +28,9 @@ type CurveConfig struct {
 	Dir string
 	// Samples are documents of several pages each, for the memory.
 	Samples []string
-	// Walk makes a source of all documents below a directory, and what to call
-	// when it has been read.
-	Walk func(dir string) (orchestrator.Source, func() error, error)
+	// Walk makes a source of a document, or of all below a directory, and what to
+	// call when it has been read.
+	Walk func(path string) (orchestrator.Source, func() error, error)
 }
 
 // CurveResult is cost and memory against how much there is to do.
@@ -201,8 +201,8 @@ func (b *bench) point(ctx context.Context, cfg CurveConfig, a amount, dir string
 	}
 	defer d.Close()
 	r.Workers, r.Bound = d.Settings().Workers, d.MemoryBound()
-	once := func() (orchestrator.Summary, error) {
-		source, done, err := cfg.Walk(dir)
+	do := func(path string) (orchestrator.Summary, error) {
+		source, done, err := cfg.Walk(path)
 		if err != nil {
 			return orchestrator.Summary{}, err
 		}
@@ -219,14 +219,7 @@ func (b *bench) point(ctx context.Context, cfg CurveConfig, a amount, dir string
 		return p, err
 	}
 	defer os.Remove(warm)
-	source, done, err := cfg.Walk(warm)
-	if err != nil {
-		return p, err
-	}
-	if _, err := run(ctx, d, source, cfg.Results); err != nil {
-		return p, err
-	}
-	if err := done(); err != nil {
+	if _, err := do(warm); err != nil {
 		return p, err
 	}
 	if err := measure.ResetPeak(b.cfg.server()); err != nil {
@@ -239,7 +232,7 @@ func (b *bench) point(ctx context.Context, cfg CurveConfig, a amount, dir string
 	var elapsed time.Duration
 	for p.Pages < least {
 		cfg.Progress(fmt.Sprintf("%s, %d of them: %d pages so far", a.what, a.documents, p.Pages))
-		s, err := once()
+		s, err := do(dir)
 		if err != nil {
 			return p, err
 		}

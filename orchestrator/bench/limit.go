@@ -41,28 +41,28 @@ func (r *Result) foreign() float64 {
 func bottleneck(r *Result) Bottleneck {
 	u, s, cores := r.Use, r.Settings, float64(r.Machine.Cores)
 	percent := func(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
-	busy := (u.Ours + u.Others + u.Stolen) / cores
+	busy := u.Ours + u.Others + u.Stolen
+	full := busy/cores >= machineFull
 	switch {
-	case busy >= machineFull && r.foreign()/cores > 2*disturbance:
+	case full && r.foreign()/cores > 2*disturbance:
 		return Bottleneck{"others",
-			fmt.Sprintf("The machine is full (%s), and %s of it is not quire's.", percent(busy), percent(r.foreign()/cores/busy)),
+			fmt.Sprintf("The machine is full (%s), and %s of it is not quire's.", percent(busy/cores), percent(r.foreign()/busy)),
 			"Measure again when nothing else runs here."}
-	case busy >= machineFull && r.Model.Near:
+	case full && r.Model.Near:
 		return Bottleneck{"machine",
-			fmt.Sprintf("The machine is full: %.2f of %d cores are busy, %.2f of them with quire's processes. The rest is the server's if it runs here, or other programs'.", u.Ours+u.Others+u.Stolen, r.Machine.Cores, u.Ours),
+			fmt.Sprintf("The machine is full: %.2f of %d cores are busy, %.2f of them with quire's processes. The rest is the server's if it runs here, or other programs'.", busy, r.Machine.Cores, u.Ours),
 			"Cheaper inference moves it, or more cores; if other programs run here, measure again without them."}
-	case busy >= machineFull:
+	case full:
 		total := r.Parts.MuPDF + r.Parts.Own + r.Parts.Server + r.Parts.Model
 		inference, drawing := (r.Parts.Server+r.Parts.Model)/total, r.Parts.MuPDF/total
-		b := Bottleneck{What: "machine", Why: fmt.Sprintf("The machine is full: %.2f of %d cores are busy, %s of that with inference, %s with drawing.",
-			u.Ours+u.Others+u.Stolen, r.Machine.Cores, percent(inference), percent(drawing))}
-		switch {
-		case inference >= drawing && r.Model.Kind == KindLayout:
-			b.Remedy = "Cheaper inference moves it: a GPU behind --triton, quire.precision bf16 where the CPU has it; or more cores."
-		default:
-			b.Remedy = "More cores move it."
+		remedy := "More cores move it."
+		if inference >= drawing && r.Model.Kind == KindLayout {
+			remedy = "Cheaper inference moves it: a GPU behind --triton, quire.precision bf16 where the CPU has it; or more cores."
 		}
-		return b
+		return Bottleneck{"machine",
+			fmt.Sprintf("The machine is full: %.2f of %d cores are busy, %s of that with inference, %s with drawing.",
+				busy, r.Machine.Cores, percent(inference), percent(drawing)),
+			remedy}
 	case u.Stalled >= mostly && u.Executing >= modelFull:
 		return Bottleneck{"server",
 			fmt.Sprintf("The model executes %s of the time, and drawn pages wait for it %s of the time.", percent(u.Executing), percent(u.Stalled)),
@@ -79,18 +79,18 @@ func bottleneck(r *Result) Bottleneck {
 		return Bottleneck{"server",
 			fmt.Sprintf("Drawn pages wait for the server %s of the time.", percent(u.Stalled)),
 			"A faster server moves it, or --in-flight and --batch: quire tune tries them."}
-	case u.Drawing >= workersTight && float64(s.Workers) < cores:
-		return Bottleneck{"rendering",
-			fmt.Sprintf("The %d render workers draw %s of the time, and the server has no request %s of it.", s.Workers, percent(u.Drawing), percent(u.Starved)),
-			fmt.Sprintf("Try --workers %d, as many as there are cores.", r.Machine.Cores)}
 	case u.Drawing >= workersTight:
+		remedy := "More cores move it."
+		if s.Workers < r.Machine.Cores {
+			remedy = fmt.Sprintf("Try --workers %d, as many as there are cores.", r.Machine.Cores)
+		}
 		return Bottleneck{"rendering",
 			fmt.Sprintf("The %d render workers draw %s of the time, and the server has no request %s of it.", s.Workers, percent(u.Drawing), percent(u.Starved)),
-			"More cores move it."}
+			remedy}
 	}
 	return Bottleneck{"none",
 		fmt.Sprintf("Nothing is busy all the time: %.2f of %d cores, render workers %s, and pages wait for the server %s of the time.",
-			u.Ours+u.Others+u.Stolen, r.Machine.Cores, percent(u.Drawing), percent(u.Stalled)),
+			busy, r.Machine.Cores, percent(u.Drawing), percent(u.Stalled)),
 		"Longer windows (--min-time) tell more; where results are written may be slow."}
 }
 

@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/zlib"
 	"fmt"
 	"io"
@@ -20,14 +21,8 @@ func writePDF(name string, pages int) error {
 		return err
 	}
 	w := bufio.NewWriter(f)
-	err = encodePDF(w, pages)
-	if flushErr := w.Flush(); err == nil {
-		err = flushErr
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	return err
+	encodePDF(w, pages)
+	return cmp.Or(w.Flush(), f.Close())
 }
 
 // The objects before those of the pages, two for each of them.
@@ -39,14 +34,15 @@ const (
 	firstPage
 )
 
-func encodePDF(out io.Writer, pages int) error {
+// encodePDF leaves errors of writing to out, which keeps them for its Flush.
+func encodePDF(out *bufio.Writer, pages int) {
 	var content bytes.Buffer
 	z := zlib.NewWriter(&content)
 	_, _ = io.WriteString(z, drawing()) // a buffer takes all
 	_ = z.Close()
 
-	w := &offsetWriter{w: out}
-	var offsets []int64
+	w := &countingWriter{w: out}
+	var offsets []int
 	object := func(format string, args ...any) {
 		offsets = append(offsets, w.n)
 		fmt.Fprintf(w, "%d 0 obj\n", len(offsets))
@@ -73,7 +69,6 @@ func encodePDF(out io.Writer, pages int) error {
 		fmt.Fprintf(w, "%010d 00000 n \n", at)
 	}
 	fmt.Fprintf(w, "trailer\n<< /Size %d /Root %d 0 R >>\nstartxref\n%d\n%%%%EOF\n", len(offsets)+1, catalog, start)
-	return w.err
 }
 
 // drawing is the content of a page, in PDF's operators.
@@ -115,19 +110,14 @@ func drawing() string {
 	return b.String()
 }
 
-// offsetWriter counts what is written and keeps the first error.
-type offsetWriter struct {
-	w   io.Writer
-	n   int64
-	err error
+// countingWriter counts what is written.
+type countingWriter struct {
+	w io.Writer
+	n int
 }
 
-func (o *offsetWriter) Write(p []byte) (int, error) {
-	if o.err != nil {
-		return 0, o.err
-	}
-	n, err := o.w.Write(p)
-	o.n += int64(n)
-	o.err = err
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += n
 	return n, err
 }

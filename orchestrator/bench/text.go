@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"quire/orchestrator/internal/measure"
@@ -23,7 +24,7 @@ func (r *Result) Text(w io.Writer) error {
 		kind = fmt.Sprintf(" (%s: it computes nothing)", m.Kind)
 	}
 	const label = 10
-	line := func(name, text string) { p("%-*s%s", label, name, wrap(text, label, width)[label:]) }
+	line := func(name, text string) { p("%-*s%s", label, name, wrap(text, label)[label:]) }
 	line("model", fmt.Sprintf("%s version %s%s at %s", m.Name, m.Version, kind, m.Server))
 	line("machine", fmt.Sprintf("%s, %s, %s", r.Machine.CPU, count(r.Machine.Cores, "core"), r.Machine.Kernel))
 	line("settings", fmt.Sprintf("%s, batches up to %s, %s ms old, %d in flight, %s",
@@ -61,7 +62,7 @@ func (r *Result) Text(w io.Writer) error {
 	b.WriteString(r.Parts.text(m.Ours))
 
 	head("what holds it up: " + bottleneckWords[r.Bottleneck.What])
-	b.WriteString(wrap(r.Bottleneck.Why+" "+r.Bottleneck.Remedy, 2, width))
+	b.WriteString(wrap(r.Bottleneck.Why+" "+r.Bottleneck.Remedy, 2))
 
 	head("batches that the server executed")
 	b.WriteString(r.Batches.text())
@@ -82,7 +83,7 @@ func (r *Result) Text(w io.Writer) error {
 		b.WriteByte('\n')
 	}
 	for _, w := range r.Warnings {
-		b.WriteString("! " + strings.TrimPrefix(wrap(w, 2, width), "  "))
+		b.WriteString("! " + strings.TrimPrefix(wrap(w, 2), "  "))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -119,19 +120,17 @@ func (r *Result) stableWords() string {
 
 // text is a line a part, with a bar.
 func (p Parts) text(ours bool) string {
-	parts := []struct {
+	type part struct {
 		name string
 		cpu  float64
-	}{
-		{"the model's process", p.Model}, {"tritonserver", p.Server}, {"drawing (MuPDF)", p.MuPDF},
-		{"render workers, else", p.Workers}, {"quire", p.Quire}, {"guard", p.Guard},
+	}
+	parts := []part{{"drawing (MuPDF)", p.MuPDF}, {"render workers, else", p.Workers}, {"quire", p.Quire}, {"guard", p.Guard}}
+	if ours {
+		parts = slices.Insert(parts, 0, part{"the model's process", p.Model}, part{"tritonserver", p.Server})
 	}
 	total := p.Model + p.Server + p.MuPDF + p.Own
 	var b strings.Builder
 	for _, part := range parts {
-		if !ours && (part.name == "tritonserver" || part.name == "the model's process") {
-			continue
-		}
 		share := 0.0
 		if total > 0 {
 			share = part.cpu / total
@@ -190,7 +189,7 @@ func count(n int, thing string) string {
 
 // wrap breaks text into lines of at most width columns that begin with indent
 // spaces.
-func wrap(text string, indent, width int) string {
+func wrap(text string, indent int) string {
 	var b strings.Builder
 	column := 0
 	// A number and its unit stay together.

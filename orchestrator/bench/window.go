@@ -106,7 +106,7 @@ func (b *bench) serverWindow(ctx context.Context) (Window, error) {
 
 // ask loads the server alone.
 func (b *bench) ask(ctx context.Context, window time.Duration) (measure.Answered, error) {
-	a, err := b.serving.Ask(ctx, b.settings.Batch, b.settings.InFlight, window)
+	a, err := b.serving.Ask(ctx, window)
 	b.ledger.pages += a.Pages
 	return a, err
 }
@@ -130,13 +130,9 @@ func (b *bench) wholeWindow(ctx context.Context) (Window, error) {
 	s := after.sub(before)
 	pages, failed := int(summary.Pages.Done), int(summary.Pages.Failed)
 	b.sum.add(s, flow, pages)
-	var executed tritonclient.ModelStatistics
-	if countedAfter, told := b.counted(ctx); ok && told {
-		executed, ok = countedAfter.Since(countedBefore)
-	} else {
-		ok = false
-	}
-	b.sum.count(executed, ok)
+	countedAfter, told := b.counted(ctx)
+	executed, went := countedAfter.Since(countedBefore)
+	b.sum.count(executed, ok && told && went)
 	return s.window(pages, failed, summary.Elapsed, s.cpu.Total()), nil
 }
 
@@ -291,8 +287,6 @@ type keeper struct {
 	most  int
 	pages [][]byte
 }
-
-func newKeeper(most int) *keeper { return &keeper{most: most} }
 
 func (k *keeper) add(_ measure.Document, _ int, pixels []byte) {
 	k.mu.Lock()

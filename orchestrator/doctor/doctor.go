@@ -112,10 +112,8 @@ func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // size writes a number of bytes for people.
 func size(n int64) string {
-	switch {
-	case n >= 1<<30:
+	if n >= 1<<30 {
 		return fmt.Sprintf("%.1f GB", float64(n)/(1<<30))
-	default:
-		return fmt.Sprintf("%.0f MB", float64(n)/(1<<20))
 	}
+	return fmt.Sprintf("%.0f MB", float64(n)/(1<<20))
 }

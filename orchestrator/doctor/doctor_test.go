@@ -44,9 +44,9 @@ func root(t *testing.T, files map[string]string) string {
 }
 
 // disk is a file system of so many bytes.
-func disk(all, free int64, flags int64) func(string, *unix.Statfs_t) error {
+func disk(all, free int64) func(string, *unix.Statfs_t) error {
 	return func(_ string, st *unix.Statfs_t) error {
-		*st = unix.Statfs_t{Bsize: 4096, Blocks: uint64(all / 4096), Bavail: uint64(free / 4096), Flags: flags}
+		*st = unix.Statfs_t{Bsize: 4096, Blocks: uint64(all / 4096), Bavail: uint64(free / 4096)}
 		return nil
 	}
 }
@@ -62,25 +62,25 @@ func TestSharedMemory(t *testing.T) {
 		{64 << 20, 64 << 20, Fail, "--shm-size"}, // what Docker gives
 		{1 << 30, 10 << 20, Fail, "ls -l /dev/shm"},
 	} {
-		f := Machine{Root: dir, Statfs: disk(c.all, c.free, 0)}.SharedMemory(100 << 20)
+		f := Machine{root: dir, fakeStatfs: disk(c.all, c.free)}.SharedMemory(100 << 20)
 		wantFinding(t, f, c.status, "100 MB wanted", c.remedy)
 	}
-	wantFinding(t, Machine{Root: t.TempDir()}.SharedMemory(1), Fail, "no such file", "mount -t tmpfs")
-	wantFinding(t, Machine{Root: t.TempDir()}.SharedMemory(0), Warn, "no such file", "mount -t tmpfs")
+	wantFinding(t, Machine{root: t.TempDir()}.SharedMemory(1), Fail, "no such file", "mount -t tmpfs")
+	wantFinding(t, Machine{root: t.TempDir()}.SharedMemory(0), Warn, "no such file", "mount -t tmpfs")
 }
 
 func TestCache(t *testing.T) {
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "not", "there", "yet")
-	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0)}.Cache(missing, 1<<30), OK, missing, "")
-	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<20, 0)}.Cache(dir, 1<<30), Fail, "1.0 GB wanted", "make room")
-	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<20, 0)}.Cache(dir, 0), OK, dir, "")
+	wantFinding(t, Machine{fakeStatfs: disk(1<<40, 1<<40)}.Cache(missing, 1<<30), OK, missing, "")
+	wantFinding(t, Machine{fakeStatfs: disk(1<<40, 1<<20)}.Cache(dir, 1<<30), Fail, "1.0 GB wanted", "make room")
+	wantFinding(t, Machine{fakeStatfs: disk(1<<40, 1<<20)}.Cache(dir, 0), OK, dir, "")
 	readOnly := func(string, uint32) error { return unix.EROFS }
 	notOurs := func(string, uint32) error { return unix.EACCES }
-	wantFinding(t, Machine{Statfs: disk(1<<40, 0, unix.ST_RDONLY), Access: readOnly}.Cache(dir, 0), Warn, "what is installed there is used", "mount it writable, or")
-	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0), Access: notOurs}.Cache(dir, 0), Warn, "permission denied; what is installed", "chown")
-	wantFinding(t, Machine{Statfs: disk(1<<40, 0, unix.ST_RDONLY), Access: readOnly}.Cache(dir, 1), Fail, "read-only", "mount it writable, or")
-	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0), Access: notOurs}.Cache(dir, 1), Fail, "permission denied", "chown")
+	wantFinding(t, Machine{fakeStatfs: disk(1<<40, 0), fakeAccess: readOnly}.Cache(dir, 0), Warn, "what is installed there is used", "mount it writable, or")
+	wantFinding(t, Machine{fakeStatfs: disk(1<<40, 1<<40), fakeAccess: notOurs}.Cache(dir, 0), Warn, "permission denied; what is installed", "chown")
+	wantFinding(t, Machine{fakeStatfs: disk(1<<40, 0), fakeAccess: readOnly}.Cache(dir, 1), Fail, "read-only", "mount it writable, or")
+	wantFinding(t, Machine{fakeStatfs: disk(1<<40, 1<<40), fakeAccess: notOurs}.Cache(dir, 1), Fail, "permission denied", "chown")
 	// What another user has left in it.
 	for _, name := range []string{"env", "locks"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
@@ -94,10 +94,10 @@ func TestCache(t *testing.T) {
 		}
 		return nil
 	}
-	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0), Access: oneNotOurs}.Cache(dir, 1), Fail, locks+": permission denied", fmt.Sprintf("chown -R %d %s,", os.Geteuid(), dir))
-	wantFinding(t, Machine{Statfs: disk(1<<40, 1<<40, 0), Access: oneNotOurs}.Cache(dir, 0), Warn, locks+": permission denied", "chown -R")
+	wantFinding(t, Machine{fakeStatfs: disk(1<<40, 1<<40), fakeAccess: oneNotOurs}.Cache(dir, 1), Fail, locks+": permission denied", fmt.Sprintf("chown -R %d %s,", os.Geteuid(), dir))
+	wantFinding(t, Machine{fakeStatfs: disk(1<<40, 1<<40), fakeAccess: oneNotOurs}.Cache(dir, 0), Warn, locks+": permission denied", "chown -R")
 	// Nobody's directory but quire's is to change hands.
-	wantFinding(t, Machine{Access: notOurs}.Cache(missing, 1), Fail, "permission denied", fmt.Sprintf("install -d -o %d %s,", os.Geteuid(), missing))
+	wantFinding(t, Machine{fakeAccess: notOurs}.Cache(missing, 1), Fail, "permission denied", fmt.Sprintf("install -d -o %d %s,", os.Geteuid(), missing))
 	file := filepath.Join(root(t, map[string]string{"passwd": ""}), "passwd")
 	for _, path := range []string{file, filepath.Join(file, "quire")} {
 		wantFinding(t, Machine{}.Cache(path, 0), Fail, file+" is not a directory", "name another directory with QUIRE_CACHE")
@@ -116,11 +116,11 @@ func TestLimits(t *testing.T) {
 		if want == OK {
 			remedy = ""
 		}
-		wantFinding(t, Machine{Limit: limits(n)}.Files(8), want, "192", remedy)
+		wantFinding(t, Machine{fakeGetrlimit: limits(n)}.Files(8), want, "192", remedy)
 	}
-	wantFinding(t, Machine{Limit: limits(1 << 30)}.AddressSpace(), Fail, "1.0 GB", "ulimit -v unlimited")
-	wantFinding(t, Machine{Limit: limits(8 << 30)}.AddressSpace(), Warn, "8.0 GB", "ulimit -v unlimited")
-	wantFinding(t, Machine{Limit: limits(unix.RLIM_INFINITY)}.AddressSpace(), OK, "not limited", "")
+	wantFinding(t, Machine{fakeGetrlimit: limits(1 << 30)}.AddressSpace(), Fail, "1.0 GB", "ulimit -v unlimited")
+	wantFinding(t, Machine{fakeGetrlimit: limits(8 << 30)}.AddressSpace(), Warn, "8.0 GB", "ulimit -v unlimited")
+	wantFinding(t, Machine{fakeGetrlimit: limits(unix.RLIM_INFINITY)}.AddressSpace(), OK, "not limited", "")
 }
 
 // The least limit on the way up counts, in either version of control groups.
@@ -136,12 +136,12 @@ func TestMemory(t *testing.T) {
 		"version 1": {map[string]string{"proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/m\n", "sys/fs/cgroup/memory/m/memory.limit_in_bytes": "3221225472\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, "this control group may use 3.0 GB"},
 	} {
 		c.files["proc/meminfo"] = total
-		m := Machine{Root: root(t, c.files)}
+		m := Machine{root: root(t, c.files)}
 		if f := m.Memory(4 << 30); !strings.Contains(f.Text, c.text) || (f.Status == OK) != (name == "none") {
 			t.Errorf("%s: %+v, want %q", name, f, c.text)
 		}
 	}
-	wantFinding(t, Machine{Root: t.TempDir()}.Memory(1), Warn, "unknown", "")
+	wantFinding(t, Machine{root: t.TempDir()}.Memory(1), Warn, "unknown", "")
 }
 
 func TestKernel(t *testing.T) {
@@ -155,12 +155,12 @@ func TestKernel(t *testing.T) {
 		{unix.ENOSYS, Warn, "not there", "5.13"},
 		{unix.EPERM, Warn, "forbidden", "profile"},
 	} {
-		wantFinding(t, Machine{LandlockABI: func() (int, error) { return 4, c.err }}.landlock(), c.status, c.text, c.remedy)
+		wantFinding(t, Machine{fakeLandlock: func() (int, error) { return 4, c.err }}.landlock(), c.status, c.text, c.remedy)
 	}
-	m := Machine{Root: root(t, map[string]string{"proc/self/status": "Name:\tquire\nNoNewPrivs:\t1\nSeccomp:\t2\n"})}
+	m := Machine{root: root(t, map[string]string{"proc/self/status": "Name:\tquire\nNoNewPrivs:\t1\nSeccomp:\t2\n"})}
 	wantFinding(t, m.seccomp(), OK, "a filter holds", "")
 	wantFinding(t, m.noNewPrivileges(), OK, "set on this process", "")
-	m = Machine{Root: t.TempDir()}
+	m = Machine{root: t.TempDir()}
 	wantFinding(t, m.seccomp(), Warn, "not there", "CONFIG_SECCOMP_FILTER")
 	wantFinding(t, m.noNewPrivileges(), Warn, "unknown", "")
 }

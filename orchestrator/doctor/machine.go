@@ -14,21 +14,18 @@ import (
 
 // Machine is what is looked at. The zero value is this machine and this process.
 type Machine struct {
-	// Root is put before /proc, /sys and /dev, for tests.
-	Root string
-	// Limit replaces getrlimit(2), for tests.
-	Limit func(resource int) (unix.Rlimit, error)
-	// LandlockABI replaces the question to the kernel, for tests.
-	LandlockABI func() (int, error)
-	// Statfs replaces statfs(2), for tests.
-	Statfs func(path string, st *unix.Statfs_t) error
-	// Access replaces access(2), for tests.
-	Access func(path string, mode uint32) error
+	// These are for tests: what is put before /proc, /sys and /dev, and in the
+	// place of questions to the kernel.
+	root          string
+	fakeGetrlimit func(resource int) (unix.Rlimit, error)
+	fakeLandlock  func() (int, error)
+	fakeStatfs    func(path string, st *unix.Statfs_t) error
+	fakeAccess    func(path string, mode uint32) error
 }
 
 func (m Machine) limit(resource int) (unix.Rlimit, error) {
-	if m.Limit != nil {
-		return m.Limit(resource)
+	if m.fakeGetrlimit != nil {
+		return m.fakeGetrlimit(resource)
 	}
 	var l unix.Rlimit
 	err := unix.Getrlimit(resource, &l)
@@ -36,7 +33,7 @@ func (m Machine) limit(resource int) (unix.Rlimit, error) {
 }
 
 func (m Machine) statfs(path string) (st unix.Statfs_t, err error) {
-	ask := m.Statfs
+	ask := m.fakeStatfs
 	if ask == nil {
 		ask = unix.Statfs
 	}
@@ -45,21 +42,33 @@ func (m Machine) statfs(path string) (st unix.Statfs_t, err error) {
 }
 
 func (m Machine) read(path string) string {
-	b, err := os.ReadFile(filepath.Join(m.Root, path))
+	b, err := os.ReadFile(filepath.Join(m.root, path))
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
 }
 
+// line is what a file of lines "name: value" says of a name; empty: nothing.
+func (m Machine) line(path, name string) string {
+	for line := range strings.Lines(m.read(path)) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+const processStatus = "/proc/self/status"
+
 // SharedMemory looks at /dev/shm; need is how many bytes there a run will take,
 // 0 for none.
 func (m Machine) SharedMemory(need int64) Finding {
 	const dir = "/dev/shm"
 	f := Finding{Check: "shared_memory", Status: OK}
-	st, err := m.statfs(filepath.Join(m.Root, dir))
+	st, err := m.statfs(filepath.Join(m.root, dir))
 	if err == nil {
-		err = unix.Access(filepath.Join(m.Root, dir), unix.W_OK|unix.X_OK)
+		err = unix.Access(filepath.Join(m.root, dir), unix.W_OK|unix.X_OK)
 	}
 	if err != nil {
 		f.Status, f.Text = Fail, fmt.Sprintf("%s: %v", dir, err)
@@ -134,7 +143,7 @@ func (m Machine) Cache(dir string, need int64) Finding {
 // locked finds a directory that cannot be written in: dir, or with below one
 // right in it, as another user of the same cache leaves them.
 func (m Machine) locked(dir string, below bool) (string, error) {
-	access := m.Access
+	access := m.fakeAccess
 	if access == nil {
 		access = unix.Access
 	}
@@ -221,16 +230,13 @@ func (m Machine) Memory(need int64) Finding {
 	return f
 }
 
+// total is the memory of the machine; 0 if it does not say.
 func (m Machine) total() int64 {
-	for line := range strings.Lines(m.read("/proc/meminfo")) {
-		if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "MemTotal:" {
-			kb, err := strconv.ParseInt(fields[1], 10, 64)
-			if err == nil {
-				return kb << 10
-			}
-		}
+	kb, err := strconv.ParseInt(strings.TrimSuffix(m.line("/proc/meminfo", "MemTotal"), " kB"), 10, 64)
+	if err != nil {
+		return 0
 	}
-	return 0
+	return kb << 10
 }
 
 // groupLimit is the least memory limit of the control groups that this process
@@ -272,7 +278,7 @@ func (m Machine) Kernel() []Finding {
 }
 
 func (m Machine) landlock() Finding {
-	ask := m.LandlockABI
+	ask := m.fakeLandlock
 	if ask == nil {
 		ask = landlockABI
 	}
@@ -308,7 +314,7 @@ func landlockABI() (int, error) {
 func (m Machine) seccomp() Finding {
 	f := Finding{Check: "seccomp", Status: OK}
 	actions := m.read("/proc/sys/kernel/seccomp/actions_avail")
-	mode := m.status("Seccomp")
+	mode := m.line(processStatus, "Seccomp")
 	switch {
 	case strings.Contains(actions, "errno") || mode != "":
 		f.Text = map[string]string{"2": "there, and a filter holds for this process", "1": "strict mode"}[mode]
@@ -323,7 +329,7 @@ func (m Machine) seccomp() Finding {
 
 func (m Machine) noNewPrivileges() Finding {
 	f := Finding{Check: "no_new_privs", Status: OK, Text: "there, not set on this process"}
-	switch m.status("NoNewPrivs") {
+	switch m.line(processStatus, "NoNewPrivs") {
 	case "0":
 	case "1":
 		f.Text = "set on this process"
@@ -331,14 +337,4 @@ func (m Machine) noNewPrivileges() Finding {
 		f.Status, f.Text = Warn, "unknown: /proc/self/status does not say"
 	}
 	return f
-}
-
-// status is a line of /proc/self/status.
-func (m Machine) status(name string) string {
-	for line := range strings.Lines(m.read("/proc/self/status")) {
-		if value, ok := strings.CutPrefix(line, name+":"); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
 }

@@ -151,6 +151,11 @@ func runWith(t *testing.T, ctx context.Context, d *orchestrator.Detector, m orch
 		return orchestrator.Summary{}, err
 	}
 	defer w.Close()
+	return runSource(ctx, d, m, w, out, progress)
+}
+
+// runSource is runWith for documents that are no directory's.
+func runSource(ctx context.Context, d *orchestrator.Detector, m orchestrator.Model, source orchestrator.Source, out string, progress *orchestrator.Progress) (orchestrator.Summary, error) {
 	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test"})
 	if err != nil {
 		return orchestrator.Summary{}, err
@@ -159,7 +164,7 @@ func runWith(t *testing.T, ctx context.Context, d *orchestrator.Detector, m orch
 	if err := tree.Start(ctx, m.Info(), nil); err != nil {
 		return orchestrator.Summary{}, err
 	}
-	summary, err := d.Run(ctx, orchestrator.Job{Source: w, Sink: tree, Progress: progress})
+	summary, err := d.Run(ctx, orchestrator.Job{Source: source, Sink: tree, Progress: progress})
 	_, finishErr := tree.Finish(ctx, summary, err, nil)
 	return summary, errors.Join(err, finishErr)
 }

@@ -140,22 +140,20 @@ func (e *followed) read(ctx context.Context) Reading {
 	now, err := e.Statistics(ctx)
 	r.Time = time.Now()
 	gauges.Wait()
-	switch {
+	switch delta, ok := now.Since(e.last); {
 	case err != nil:
 		r.Error = err.Error()
-		now = e.last // which model it is
-	case e.known:
-		r.Since = SinceReading
-		if delta, ok := now.Since(e.last); ok {
-			r.count(delta, r.Time.Sub(e.at))
-		} else {
-			r.Since = SinceReload
-		}
-		fallthrough
+	case !e.known:
+	case !ok:
+		r.Since = SinceReload
 	default:
+		r.Since = SinceReading
+		r.count(delta, r.Time.Sub(e.at))
+	}
+	if err == nil {
 		e.known, e.last, e.at = true, now, r.Time
 	}
-	r.Model, r.Version = now.Model, now.Version
+	r.Model, r.Version = e.last.Model, e.last.Version
 	switch {
 	case metricsErr != nil:
 		r.MetricsError = metricsErr.Error()

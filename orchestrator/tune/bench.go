@@ -2,6 +2,8 @@ package tune
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 )
 
@@ -30,6 +32,11 @@ type Infeasible struct {
 func (e *Infeasible) Error() string { return e.Reason }
 func (e *Infeasible) Unwrap() error { return e.Err }
 
+func infeasible(err error) bool {
+	_, no := errors.AsType[*Infeasible](err)
+	return no
+}
+
 // LoadKind says where the pages of a load come from.
 type LoadKind int
 
@@ -51,7 +58,7 @@ func (k LoadKind) String() string {
 // Load is what a window is taken under.
 type Load struct {
 	Kind LoadKind
-	// Rate is in pages a second, for Open.
+	// Rate is in pages a second, for Open; else 0.
 	Rate float64
 }
 
@@ -87,6 +94,44 @@ type Curve struct {
 	Points []Point
 	// Stopped says why larger batches were not tried; empty when all were.
 	Stopped string
+}
+
+// compute is what a batch of the size takes; 0 when that was not measured.
+func (c Curve) compute(size int) time.Duration {
+	for _, p := range c.Points {
+		if p.Size == size {
+			return p.Compute
+		}
+	}
+	return 0
+}
+
+// within is the largest batch that takes at most the time; 0 when there is none.
+func (c Curve) within(most time.Duration) int {
+	for _, p := range slices.Backward(c.Points) {
+		if p.Compute <= most {
+			return p.Size
+		}
+	}
+	return 0
+}
+
+// best is the best rate; 0 when nothing was measured.
+func (c Curve) best() (best float64) {
+	for _, p := range c.Points {
+		best = max(best, p.rate())
+	}
+	return best
+}
+
+// smallest is the smallest batch that computes at a rate; 0 when there is none.
+func (c Curve) smallest(rate float64) int {
+	for _, p := range c.Points {
+		if p.rate() >= rate {
+			return p.Size
+		}
+	}
+	return 0
 }
 
 // Point is one batch size of a curve.

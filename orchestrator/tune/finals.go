@@ -3,7 +3,6 @@ package tune
 import (
 	"cmp"
 	"context"
-	"errors"
 	"math"
 	"slices"
 
@@ -34,13 +33,13 @@ func (s *search) finals(ctx context.Context) error {
 		}
 		for _, t := range order {
 			w, err := s.measure(ctx, t, s.deciding())
-			if _, no := errors.AsType[*Infeasible](err); no && t != start {
+			if infeasible(err) && t != start {
 				continue
 			} else if err != nil {
 				return cannotStart(err)
 			}
 			t.Deciding = append(t.Deciding, w)
-			taken = append(taken, entry{t, len(taken), s.score(w)})
+			taken = append(taken, entry{t, s.score(w)})
 		}
 		slices.Reverse(order)
 	}
@@ -51,19 +50,21 @@ func (s *search) finals(ctx context.Context) error {
 // finalists are the best trial, and the simplest of those that came close to it
 // or are no limit to a run, or else the second best.
 func (s *search) finalists() []*Trial {
+	start := s.result.Start
+	score := func(t *Trial) float64 { return s.score(s.first(t)) }
+	hopeless := 0.0
+	if start.Infeasible == "" {
+		// One window tells little on a machine whose speed changes, but that.
+		hopeless = chance * score(start)
+	}
 	var list []*Trial
 	for _, t := range s.result.Trials {
-		if t != s.result.Start && t.Infeasible == "" && s.score(s.first(t)) > 0 {
+		if t != start && t.Infeasible == "" && score(t) > 0 && score(t) >= hopeless {
 			list = append(list, t)
 		}
 	}
-	list = slices.DeleteFunc(list, func(t *Trial) bool {
-		// One window tells little on a machine whose speed changes, but that.
-		return s.result.Start.Infeasible == "" && s.score(s.first(t)) < chance*s.score(s.first(s.result.Start))
-	})
-	score := func(t *Trial) float64 { return s.score(s.first(t)) }
 	slices.SortStableFunc(list, func(a, b *Trial) int {
-		return cmp.Or(-cmp.Compare(score(a), score(b)), simpler(a.Settings, b.Settings))
+		return cmp.Or(cmp.Compare(score(b), score(a)), simpler(a.Settings, b.Settings))
 	})
 	if i := slices.Index(list, s.best); i > 0 {
 		list = slices.Insert(slices.Delete(list, i, i+1), 0, s.best)
@@ -81,10 +82,9 @@ func (s *search) finalists() []*Trial {
 	return list[:finalists]
 }
 
-// entry is one window of the finals.
+// entry is one window of the finals, in the order in which they were taken.
 type entry struct {
 	trial *Trial
-	at    int
 	score float64
 }
 
@@ -120,7 +120,7 @@ func (s *search) choose(groups map[*Trial][]float64) {
 		}
 	}
 	if len(winners) > 0 {
-		slices.SortStableFunc(winners, func(a, b *Trial) int { return -cmp.Compare(gain(a), gain(b)) })
+		slices.SortStableFunc(winners, func(a, b *Trial) int { return cmp.Compare(gain(b), gain(a)) })
 		chosen := winners[0]
 		for _, t := range winners[1:] {
 			// Of two that do equally well with rendering, the one that the
@@ -153,7 +153,7 @@ func (s *search) show(ctx context.Context) error {
 				return nil
 			}
 			_, err := s.measure(ctx, t, load)
-			if _, no := errors.AsType[*Infeasible](err); no {
+			if infeasible(err) {
 				break
 			} else if err != nil {
 				return err
@@ -202,22 +202,16 @@ func mean(values []float64) float64 {
 // alike in the course of the finals, as when a machine grows warm: one rate of
 // change, the least-squares fit over all groups.
 func detrend(taken []entry) map[*Trial][]float64 {
-	type sums struct{ n, at, log float64 }
-	means := map[*Trial]*sums{}
-	for _, e := range taken {
-		if means[e.trial] == nil {
-			means[e.trial] = &sums{}
-		}
-		m := means[e.trial]
-		m.n++
-		m.at += float64(e.at)
-		m.log += math.Log(max(e.score, math.SmallestNonzeroFloat64))
+	log := func(score float64) float64 { return math.Log(max(score, math.SmallestNonzeroFloat64)) }
+	times, logs := map[*Trial][]float64{}, map[*Trial][]float64{}
+	for at, e := range taken {
+		times[e.trial] = append(times[e.trial], float64(at))
+		logs[e.trial] = append(logs[e.trial], log(e.score))
 	}
 	var xy, xx float64
-	for _, e := range taken {
-		m := means[e.trial]
-		x := float64(e.at) - m.at/m.n
-		xy += x * (math.Log(max(e.score, math.SmallestNonzeroFloat64)) - m.log/m.n)
+	for at, e := range taken {
+		x := float64(at) - mean(times[e.trial])
+		xy += x * (log(e.score) - mean(logs[e.trial]))
 		xx += x * x
 	}
 	slope := 0.0
@@ -226,8 +220,8 @@ func detrend(taken []entry) map[*Trial][]float64 {
 	}
 	middle := float64(len(taken)-1) / 2
 	groups := map[*Trial][]float64{}
-	for _, e := range taken {
-		groups[e.trial] = append(groups[e.trial], e.score*math.Exp(-slope*(float64(e.at)-middle)))
+	for at, e := range taken {
+		groups[e.trial] = append(groups[e.trial], e.score*math.Exp(-slope*(float64(at)-middle)))
 	}
 	return groups
 }

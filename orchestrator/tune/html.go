@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -200,40 +201,32 @@ func (r *Report) candidatesPicture() template.HTML {
 // executedPicture is the batches of start and choice, by their share.
 func (r *Report) executedPicture() template.HTML {
 	res := r.Result
+	sizes := map[int]bool{}
 	shares := func(t *Trial) map[int]float64 {
-		w := shownWindow(t)
+		executed := shownWindow(t).Executed
 		var all int64
-		for _, e := range w.Executed {
+		for _, e := range executed {
 			all += e.Count
 		}
 		list := map[int]float64{}
-		for _, e := range w.Executed {
+		for _, e := range executed {
 			list[e.Size] = float64(e.Count) / float64(all)
+			sizes[e.Size] = true
 		}
 		return list
 	}
-	kinds := []struct {
+	type kind struct {
 		class string
 		share map[int]float64
-	}{{"start", shares(res.Start)}}
+	}
+	kinds := []kind{{"start", shares(res.Start)}}
 	if res.Chosen != res.Start {
-		kinds = append(kinds, struct {
-			class string
-			share map[int]float64
-		}{"run", shares(res.Chosen)})
+		kinds = append(kinds, kind{"run", shares(res.Chosen)})
 	}
-	var all []int
-	for _, k := range kinds {
-		for size := range k.share {
-			if !slices.Contains(all, size) {
-				all = append(all, size)
-			}
-		}
-	}
+	all := slices.Sorted(maps.Keys(sizes))
 	if len(all) == 0 {
 		return ""
 	}
-	slices.Sort(all)
 	s := newSVG(1, func(x float64) string { return fmt.Sprintf("%.0f %%", 100*x) })
 	step := plotWidth / float64(len(all))
 	width := 0.6 * min(step, 120) / float64(len(kinds))

@@ -45,7 +45,10 @@ type Live struct {
 	cfg    LiveConfig
 	log    *slog.Logger
 	loader loader
-	warmed map[string]bool // by what was served, and the size of the batch
+	// warmed are the sizes of batches that the server has executed since it
+	// serves as warmFor says.
+	warmFor Settings
+	warmed  []int
 }
 
 // NewLive returns a bench; it measures nothing yet.
@@ -56,7 +59,10 @@ func NewLive(cfg LiveConfig) *Live {
 	if cfg.Window == 0 {
 		cfg.Window = 5 * time.Second
 	}
-	l := &Live{cfg: cfg, log: cfg.Log, loader: loader{model: cfg.Model, pages: cfg.Sample.pages, prefix: cfg.SharedMemoryPrefix}}
+	l := &Live{cfg: cfg, log: cfg.Log, loader: loader{
+		model: cfg.Model, prefix: cfg.SharedMemoryPrefix, pages: cfg.Sample.pages,
+		renderer: cfg.Renderer, documents: cfg.Sample.documents, workers: cfg.Workers,
+	}}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -188,25 +194,19 @@ func (l *Live) point(ctx context.Context, n int) (Point, error) {
 	window := max(l.cfg.Window/20, 50*time.Millisecond) / pointReadings
 	err := l.usable(ctx, func() error {
 		p = Point{}
-		serving, err := measure.NewServing(measure.ServerConfig{
-			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: n, InFlight: 1, SharedMemoryPrefix: l.cfg.SharedMemoryPrefix,
-		})
+		serving, err := l.serving(ctx, n, 1)
 		if err != nil {
-			return &Infeasible{Reason: err.Error(), Err: err}
+			return err
 		}
 		defer serving.Close()
-		// The first of a size is slow, so it is asked before.
-		if first, err := serving.Ask(ctx, n, 1, 0); err != nil || first.Failed > 0 {
-			return l.failed(ctx, first.Err, err)
-		}
 		for range pointReadings {
 			before, err := l.counters(ctx)
 			if err != nil {
 				return err
 			}
-			a, err := serving.Ask(ctx, n, 1, window)
-			if err != nil || a.Failed > 0 {
-				return l.failed(ctx, a.Err, err)
+			a, err := l.ask(ctx, serving, window)
+			if err != nil {
+				return err
 			}
 			delta, err := l.counted(ctx, before, a.Requests)
 			if err != nil {
@@ -259,8 +259,7 @@ func (l *Live) Rendering(ctx context.Context) (float64, error) {
 		r.keep(timed)
 		stop()
 	})
-	const times = 1 << 20
-	_, err = drawing.Draw(timed, l.cfg.Sample.documents, times, func(measure.Document, int, []byte) { r.ended(time.Now(), 1) })
+	_, err = drawing.Draw(timed, l.cfg.Sample.documents, endlessly, func(measure.Document, int, []byte) { r.ended(time.Now(), 1) })
 	stop()
 	keeper.Wait()
 	if ctx.Err() != nil {
@@ -335,11 +334,8 @@ func (l *Live) gone(ctx context.Context, err error) error {
 	return errUnusable{reason: what + ": " + messageOf(err), away: true}
 }
 
-// failed says what a request that failed means.
-func (l *Live) failed(ctx context.Context, said, err error) error {
-	if err != nil {
-		return err
-	}
+// failed says what it means that a request failed with an error.
+func (l *Live) failed(ctx context.Context, said error) error {
 	var me *orchestrator.ModelError
 	if errors.As(said, &me) {
 		switch me.Action {
@@ -355,30 +351,47 @@ func (l *Live) failed(ctx context.Context, said, err error) error {
 // warm has the server execute each size of batch that is about to come once:
 // the first is slow.
 func (l *Live) warm(ctx context.Context, t Settings) error {
-	key := fmt.Sprint(t.MaxBatch, t.Instances, t.Delay)
-	if l.warmed == nil || !l.warmed[key] {
-		l.warmed = map[string]bool{key: true} // a reload makes it cold again
+	if !l.warmFor.sameServer(t) {
+		l.warmed = nil // a reload makes it cold again
 	}
+	l.warmFor = t
 	for _, n := range []int{t.Batch, t.MaxBatch} {
-		size := fmt.Sprint("batch ", n)
-		if l.warmed[size] {
+		if slices.Contains(l.warmed, n) {
 			continue
 		}
-		s := Settings{MaxBatch: t.MaxBatch, Batch: n, InFlight: t.Instances}
-		serving, err := measure.NewServing(measure.ServerConfig{
-			Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: s.Batch, InFlight: s.InFlight, SharedMemoryPrefix: l.cfg.SharedMemoryPrefix,
-		})
+		serving, err := l.serving(ctx, n, t.Instances)
 		if err != nil {
-			return &Infeasible{Reason: err.Error(), Err: err}
+			return err
 		}
-		a, err := serving.Ask(ctx, s.Batch, s.InFlight, 0)
 		serving.Close()
-		if err != nil || a.Failed > 0 {
-			return l.failed(ctx, a.Err, err)
-		}
-		l.warmed[size] = true
+		l.warmed = append(l.warmed, n)
 	}
 	return nil
+}
+
+// serving makes requests of n pages, so many at once, and asks each once: the
+// first of a size is slow.
+func (l *Live) serving(ctx context.Context, n, inFlight int) (*measure.Serving, error) {
+	serving, err := measure.NewServing(measure.ServerConfig{
+		Model: l.cfg.Model, Pages: l.cfg.Sample.pages, Batch: n, InFlight: inFlight, SharedMemoryPrefix: l.cfg.SharedMemoryPrefix,
+	})
+	if err != nil {
+		return nil, &Infeasible{Reason: err.Error(), Err: err}
+	}
+	if _, err := l.ask(ctx, serving, 0); err != nil {
+		serving.Close()
+		return nil, err
+	}
+	return serving, nil
+}
+
+// ask asks for a while; no request may fail.
+func (l *Live) ask(ctx context.Context, serving *measure.Serving, window time.Duration) (measure.Answered, error) {
+	a, err := serving.Ask(ctx, window)
+	if err == nil && a.Failed > 0 {
+		err = l.failed(ctx, a.Err)
+	}
+	return a, err
 }
 
 // window takes one window and makes sure that it is about us alone.
@@ -392,20 +405,17 @@ func (l *Live) window(ctx context.Context, t Settings, load Load) (Window, error
 	warm := time.Duration(warmShare * float64(l.cfg.Window))
 	var r *record
 	device := watchGPU(ctx, l.cfg.Metrics, warm, func() {
-		switch load.Kind {
-		case Pipeline:
-			r, err = l.loader.runPipeline(ctx, t, l.cfg.Renderer, l.cfg.Sample.documents, l.cfg.Workers, warm, l.cfg.Window)
-		case Open:
+		if load.Kind == Pipeline {
+			r, err = l.loader.runPipeline(ctx, t, warm, l.cfg.Window)
+		} else {
 			r, err = l.loader.run(ctx, t, load.Rate, warm, l.cfg.Window)
-		default:
-			r, err = l.loader.run(ctx, t, 0, warm, l.cfg.Window)
 		}
 	})
 	if err != nil {
 		return Window{}, err
 	}
 	if r.failed > 0 {
-		return Window{}, l.failed(ctx, r.err, nil)
+		return Window{}, l.failed(ctx, r.err)
 	}
 	delta, err := l.counted(ctx, before, r.requests)
 	if err != nil {
@@ -449,7 +459,7 @@ func (l *Live) counters(ctx context.Context) (tritonclient.ModelStatistics, erro
 			return now, nil
 		}
 		last = now
-		if !pause(ctx, countEvery) {
+		if !measure.Pause(ctx, countEvery) {
 			return now, context.Cause(ctx)
 		}
 	}
@@ -476,7 +486,7 @@ func (l *Live) counted(ctx context.Context, before tritonclient.ModelStatistics,
 		case time.Now().After(late):
 			return delta, errUnusable{reason: fmt.Sprintf("the server counted %d of our %d requests", counted, ours)}
 		}
-		if !pause(ctx, countEvery) {
+		if !measure.Pause(ctx, countEvery) {
 			return delta, context.Cause(ctx)
 		}
 	}

@@ -30,14 +30,20 @@ func (remote) Input() orchestrator.Input {
 	return orchestrator.Input{Width: side, Height: side, MaxBatch: 64, Instances: 1}
 }
 
+// infer asks about n pages.
+func infer(ctx context.Context, client *tritonclient.Client, n int, pages []byte) error {
+	_, err := client.Infer(ctx, &tritonclient.InferRequest{Model: "layout", Inputs: []tritonclient.Input{
+		{Name: "pages", Datatype: "UINT8", Shape: []int64{int64(n), side, side, 3}, Raw: pages},
+	}})
+	return err
+}
+
 func (m remote) Infer(ctx context.Context, s *orchestrator.Slab, first int, frames []orchestrator.Frame) ([]orchestrator.Verdict, error) {
 	var pages []byte
 	for i := range frames {
 		pages = append(pages, s.Page(first+i)...)
 	}
-	_, err := m.client.Infer(ctx, &tritonclient.InferRequest{Model: "layout", Inputs: []tritonclient.Input{
-		{Name: "pages", Datatype: "UINT8", Shape: []int64{int64(len(frames)), side, side, 3}, Raw: pages},
-	}})
+	err := infer(ctx, m.client, len(frames), pages)
 	switch tritonclient.KindOf(err) {
 	case tritonclient.Unavailable, tritonclient.ModelNotReady:
 		return nil, &orchestrator.ModelError{Action: orchestrator.ActionWait, Message: err.Error(), Err: err}
@@ -58,10 +64,7 @@ func (remote) Release(*orchestrator.Slab)    {}
 func bench(t *testing.T) (*tritontest.Server, *Live, *bytes.Buffer) {
 	t.Helper()
 	server, client := fake(t, tritontest.Config{Models: []tritontest.Model{tritontest.Layout(side, side, 4)}})
-	s, err := Take(t.Context(), client, "layout", time.Minute, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := take(t, client)
 	var log bytes.Buffer
 	return server, NewLive(LiveConfig{
 		Client: client, Server: s, Model: remote{client}, Sample: &Sample{pages: [][]byte{make([]byte, side*side*3)}},
@@ -81,8 +84,7 @@ func TestWindowsThrownAway(t *testing.T) {
 		says    string
 	}{
 		"another client": {request, func(t *testing.T, _ *tritontest.Server, l *Live) tritontest.Fault {
-			page := tritonclient.Input{Name: "pages", Datatype: "UINT8", Shape: []int64{1, side, side, 3}, Raw: make([]byte, side*side*3)}
-			if _, err := l.cfg.Client.Infer(t.Context(), &tritonclient.InferRequest{Model: "layout", Inputs: []tritonclient.Input{page}}); err != nil {
+			if err := infer(t.Context(), l.cfg.Client, 1, make([]byte, side*side*3)); err != nil {
 				t.Error(err)
 			}
 			return tritontest.Fault{}
@@ -157,8 +159,7 @@ func TestOthersAllTheTime(t *testing.T) {
 		if call.Method == "ModelStatistics" {
 			// Each look finds one request more.
 			go func() {
-				page := tritonclient.Input{Name: "pages", Datatype: "UINT8", Shape: []int64{1, side, side, 3}, Raw: make([]byte, side*side*3)}
-				_, _ = live.cfg.Client.Infer(context.WithoutCancel(t.Context()), &tritonclient.InferRequest{Model: "layout", Inputs: []tritonclient.Input{page}})
+				_ = infer(context.WithoutCancel(t.Context()), live.cfg.Client, 1, make([]byte, side*side*3))
 			}()
 		}
 		return tritontest.Fault{}

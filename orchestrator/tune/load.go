@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -59,24 +58,22 @@ func (r *record) keep(ctx context.Context) {
 	case <-late.C:
 	case <-ctx.Done():
 	}
-	if !pause(ctx, r.warm) {
+	if !measure.Pause(ctx, r.warm) {
 		return
 	}
-	for range longer {
-		if !pause(ctx, r.window) {
-			return
-		}
-		r.mu.Lock()
-		r.over = r.batches >= leastBatches || r.failed > 0 || r.from.IsZero()
-		over := r.over
-		r.mu.Unlock()
-		if over {
+	for n := 1; measure.Pause(ctx, r.window); n++ {
+		if r.end(n == longer) {
 			return
 		}
 	}
+}
+
+// end ends what counts, and tells that it did, if there is enough or it has to.
+func (r *record) end(must bool) bool {
 	r.mu.Lock()
-	r.over = true
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	r.over = must || r.batches >= leastBatches || r.failed > 0 || r.from.IsZero()
+	return r.over
 }
 
 // request notes one request.
@@ -147,42 +144,32 @@ func (r *record) rate() float64 {
 	return 0
 }
 
-// loader feeds a server with pages that are drawn already, through the batcher
-// that runs have.
+// loader feeds a server, through the batcher that runs have.
 type loader struct {
 	model  orchestrator.Model
-	pages  [][]byte
 	prefix string // of shared-memory names
+	pages  [][]byte
+	// These are for runPipeline.
+	renderer  orchestrator.Renderer
+	documents []measure.Document
+	workers   int
 }
 
-// failurePause keeps a server that refuses at once from being asked without end.
-const failurePause = 20 * time.Millisecond
-
-// run feeds the server as t says: as fast as it takes pages, or, with a rate, at
-// that many pages a second on average, come when they may (a Poisson process, the
-// same for all settings). It returns when all that was sent is answered. The
-// error is ctx's or this machine's; what the server says is in the record.
+// run feeds the server, as t says, with pages that are drawn already: as fast as
+// it takes them, or, with a rate, at that many pages a second on average, come
+// when they may (a Poisson process, the same for all settings). It returns when
+// all that was sent is answered. The error is ctx's or this machine's; what the
+// server says is in the record.
 func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window time.Duration) (*record, error) {
-	in := l.model.Input()
-	prefix := l.prefix
-	if !in.SharedMemory {
-		prefix = ""
-	}
-	pool, err := slab.New(slab.Config{
-		Slabs: t.InFlight + 1, Pages: t.Batch, PageBytes: in.PageBytes(), Prefix: prefix, Release: l.model.Release,
-	})
+	pool, err := measure.Slabs(l.model, t.InFlight+1, t.Batch, l.prefix)
 	if err != nil {
 		return nil, &Infeasible{Reason: err.Error(), Err: err}
 	}
 	defer pool.Close()
-	age := t.MaxAge
-	if age == 0 {
-		age = -1
-	}
-	frames := slices.Repeat([]orchestrator.Frame{{Width: float64(in.Width), Height: float64(in.Height)}}, t.Batch)
+	frames := measure.Frames(l.model.Input(), t.Batch)
 	r := newRecord(warm, window)
 	batches := batch.New(ctx, batch.Config[*slab.Slab]{
-		MaxItems: t.Batch, MaxAge: age, InFlight: t.InFlight,
+		MaxItems: t.Batch, MaxAge: t.maxAge(), InFlight: t.InFlight,
 		Open: func() (*slab.Slab, int) {
 			s, err := pool.Get()
 			if err != nil {
@@ -204,7 +191,7 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 		}
 		r.request(now.Sub(began), err)
 		if err != nil {
-			pause(ctx, failurePause)
+			measure.Pause(ctx, measure.FailurePause)
 			return
 		}
 		r.ended(now, len(b.Items))
@@ -239,7 +226,7 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 			due := time.Now()
 			for page := 0; ; page++ {
 				due = due.Add(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
-				if !pause(feed, time.Until(due)) || !place(page, due) {
+				if !measure.Pause(feed, time.Until(due)) || !place(page, due) {
 					return
 				}
 			}
@@ -259,33 +246,17 @@ func (l *loader) run(ctx context.Context, t Settings, rate float64, warm, window
 	return r, context.Cause(ctx)
 }
 
-// pause waits, and tells whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
+// endlessly is more often than documents can be done in any window.
+const endlessly = 1 << 20
 
 // runPipeline feeds the server with pages that are being drawn, by the engine
 // itself: documents over and over, as a run does them.
-func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestrator.Renderer, documents []measure.Document, workers int, warm, window time.Duration) (*record, error) {
+func (l *loader) runPipeline(ctx context.Context, t Settings, warm, window time.Duration) (*record, error) {
 	r := newRecord(warm, window)
-	age := t.MaxAge
-	if age == 0 {
-		age = -1
-	}
 	drawn := &drawnTimes{times: map[orchestrator.PageRef]time.Time{}}
 	d, err := orchestrator.New(orchestrator.Config{
-		Model: timedModel{l.model, r}, Renderer: timedRenderer{renderer, drawn},
-		Batch: t.Batch, InFlight: t.InFlight, MaxAge: age, Workers: workers,
+		Model: timedModel{l.model, r}, Renderer: timedRenderer{l.renderer, drawn},
+		Batch: t.Batch, InFlight: t.InFlight, MaxAge: t.maxAge(), Workers: l.workers,
 		RefreshEvery: -1, SharedMemoryPrefix: l.prefix,
 	})
 	if err != nil {
@@ -302,9 +273,9 @@ func (l *loader) runPipeline(ctx context.Context, t Settings, renderer orchestra
 		unwatch()
 		<-stop
 	}()
-	// More often than any window lasts.
-	const times = 1 << 20
-	_, err = d.Run(ctx, orchestrator.Job{Source: measure.Repeat(documents, times), Sink: &timedSink{record: r, drawn: drawn, documents: len(documents)}, Stop: stop})
+	_, err = d.Run(ctx, orchestrator.Job{
+		Source: measure.Repeat(l.documents, endlessly), Sink: &timedSink{record: r, drawn: drawn, documents: len(l.documents)}, Stop: stop,
+	})
 	if errors.Is(err, orchestrator.ErrInterrupted) {
 		err = nil
 	}
@@ -381,20 +352,26 @@ func (w *timedWorker) Draw(ctx context.Context, page int) ([]byte, orchestrator.
 // timedSink notes when pages end. Pages that cannot be drawn are none of the
 // server's business.
 type timedSink struct {
-	measure.Counter
 	record    *record
 	drawn     *drawnTimes
-	documents int // before they come again
+	documents int // that have not come yet for the first time
 	pages     int
 }
 
+func (s *timedSink) Begin(context.Context, orchestrator.Document) (orchestrator.Past, error) {
+	return orchestrator.Past{}, nil
+}
+
+func (s *timedSink) Opened(context.Context, orchestrator.Document, int) error { return nil }
+
 // End ends the run when documents could be drawn from before and none can now.
-func (s *timedSink) End(ctx context.Context, d orchestrator.DocumentResult, stands func(error)) error {
-	err := s.Counter.End(ctx, d, stands)
-	if err == nil && s.pages == 0 && d.Err != nil && s.Documents >= int64(s.documents) {
+func (s *timedSink) End(_ context.Context, d orchestrator.DocumentResult, stands func(error)) error {
+	stands(nil)
+	s.documents--
+	if s.pages == 0 && d.Err != nil && s.documents <= 0 {
 		return fmt.Errorf("the sample cannot be drawn any more: %w", d.Err)
 	}
-	return err
+	return nil
 }
 
 func (s *timedSink) Page(_ context.Context, p orchestrator.PageResult) error {

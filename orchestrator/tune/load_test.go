@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quire/orchestrator"
+	"quire/orchestrator/internal/measure"
 )
 
 // sleeper is a model that takes a while for a batch, one after the other.
@@ -130,7 +131,7 @@ func TestLoadFails(t *testing.T) {
 		l := loader{model: model, pages: onePage}
 		r, err := l.run(t.Context(), Settings{MaxBatch: 4, Instances: 1, Batch: 4, MaxAge: time.Second, InFlight: 2}, 0, 0, time.Second)
 		// Two at a time, with a pause after each.
-		if want := 2 * int(time.Second/failurePause); err != nil || r.failed < want || r.failed > want+5 || !errors.Is(r.err, model.err) || r.rate() != 0 {
+		if want := 2 * int(time.Second/measure.FailurePause); err != nil || r.failed < want || r.failed > want+5 || !errors.Is(r.err, model.err) || r.rate() != 0 {
 			t.Errorf("%d failed, %v, %v", r.failed, r.err, err)
 		}
 

@@ -15,6 +15,7 @@ import (
 
 	"quire/tritonclient"
 	"quire/tritonclient/inferencepb"
+	"quire/tritonclient/modelconfig"
 )
 
 // The parameters of a model that is served for a trial. They live in the server,
@@ -106,12 +107,9 @@ func noted(config, original *inferencepb.ModelConfig, n Note, trial int) error {
 	if err != nil {
 		return err
 	}
-	if config.Parameters == nil {
-		config.Parameters = map[string]*inferencepb.ModelParameter{}
-	}
-	config.Parameters[keyOriginal] = &inferencepb.ModelParameter{StringValue: string(was)}
-	config.Parameters[keyBy] = &inferencepb.ModelParameter{StringValue: string(by)}
-	config.Parameters[keyTrial] = &inferencepb.ModelParameter{StringValue: strconv.Itoa(trial)}
+	modelconfig.SetParameter(config, keyOriginal, string(was))
+	modelconfig.SetParameter(config, keyBy, string(by))
+	modelconfig.SetParameter(config, keyTrial, strconv.Itoa(trial))
 	return nil
 }
 

@@ -28,11 +28,10 @@ func Propose(file *modelconfig.File, served *inferencepb.ModelConfig, to Setting
 	config := file.Config()
 	groups := config.GetInstanceGroup()
 	config.InstanceGroup = filledIn(groups, served.GetInstanceGroup())
-	here := Server{original: config}
-	if err := here.read(); err != nil {
+	from, _, err := settingsOf(config)
+	if err != nil {
 		return nil, err
 	}
-	from := here.start
 	setServer(config, from, to)
 	// What the server fills in stays its business, but for what was changed.
 	for i, g := range config.GetInstanceGroup() {
@@ -109,9 +108,6 @@ func Serves(ctx context.Context, client *tritonclient.Client, model string, s Se
 	if err != nil {
 		return false, err
 	}
-	now := Server{original: config}
-	if err := now.read(); err != nil {
-		return false, err
-	}
-	return now.start.sameServer(s), nil
+	now, _, err := settingsOf(config)
+	return err == nil && now.sameServer(s), err
 }

@@ -20,11 +20,26 @@ func config(t *testing.T, name string) *modelconfig.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := modelconfig.Parse(text)
+	return parse(t, string(text))
+}
+
+func parse(t *testing.T, text string) *modelconfig.File {
+	t.Helper()
+	file, err := modelconfig.Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// startOf are the settings of a server that has this file.
+func startOf(t *testing.T, file *modelconfig.File) Settings {
+	t.Helper()
+	start, _, err := settingsOf(file.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return (&Server{start: start}).Start(orchestrator.Input{})
 }
 
 // TestPropose: the config says what was chosen, with every comment, and what is
@@ -32,11 +47,7 @@ func config(t *testing.T, name string) *modelconfig.File {
 func TestPropose(t *testing.T) {
 	for _, name := range []string{"layout/config.pbtxt", "layout/configs/cpu.pbtxt"} {
 		file := config(t, name)
-		here := Server{original: file.Config()}
-		if err := here.read(); err != nil {
-			t.Fatal(err)
-		}
-		start := here.Start(orchestrator.Input{})
+		start := startOf(t, file)
 		same, err := Propose(file, file.Config(), start)
 		if err != nil || same.Text() != file.Text() {
 			t.Errorf("%s: the settings that it has: %v\n%s", name, err, file.Diff(same))
@@ -47,9 +58,8 @@ func TestPropose(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		now := Server{original: edited.Config()}
-		if err := now.read(); err != nil || !now.start.sameServer(to) {
-			t.Errorf("%s: %v, %v", name, now.start, err)
+		if now, _, err := settingsOf(edited.Config()); err != nil || !now.sameServer(to) {
+			t.Errorf("%s: %v, %v", name, now, err)
 		}
 		c := edited.Config()
 		if got := c.GetParameters()["quire.max_age_ms"].GetStringValue(); got != "2.5" {
@@ -87,15 +97,8 @@ func TestPropose(t *testing.T) {
 // TestProposeDropsPreferred: sizes that the server should wait for belong to the
 // settings that they were chosen with.
 func TestProposeDropsPreferred(t *testing.T) {
-	file, err := modelconfig.Parse([]byte("name: \"layout\"\nmax_batch_size: 8\ndynamic_batching {\n  # why these\n  preferred_batch_size: [ 4, 8 ]\n  max_queue_delay_microseconds: 100\n}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	here := Server{original: file.Config()}
-	if err := here.read(); err != nil {
-		t.Fatal(err)
-	}
-	to := here.Start(orchestrator.Input{})
+	file := parse(t, "name: \"layout\"\nmax_batch_size: 8\ndynamic_batching {\n  # why these\n  preferred_batch_size: [ 4, 8 ]\n  max_queue_delay_microseconds: 100\n}\n")
+	to := startOf(t, file)
 	if same, err := Propose(file, file.Config(), to); err != nil || same.Text() != file.Text() {
 		t.Errorf("nothing to change: %v\n%s", err, file.Diff(same))
 	}
@@ -112,10 +115,7 @@ func TestProposeDropsPreferred(t *testing.T) {
 // TestProposeFillsIn: where the file leaves to the server what is changed, the
 // server tells the kind.
 func TestProposeFillsIn(t *testing.T) {
-	file, err := modelconfig.Parse([]byte("name: \"layout\"\nmax_batch_size: 4 # as it is\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := parse(t, "name: \"layout\"\nmax_batch_size: 4 # as it is\n")
 	served := file.Config()
 	served.InstanceGroup = []*inferencepb.ModelInstanceGroup{{Kind: inferencepb.ModelInstanceGroup_KIND_GPU, Count: 1, Gpus: []int32{0}}}
 	to := Settings{MaxBatch: 8, Instances: 2, Delay: 100 * time.Microsecond, Batch: 8, MaxAge: 20 * time.Millisecond, InFlight: 3}
@@ -152,20 +152,14 @@ func TestProposePerDevice(t *testing.T) {
 		{"instance_group [ { kind: KIND_CPU } ]", "instance_group [ { kind: KIND_CPU } ]",
 			&inferencepb.ModelInstanceGroup{Kind: inferencepb.ModelInstanceGroup_KIND_CPU, Count: 2}, 2},
 	} {
-		file, err := modelconfig.Parse([]byte("max_batch_size: 4\ndynamic_batching { }\n" + c.groups + "\n"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		file := parse(t, "max_batch_size: 4\ndynamic_batching { }\n"+c.groups+"\n")
 		served := file.Config()
 		served.InstanceGroup = []*inferencepb.ModelInstanceGroup{c.served}
 		edited, err := Propose(file, served, Settings{MaxBatch: 4, Instances: c.instances, Batch: 4, MaxAge: orchestrator.DefaultMaxAge, InFlight: c.instances + 1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := modelconfig.Parse([]byte("max_batch_size: 4\ndynamic_batching { }\n" + c.want + "\n"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		want := parse(t, "max_batch_size: 4\ndynamic_batching { }\n"+c.want+"\n")
 		if !proto.Equal(edited.Config(), want.Config()) {
 			t.Errorf("%s, %d instances:\n%s", c.groups, c.instances, edited.Text())
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -35,21 +34,7 @@ const (
 // Draw chooses documents of a source by chance, always the same ones, draws
 // some of their pages, so many at once, and keeps them. workers 0 is the CPUs.
 func Draw(ctx context.Context, source orchestrator.Source, renderer orchestrator.Renderer, in orchestrator.Input, workers int) (*Sample, error) {
-	s := &Sample{}
-	var chosen []orchestrator.Document
-	random := rand.New(rand.NewPCG(1, 2))
-	for doc := range source.Documents(ctx) {
-		s.Listed++
-		// Each has the same chance, however many come (reservoir sampling).
-		if len(chosen) < sampleDocuments {
-			chosen = append(chosen, doc)
-		} else if i := random.IntN(s.Listed); i < len(chosen) {
-			chosen[i] = doc
-		}
-		if s.Listed == sampleList {
-			break
-		}
-	}
+	chosen, listed := measure.Sample(ctx, source, sampleDocuments, sampleList)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -64,7 +49,7 @@ func Draw(ctx context.Context, source orchestrator.Source, renderer orchestrator
 	if len(documents) == 0 {
 		return nil, errors.New("none of the documents opens: see quire plan for the reasons")
 	}
-	s.documents = documents
+	s := &Sample{documents: documents, Listed: listed}
 
 	drawing, err := measure.NewRendering(ctx, renderer, in, cmp.Or(workers, runtime.GOMAXPROCS(0)))
 	if err != nil {
@@ -76,7 +61,7 @@ func Draw(ctx context.Context, source orchestrator.Source, renderer orchestrator
 	var mu sync.Mutex
 	// Round by round through the documents would open each many times; a piece
 	// of each is mixture enough.
-	_, err = drawing.Draw(enough, shuffled(documents, random), 1, func(_ measure.Document, _ int, pixels []byte) {
+	_, err = drawing.Draw(enough, documents, 1, func(_ measure.Document, _ int, pixels []byte) {
 		mu.Lock()
 		defer mu.Unlock()
 		if len(s.pages) < samplePages {
@@ -96,12 +81,6 @@ func Draw(ctx context.Context, source orchestrator.Source, renderer orchestrator
 		return nil, fmt.Errorf("not one page of %d documents can be drawn: see quire plan for the reasons", len(documents))
 	}
 	return s, nil
-}
-
-func shuffled(documents []measure.Document, random *rand.Rand) []measure.Document {
-	list := slices.Clone(documents)
-	random.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
-	return list
 }
 
 // Pages is how many drawn pages it has.

@@ -54,8 +54,6 @@ type Config struct {
 	Fields []Field
 	// MaxBatch is the largest max_batch_size to try. Default 64.
 	MaxBatch int
-	// MaxInstances is the most instances to try. Default 4 on each device.
-	MaxInstances int
 	// Devices is by how many instances their number rises. Default 1; negative:
 	// it stays.
 	Devices int
@@ -65,11 +63,9 @@ type Config struct {
 	// Exhaustive has every setting of a grid tried, in the place of those that
 	// look promising, under the load that decides: batch sizes and instances,
 	// each in doublings up to the most, and so many requests under way that
-	// none, one and several are ready when an instance is. Measurements and
+	// none, one and several are ready when an instance is. [Measurements] and
 	// Deadline do not count then.
 	Exhaustive bool
-	// Measurements is the most windows and curves to take. Default 30.
-	Measurements int
 	// Deadline is when the choice should be made; zero: when it is done. The
 	// search leaves out what there is no time for.
 	Deadline time.Time
@@ -90,7 +86,12 @@ type Step struct {
 	Load     Load
 }
 
+// Measurements is the most windows and curves that a search takes.
+const Measurements = 30
+
 const (
+	// instancesEach is the most instances to try on each device.
+	instancesEach = 4
 	// worth is the least gain that is worth a change, and what single windows
 	// are taken to tell apart.
 	worth = 0.02
@@ -119,6 +120,8 @@ const (
 	rounds, minRounds, moreRounds = 3, 2, 2
 	// finalists are those that meet the start again, at most.
 	finalists = 2
+	// inFinals is how many windows the finals take at most, with those of show.
+	inFinals = (finalists+1)*rounds + 2*moreRounds + 2
 )
 
 // exhaustiveMeasurements is more than any grid takes.
@@ -126,12 +129,10 @@ const exhaustiveMeasurements = 100_000
 
 func (c Config) withDefaults() Config {
 	if c.Exhaustive {
-		c.Measurements, c.Deadline = exhaustiveMeasurements, time.Time{}
+		c.Deadline = time.Time{}
 	}
 	c.MaxBatch = max(cmp.Or(c.MaxBatch, 64), c.Start.MaxBatch)
 	c.Devices = cmp.Or(c.Devices, 1)
-	c.MaxInstances = max(cmp.Or(c.MaxInstances, 4*max(1, c.Devices)), c.Start.Instances)
-	c.Measurements = cmp.Or(c.Measurements, 30)
 	if len(c.Fields) == 0 {
 		c.Fields = Fields()
 	}
@@ -212,13 +213,17 @@ type Result struct {
 // the deadline comes, and with an error when bench fails or ctx ends; the result
 // then has what was measured.
 func Search(ctx context.Context, cfg Config, bench Bench) (*Result, error) {
-	s := &search{cfg: cfg.withDefaults(), bench: bench, known: map[Settings]*Trial{}, result: &Result{}}
+	s := &search{cfg: cfg.withDefaults(), most: Measurements, bench: bench, known: map[Settings]*Trial{}, result: &Result{}}
+	if cfg.Exhaustive {
+		s.most = exhaustiveMeasurements
+	}
 	err := s.run(ctx)
 	return s.result, err
 }
 
 type search struct {
 	cfg    Config
+	most   int // measurements
 	bench  Bench
 	result *Result
 	stage  string
@@ -310,7 +315,7 @@ func (s *search) begin(ctx context.Context, start *Trial) error {
 // counts.
 func (s *search) draw(ctx context.Context) error {
 	s.result.Measurements++
-	s.cfg.Progress(Step{Stage: "rendering", Number: s.result.Measurements, Of: s.cfg.Measurements})
+	s.cfg.Progress(Step{Stage: "rendering", Number: s.result.Measurements, Of: s.most})
 	rate, err := s.bench.Rendering(ctx)
 	s.result.Rendering = max(s.result.Rendering, rate)
 	return err
@@ -352,6 +357,11 @@ func (s *search) enough() float64 {
 	return ahead * s.result.Rendering
 }
 
+// maxInstances is the most instances to try.
+func (s *search) maxInstances() int {
+	return max(instancesEach*max(1, s.cfg.Devices), s.cfg.Start.Instances)
+}
+
 func (s *search) may(f Field) bool {
 	return slices.Contains(s.cfg.Fields, f) && (f != FieldInstances || s.cfg.Devices > 0)
 }
@@ -378,7 +388,7 @@ func (s *search) try(ctx context.Context, change func(*Settings)) error {
 	}
 	trial := s.trial(t)
 	w, err := s.measure(ctx, trial, s.screening())
-	if _, no := errors.AsType[*Infeasible](err); no {
+	if infeasible(err) {
 		return nil
 	} else if err != nil {
 		return err
@@ -440,7 +450,7 @@ func (s *search) trial(t Settings) *Trial {
 // measure takes one window and keeps it.
 func (s *search) measure(ctx context.Context, t *Trial, load Load) (Window, error) {
 	s.result.Measurements++
-	s.cfg.Progress(Step{Stage: s.stage, Number: s.result.Measurements, Of: s.cfg.Measurements, Settings: &t.Settings, Load: load})
+	s.cfg.Progress(Step{Stage: s.stage, Number: s.result.Measurements, Of: s.most, Settings: &t.Settings, Load: load})
 	began := s.cfg.Now()
 	w, err := s.bench.Measure(ctx, t.Settings, load)
 	s.windows++
@@ -473,8 +483,7 @@ func (s *search) over(w Window) string {
 // another is an error when n more measurements would leave too little for the
 // finals.
 func (s *search) another(n int) error {
-	reserve := (finalists+1)*rounds + 2*moreRounds + 2
-	if s.result.Measurements+n+reserve > s.cfg.Measurements {
+	if s.result.Measurements+n+inFinals > s.most {
 		return errSpent
 	}
 	return s.inTime(n + (finalists+1)*minRounds + 1)
@@ -482,7 +491,7 @@ func (s *search) another(n int) error {
 
 // room is an error when there is none for n more measurements.
 func (s *search) room(n int) error {
-	if s.result.Measurements+n > s.cfg.Measurements {
+	if s.result.Measurements+n > s.most {
 		return errSpent
 	}
 	return s.inTime(n)

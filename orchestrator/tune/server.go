@@ -82,11 +82,11 @@ func Take(ctx context.Context, client *tritonclient.Client, model string, budget
 			return nil, err
 		}
 	}
-	s := &Server{client: client, original: config, note: newNote(time.Now(), budget)}
-	if err := s.read(); err != nil {
+	start, devices, err := settingsOf(config)
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return &Server{client: client, original: config, note: newNote(time.Now(), budget), start: start, devices: devices}, nil
 }
 
 // refused adds to an error of a server that keeps something for others what to
@@ -98,35 +98,35 @@ func refused(err error) error {
 	return fmt.Errorf("%w: tuning needs the server's protocols model-repository, model-config and statistics, which --grpc-restricted-protocol keeps for those who send its header: send it with --triton-header", err)
 }
 
-// read takes from the config what can be changed.
-func (s *Server) read() error {
-	c := s.original
+// settingsOf takes from a config what can be changed: the server's part of the
+// settings, and by how many instances their number rises, as Devices has it.
+func settingsOf(c *inferencepb.ModelConfig) (t Settings, devices int, err error) {
 	switch {
 	case c.GetSequenceBatching() != nil || c.GetEnsembleScheduling() != nil:
-		return fmt.Errorf("model %s has a scheduler of its own: only one with dynamic_batching, or none, can be tuned", c.GetName())
+		return t, 0, fmt.Errorf("model %s has a scheduler of its own: only one with dynamic_batching, or none, can be tuned", c.GetName())
 	case c.GetMaxBatchSize() < 1:
-		return fmt.Errorf("model %s takes no batches: its max_batch_size is %d", c.GetName(), c.GetMaxBatchSize())
+		return t, 0, fmt.Errorf("model %s takes no batches: its max_batch_size is %d", c.GetName(), c.GetMaxBatchSize())
 	}
-	s.start = Settings{MaxBatch: int(c.GetMaxBatchSize()), Delay: noBatcher}
+	t = Settings{MaxBatch: int(c.GetMaxBatchSize()), Delay: noBatcher}
 	if d := c.GetDynamicBatching(); d != nil {
-		s.start.Delay = time.Duration(d.GetMaxQueueDelayMicroseconds()) * time.Microsecond
+		t.Delay = time.Duration(d.GetMaxQueueDelayMicroseconds()) * time.Microsecond
 	}
 	for _, g := range c.GetInstanceGroup() {
 		if g.GetPassive() {
 			continue
 		}
-		n, devices := max(1, int(g.GetCount())), max(1, len(g.GetGpus()))
-		if s.start.Instances == 0 {
-			s.devices = devices
+		of := max(1, len(g.GetGpus()))
+		if t.Instances == 0 {
+			devices = of
 		} else {
-			s.devices = -1
+			devices = -1
 		}
-		s.start.Instances += n * devices
+		t.Instances += max(1, int(g.GetCount())) * of
 	}
-	if s.start.Instances == 0 {
-		s.start.Instances, s.devices = 1, -1
+	if t.Instances == 0 {
+		t.Instances, devices = 1, -1
 	}
-	return nil
+	return t, devices, nil
 }
 
 // Start is how the model is served, and how quire feeds it, by what the model
@@ -257,12 +257,12 @@ func (s *Server) Confirm(ctx context.Context) error {
 	if left, err := leftover(served); err != nil || left == nil || left.Note != s.note {
 		return fmt.Errorf("model %s: %w", s.original.GetName(), ErrReplaced)
 	}
-	now := Server{original: served}
-	if err := now.read(); err != nil {
+	now, _, err := settingsOf(served)
+	if err != nil {
 		return err
 	}
-	if !now.start.sameServer(s.trial) {
-		return fmt.Errorf("model %s was asked to serve with %v, and the server says that it serves with %v", s.original.GetName(), s.trial, now.start)
+	if !now.sameServer(s.trial) {
+		return fmt.Errorf("model %s was asked to serve with %v, and the server says that it serves with %v", s.original.GetName(), s.trial, now)
 	}
 	return nil
 }

@@ -31,6 +31,16 @@ func fake(t *testing.T, cfg tritontest.Config) (*tritontest.Server, *tritonclien
 	return server, client
 }
 
+// take takes the server's model for a search.
+func take(t *testing.T, client *tritonclient.Client) *Server {
+	t.Helper()
+	s, err := Take(t.Context(), client, "layout", time.Minute, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func served(t *testing.T, client *tritonclient.Client) *inferencepb.ModelConfig {
 	t.Helper()
 	config, err := client.ModelConfig(t.Context(), "layout", "")
@@ -96,10 +106,7 @@ func TestOnTrial(t *testing.T) {
 	modelconfig.SetParameter(model.Config, keyBatch, "6")
 	_, client := fake(t, tritontest.Config{Models: []tritontest.Model{model}})
 	before := served(t, client)
-	s, err := Take(t.Context(), client, "layout", time.Minute, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := take(t, client)
 	start := s.Start(orchestrator.Input{})
 	if want := (Settings{MaxBatch: 8, Instances: 1, Batch: 8, MaxAge: orchestrator.DefaultMaxAge, InFlight: 2}); start != want {
 		t.Errorf("start %v, want %v", start, want)
@@ -193,10 +200,7 @@ func TestRepair(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, client := fake(t, tritontest.Config{})
 			before := served(t, client)
-			s, err := Take(t.Context(), client, "layout", time.Minute, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := take(t, client)
 			to := s.start
 			to.MaxBatch = 2
 			if err := s.Apply(t.Context(), to); err != nil {
@@ -228,10 +232,7 @@ func TestRepair(t *testing.T) {
 // TestReplaced: what somebody else has loaded meanwhile is noticed, and stays.
 func TestReplaced(t *testing.T) {
 	_, client := fake(t, tritontest.Config{})
-	s, err := Take(t.Context(), client, "layout", time.Minute, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := take(t, client)
 	to := s.start
 	to.MaxBatch = 2
 	if err := s.Apply(t.Context(), to); err != nil {
@@ -268,10 +269,7 @@ func TestDoesNotLoad(t *testing.T) {
 		{tritontest.Stopping(), false},
 	} {
 		server, client := fake(t, tritontest.Config{})
-		s, err := Take(t.Context(), client, "layout", time.Minute, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := take(t, client)
 		server.Script(func(call *tritontest.Call) tritontest.Fault {
 			if call.Method == "RepositoryModelLoad" && call.Index == 0 {
 				return c.fault
@@ -280,7 +278,7 @@ func TestDoesNotLoad(t *testing.T) {
 		})
 		to := s.start
 		to.MaxBatch = 2
-		err = s.Apply(t.Context(), to)
+		err := s.Apply(t.Context(), to)
 		if _, no := errors.AsType[*Infeasible](err); err == nil || no != c.infeasible {
 			t.Errorf("%v", err)
 		}
@@ -295,10 +293,7 @@ func TestDoesNotLoad(t *testing.T) {
 func TestInterruptedLoad(t *testing.T) {
 	server, client := fake(t, tritontest.Config{})
 	before := served(t, client)
-	s, err := Take(t.Context(), client, "layout", time.Minute, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := take(t, client)
 	ctx, cancel := context.WithCancel(t.Context())
 	server.Script(func(call *tritontest.Call) tritontest.Fault {
 		if call.Method == "RepositoryModelLoad" && call.Index == 0 {

@@ -107,6 +107,10 @@ func (s Settings) with(t Settings, f Field) Settings {
 	return s
 }
 
+// maxAge is MaxAge for the engine and its batcher, to which 0 is their default
+// and a negative age none.
+func (s Settings) maxAge() time.Duration { return cmp.Or(s.MaxAge, -1) }
+
 // sameServer tells whether the server needs no change to go from s to t.
 func (s Settings) sameServer(t Settings) bool {
 	return s.MaxBatch == t.MaxBatch && s.Instances == t.Instances && s.Delay == t.Delay

@@ -2,7 +2,6 @@ package tune
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 )
@@ -61,7 +60,7 @@ func (s *search) batchSizes(ctx context.Context) error {
 		return err
 	}
 	s.result.Measurements++
-	s.cfg.Progress(Step{Stage: s.stage, Number: s.result.Measurements, Of: s.cfg.Measurements})
+	s.cfg.Progress(Step{Stage: s.stage, Number: s.result.Measurements, Of: s.most})
 	curve, err := s.bench.Curve(ctx, sizes(largest))
 	s.result.Curve = curve
 	if err != nil {
@@ -121,44 +120,6 @@ func (s *search) tryBatch(ctx context.Context, n int, also func(*Settings)) erro
 	})
 }
 
-// compute is what a batch of the size takes; 0 when that was not measured.
-func (c Curve) compute(size int) time.Duration {
-	for _, p := range c.Points {
-		if p.Size == size {
-			return p.Compute
-		}
-	}
-	return 0
-}
-
-// within is the largest batch that takes at most the time; 0 when there is none.
-func (c Curve) within(most time.Duration) int {
-	for _, p := range slices.Backward(c.Points) {
-		if p.Compute <= most {
-			return p.Size
-		}
-	}
-	return 0
-}
-
-// best is the best rate; 0 when nothing was measured.
-func (c Curve) best() (best float64) {
-	for _, p := range c.Points {
-		best = max(best, p.rate())
-	}
-	return best
-}
-
-// smallest is the smallest batch that computes at a rate; 0 when there is none.
-func (c Curve) smallest(rate float64) int {
-	for _, p := range c.Points {
-		if p.rate() >= rate {
-			return p.Size
-		}
-	}
-	return 0
-}
-
 func (s *search) instances(ctx context.Context) error {
 	if !s.may(FieldInstances) {
 		return nil
@@ -174,7 +135,7 @@ func (s *search) instances(ctx context.Context) error {
 			return err
 		}
 	}
-	for n := s.best.Settings.Instances + step; n <= s.cfg.MaxInstances; n += step {
+	for n := s.best.Settings.Instances + step; n <= s.maxInstances(); n += step {
 		if err := try(n); err != nil {
 			return err
 		}
@@ -284,7 +245,7 @@ func (s *search) ages(ctx context.Context) error {
 		}
 		trial := s.trial(t)
 		w, err := s.measure(ctx, trial, load)
-		if _, no := errors.AsType[*Infeasible](err); no {
+		if infeasible(err) {
 			continue
 		} else if err != nil {
 			return err
@@ -304,13 +265,13 @@ func (s *search) sweep(ctx context.Context) error {
 	s.stage = "sweep"
 	var grid []Settings
 	for n := 1; n <= s.cfg.MaxBatch; n *= 2 {
-		for instances := max(1, s.cfg.Devices); instances <= s.cfg.MaxInstances; instances *= 2 {
+		for instances := max(1, s.cfg.Devices); instances <= s.maxInstances(); instances *= 2 {
 			for _, inFlight := range []int{instances, instances + 1, 2 * (instances + 1)} {
 				grid = append(grid, Settings{MaxBatch: n, Instances: instances, Batch: n, MaxAge: s.cfg.Start.MaxAge, InFlight: inFlight})
 			}
 		}
 	}
-	s.cfg.Measurements = s.result.Measurements + len(grid) + (finalists+1)*rounds + 2*moreRounds + 2
+	s.most = s.result.Measurements + len(grid) + inFinals
 	for _, t := range grid {
 		if err := s.try(ctx, func(to *Settings) { *to = t }); err != nil {
 			return err

@@ -48,6 +48,21 @@ func (r *Report) Text(w io.Writer) error {
 	return err
 }
 
+// bars draws values as a line of bars, the lowest at the smallest value or at 0.
+func bars(values []float64) string {
+	signs := []rune("▁▂▃▄▅▆▇█")
+	most := slices.Max(values)
+	var b strings.Builder
+	for _, v := range values {
+		i := 0
+		if most > 0 && v > 0 {
+			i = min(len(signs)-1, int(v/most*float64(len(signs)-1)+0.5))
+		}
+		b.WriteRune(signs[i])
+	}
+	return b.String()
+}
+
 // shown is what a candidate is compared by in a picture: pages a second of the
 // server alone, or what else there is.
 func (r *Report) shown(t *Trial) float64 {

@@ -104,16 +104,13 @@ func (c comparer) page(page Page, right, got answer) Comparison {
 		one.Failed = 1
 		return one
 	}
-	toPoints := [4]float64{
-		page.Geometry.WidthPt / float64(c.in.Width), page.Geometry.HeightPt / float64(c.in.Height),
-		page.Geometry.WidthPt / float64(c.in.Width), page.Geometry.HeightPt / float64(c.in.Height),
-	}
+	toPoints := [2]float64{page.Geometry.WidthPt / float64(c.in.Width), page.Geometry.HeightPt / float64(c.in.Height)}
 	pairs, lost, added := match(right.regions, got.regions)
 	for _, p := range pairs {
 		for edge := range 4 {
 			shift := math.Abs(p.right.BBox[edge] - p.got.BBox[edge])
 			one.ShiftPixels = max(one.ShiftPixels, shift)
-			one.ShiftPoints = max(one.ShiftPoints, shift*toPoints[edge])
+			one.ShiftPoints = max(one.ShiftPoints, shift*toPoints[edge%2])
 		}
 		one.ScoreDrift = max(one.ScoreDrift, math.Abs(p.right.Score-p.got.Score))
 		if p.right.LabelRaw != p.got.LabelRaw {
@@ -152,10 +149,13 @@ func match(right, got []orchestrator.Region) (pairs []pair, lost, added []orches
 		}
 	}
 	slices.SortStableFunc(candidates, func(a, b candidate) int {
-		if a.flipped != b.flipped {
-			return map[bool]int{false: -1, true: 1}[a.flipped]
+		switch {
+		case a.flipped == b.flipped:
+			return cmp.Compare(b.iou, a.iou)
+		case a.flipped:
+			return 1
 		}
-		return cmp.Compare(b.iou, a.iou)
+		return -1
 	})
 	takenRight, takenGot := make([]bool, len(right)), make([]bool, len(got))
 	for _, c := range candidates {

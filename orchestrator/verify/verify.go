@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -222,11 +223,7 @@ func (v *verifier) answered(n int) {
 
 // frames are coordinates of the input's own pixels for n pages.
 func (v *verifier) frames(n int) []orchestrator.Frame {
-	frames := make([]orchestrator.Frame, n)
-	for i := range frames {
-		frames[i] = orchestrator.Frame{Width: float64(v.in.Width), Height: float64(v.in.Height)}
-	}
-	return frames
+	return slices.Repeat([]orchestrator.Frame{{Width: float64(v.in.Width), Height: float64(v.in.Height)}}, n)
 }
 
 func answerOf(verdict orchestrator.Verdict) answer {
@@ -312,12 +309,7 @@ func (v *verifier) atOnce(ctx context.Context, pages []Page, report *Report) ([]
 			})
 		}
 		requests.Wait()
-		for _, err := range errs {
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		return cmp.Or(errs...)
 	})
 	if err != nil || !known {
 		return answers, err

@@ -19,28 +19,28 @@ func SetParameter(config *inferencepb.ModelConfig, key, value string) {
 }
 
 // AddWarmup gives a config a warm-up request of that batch size, made after the
-// one with the largest batch. It tells whether it did: not when there is one of
-// that size, and not when there is none to go by, or its inputs are files, which
-// are made for their batch.
-func AddWarmup(config *inferencepb.ModelConfig, batch int) bool {
+// one with the largest batch. It does nothing when there is one of that size, and
+// when there is none to go by, or its inputs are files, which are made for their
+// batch.
+func AddWarmup(config *inferencepb.ModelConfig, batch int) {
 	if batch < 1 {
-		return false
+		return
 	}
 	var like *inferencepb.ModelWarmup
 	for _, w := range config.ModelWarmup {
 		if w.BatchSize == uint32(batch) {
-			return false
+			return
 		}
 		if like == nil || w.BatchSize >= like.BatchSize {
 			like = w
 		}
 	}
 	if like == nil {
-		return false
+		return
 	}
 	for _, input := range like.Inputs {
 		if _, file := input.InputDataType.(*inferencepb.ModelWarmup_Input_InputDataFile); file {
-			return false
+			return
 		}
 	}
 	added := proto.CloneOf(like)
@@ -54,5 +54,4 @@ func AddWarmup(config *inferencepb.ModelConfig, batch int) bool {
 		added.Name += " batch " + strconv.Itoa(batch)
 	}
 	config.ModelWarmup = append(config.ModelWarmup, added)
-	return true
 }

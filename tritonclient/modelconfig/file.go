@@ -23,11 +23,9 @@ type File struct {
 // Parse reads a config's text, in protobuf's text format. Fields that this
 // program's version of the message does not have are passed over, and kept by
 // every edit.
-func Parse(text []byte) (*File, error) { return parse(string(text)) }
-
-func parse(text string) (*File, error) {
-	f := &File{text: text, config: new(inferencepb.ModelConfig)}
-	if err := (prototext.UnmarshalOptions{DiscardUnknown: true}).Unmarshal([]byte(text), f.config); err != nil {
+func Parse(text []byte) (*File, error) {
+	f := &File{text: string(text), config: new(inferencepb.ModelConfig)}
+	if err := (prototext.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, f.config); err != nil {
 		return nil, fmt.Errorf("not a model config: %w", err)
 	}
 	return f, nil
@@ -63,7 +61,7 @@ func (f *File) Update(config *inferencepb.ModelConfig) (*File, error) {
 	if err := e.message(src.root, f.config.ProtoReflect(), config.ProtoReflect()); err != nil {
 		return nil, f.refuse(err)
 	}
-	edited, err := parse(e.result())
+	edited, err := Parse([]byte(e.result()))
 	if err != nil {
 		return nil, f.refuse(err)
 	}

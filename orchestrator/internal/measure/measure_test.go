@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"iter"
 	"math"
 	"os"
 	"os/exec"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"quire/orchestrator"
 )
@@ -196,7 +199,7 @@ func TestFailedPages(t *testing.T) {
 		}
 		defer serving.Close()
 		for round, want := range []Answered{{Pages: 7, Requests: 1, Failed: 1}, {Failed: 8}} {
-			a, err := serving.Ask(t.Context(), 8, 1, 0)
+			a, err := serving.Ask(t.Context(), 0)
 			if err != nil || a.Pages != want.Pages || a.Requests != want.Requests || a.Failed != want.Failed || a.Err == nil {
 				t.Errorf("round %d: %+v, %v, want %+v", round, a, err, want)
 			}
@@ -236,6 +239,18 @@ func TestPeakMemory(t *testing.T) {
 	}
 }
 
+// touch takes memory, uses it and gives it back to the system.
+func touch(size int) error {
+	m, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < size; i += 4096 {
+		m[i] = 1
+	}
+	return unix.Munmap(m)
+}
+
 func TestProbe(t *testing.T) {
 	handled := make(chan struct{}, 100)
 	p, err := StartProbe(func() { handled <- struct{}{} })
@@ -249,6 +264,42 @@ func TestProbe(t *testing.T) {
 	// The last one may still be on its way to the requester.
 	if len(e.Requests) < 2 || len(e.Ticks) == 0 || slices.Min(e.Requests) <= 0 || slices.Min(e.Ticks) < 0 {
 		t.Errorf("%+v", e)
+	}
+}
+
+// listed is a source of documents that exist in name only.
+type listed int
+
+func (n listed) Documents(context.Context) iter.Seq[orchestrator.Document] {
+	return func(yield func(orchestrator.Document) bool) {
+		for i := range int(n) {
+			if !yield(orchestrator.Document{Path: fmt.Sprintf("%04d.pdf", i)}) {
+				return
+			}
+		}
+	}
+}
+
+func TestSample(t *testing.T) {
+	few, found := Sample(t.Context(), listed(3), 10, 0)
+	if len(few) != 3 || found != 3 {
+		t.Errorf("%d of %d documents, all 3 were wanted", len(few), found)
+	}
+	many, found := Sample(t.Context(), listed(1000), 10, 0)
+	again, _ := Sample(t.Context(), listed(1000), 10, 0)
+	seen := map[string]bool{}
+	for i, d := range many {
+		seen[d.Path] = true
+		if d.Path != again[i].Path {
+			t.Errorf("another sample at the second time: %s, %s", d.Path, again[i].Path)
+		}
+	}
+	if len(many) != 10 || len(seen) != 10 || found != 1000 {
+		t.Errorf("%d different ones of %d documents", len(seen), found)
+	}
+	some, found := Sample(t.Context(), listed(1000), 10, 20)
+	if len(some) != 10 || found != 20 || slices.ContainsFunc(some, func(d orchestrator.Document) bool { return d.Path >= "0020.pdf" }) {
+		t.Errorf("of the first 20: %v of %d", some, found)
 	}
 }
 

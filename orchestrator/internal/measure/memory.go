@@ -21,8 +21,6 @@ type Memory struct {
 	// Quire is this process's part, shared memory included; Workers that of all
 	// render workers, Guard the guard's.
 	Quire, Workers, Guard int64
-	// Shared is the shared memory in Quire at the moment of reading.
-	Shared int64
 	// Processes is how many there were.
 	Processes int
 }
@@ -31,10 +29,9 @@ type Memory struct {
 // out, begin anew. Where the kernel does not allow that they go on, and
 // [PeakMemory] then tells the peak since the processes began.
 func ResetPeak(server int) error {
-	return eachOwn(server, func(p process, _ role) error {
+	return eachOwn(server, func(p process, _ role) {
 		// See proc_pid_clear_refs(5).
 		_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.pid), []byte("5"), 0)
-		return nil
 	})
 }
 
@@ -43,23 +40,21 @@ func ResetPeak(server int) error {
 func PeakMemory(server int) (Memory, error) {
 	var m Memory
 	var largest int64 // of file-backed memory
-	err := eachOwn(server, func(p process, r role) error {
+	err := eachOwn(server, func(p process, r role) {
 		s, err := readStatus(p.pid)
 		if err != nil {
-			return nil // it has ended
+			return // it has ended
 		}
 		m.Processes++
 		largest = max(largest, s.file)
 		switch r {
 		case roleQuire:
 			m.Quire += s.peak - s.file
-			m.Shared = s.shared
 		case roleGuard:
 			m.Guard += s.peak - s.file - s.shared
 		default:
 			m.Workers += s.peak - s.file - s.shared
 		}
-		return nil
 	})
 	m.Quire += largest
 	m.Peak = m.Quire + m.Workers + m.Guard
@@ -67,7 +62,7 @@ func PeakMemory(server int) (Memory, error) {
 }
 
 // eachOwn calls do for this process, the guard and the render workers.
-func eachOwn(server int, do func(process, role) error) error {
+func eachOwn(server int, do func(process, role)) error {
 	tree, err := descendants(os.Getpid())
 	if err != nil {
 		return err
@@ -75,9 +70,7 @@ func eachOwn(server int, do func(process, role) error) error {
 	for _, p := range tree {
 		switch r := roleOf(p, tree, server); r {
 		case roleQuire, roleGuard, roleRender:
-			if err := do(p, r); err != nil {
-				return err
-			}
+			do(p, r)
 		}
 	}
 	return nil

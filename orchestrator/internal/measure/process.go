@@ -39,21 +39,27 @@ func roleOf(p process, tree map[int]process, server int) role {
 	if p.pid == os.Getpid() {
 		return roleQuire
 	}
-	for q, ok := p, true; server > 0 && ok; q, ok = tree[q.parent] {
-		if q.pid == server {
-			if p.pid == server {
-				return roleServer
-			}
-			return roleModel
-		}
-	}
-	switch p.name {
-	case guardName:
+	switch {
+	case p.pid == server:
+		return roleServer
+	case p.descends(server, tree):
+		return roleModel
+	case p.name == guardName:
 		return roleGuard
-	case renderName:
+	case p.name == renderName:
 		return roleRender
 	}
 	return roleOther
+}
+
+// descends tells whether the process is another's descendant, or that one.
+func (p process) descends(from int, tree map[int]process) bool {
+	for ok := true; ok; p, ok = tree[p.parent] {
+		if p.pid == from {
+			return true
+		}
+	}
+	return false
 }
 
 // descendants reads the process root and all below it.
@@ -76,29 +82,20 @@ func descendants(root int) (map[int]process, error) {
 		return nil, fmt.Errorf("/proc has no process %d", root)
 	}
 	below := map[int]process{}
-	for pid := range all {
-		for q, ok := all[pid]; ok; q, ok = all[q.parent] {
-			if q.pid == root {
-				below[pid] = all[pid]
-				break
-			}
+	for pid, p := range all {
+		if !p.descends(root, all) {
+			continue
 		}
-	}
-	for pid, p := range below {
 		// Only of ours: a command line can be long.
 		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		p.name, _, _ = cut(line)
+		name, _, _ := bytes.Cut(line, []byte{0})
+		p.name = string(name)
 		if cpu, err := clockOf(pid); err == nil {
 			p.cpu = cpu
 		}
 		below[pid] = p
 	}
 	return below, nil
-}
-
-func cut(line []byte) (first string, rest []byte, found bool) {
-	before, rest, found := bytes.Cut(line, []byte{0})
-	return string(before), rest, found
 }
 
 // readProcess reads /proc/PID/stat (proc_pid_stat(5)).

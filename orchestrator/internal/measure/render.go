@@ -2,7 +2,6 @@ package measure
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -10,42 +9,6 @@ import (
 
 	"quire/orchestrator"
 )
-
-// Document is a document whose pages have been counted.
-type Document struct {
-	orchestrator.Document
-	Pages int
-}
-
-// Count opens documents in order until it has found as many pages as wanted, or
-// until there are no more. Documents that do not open or have no pages are left
-// out, and so are those with more pages than wanted in all, unless there are no
-// others: then it is the first of them. It draws nothing.
-func Count(ctx context.Context, renderer orchestrator.Renderer, in orchestrator.Input, documents []orchestrator.Document, pages int) ([]Document, error) {
-	w, err := renderer.NewWorker(ctx, in.Width, in.Height)
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
-	var counted, giants []Document
-	for found, next := 0, 0; found < pages && next < len(documents); next++ {
-		n, err := w.Open(ctx, documents[next])
-		switch {
-		case err != nil && !pageFailed(err):
-			return nil, err
-		case err != nil || n == 0:
-		case n > pages:
-			giants = append(giants, Document{Document: documents[next], Pages: n})
-		default:
-			counted = append(counted, Document{Document: documents[next], Pages: n})
-			found += n
-		}
-	}
-	if len(counted) == 0 {
-		return giants[:min(1, len(giants))], nil
-	}
-	return counted, nil
-}
 
 // Rendering is a set of render workers with nothing behind them: what they draw
 // is thrown away. It is used by one goroutine at a time.
@@ -150,9 +113,4 @@ func (r *Rendering) Draw(ctx context.Context, documents []Document, times int, e
 	}
 	workers.Wait()
 	return Drawn{Pages: int(drawn.Load()), Failed: int(failed.Load()), Elapsed: time.Since(start)}, context.Cause(ctx)
-}
-
-func pageFailed(err error) bool {
-	var pe *orchestrator.PageError
-	return errors.As(err, &pe)
 }

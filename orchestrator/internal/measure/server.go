@@ -3,7 +3,6 @@ package measure
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -18,7 +17,8 @@ type ServerConfig struct {
 	// Pages are drawn pages as the model's Input wants them, at least one. They
 	// are copied.
 	Pages [][]byte
-	// Batch and InFlight are the most that Ask will be asked for.
+	// Batch is how many pages a request has, InFlight how many requests are under
+	// way at once.
 	Batch, InFlight int
 	// SharedMemoryPrefix starts the names of the slabs. Empty: pages travel
 	// inside the requests.
@@ -28,28 +28,24 @@ type ServerConfig struct {
 // Serving is a load for the server alone: batches of pages that were drawn
 // before. It is used by one goroutine at a time.
 type Serving struct {
-	model orchestrator.Model
-	pool  *slab.Pool
-	slabs []*slab.Slab
+	model  orchestrator.Model
+	pool   *slab.Pool
+	slabs  []*slab.Slab         // one for each request under way
+	frames []orchestrator.Frame // of a request
 }
 
 // NewServing fills a slab with pages for each request in flight. Which page
 // stands where does not matter, so each slab has others as far as there are
 // enough.
 func NewServing(cfg ServerConfig) (*Serving, error) {
-	in := cfg.Model.Input()
 	if len(cfg.Pages) == 0 {
 		return nil, errors.New("measure: no page to ask the server about")
 	}
-	prefix := cfg.SharedMemoryPrefix
-	if !in.SharedMemory {
-		prefix = ""
-	}
-	pool, err := slab.New(slab.Config{Slabs: cfg.InFlight, Pages: cfg.Batch, PageBytes: in.PageBytes(), Prefix: prefix, Release: cfg.Model.Release})
+	pool, err := Slabs(cfg.Model, cfg.InFlight, cfg.Batch, cfg.SharedMemoryPrefix)
 	if err != nil {
 		return nil, err
 	}
-	s := &Serving{model: cfg.Model, pool: pool}
+	s := &Serving{model: cfg.Model, pool: pool, frames: Frames(cfg.Model.Input(), cfg.Batch)}
 	next := 0
 	for range cfg.InFlight {
 		sl, err := pool.Get()
@@ -64,6 +60,21 @@ func NewServing(cfg ServerConfig) (*Serving, error) {
 		}
 	}
 	return s, nil
+}
+
+// Slabs makes page buffers for a model, in shared memory where it takes that and
+// prefix, which starts their names, is not empty.
+func Slabs(model orchestrator.Model, slabs, pages int, prefix string) (*slab.Pool, error) {
+	in := model.Input()
+	if !in.SharedMemory {
+		prefix = ""
+	}
+	return slab.New(slab.Config{Slabs: slabs, Pages: pages, PageBytes: in.PageBytes(), Prefix: prefix, Release: model.Release})
+}
+
+// Frames are coordinates of the input's own pixels, for so many pages.
+func Frames(in orchestrator.Input, pages int) []orchestrator.Frame {
+	return slices.Repeat([]orchestrator.Frame{{Width: float64(in.Width), Height: float64(in.Height)}}, pages)
 }
 
 // Close frees the slabs. It is idempotent.
@@ -88,38 +99,29 @@ type Answered struct {
 	Err    error
 }
 
-// PagesPerSecond is the rate of the answers.
-func (a Answered) PagesPerSecond() float64 { return float64(a.Pages) / a.Elapsed.Seconds() }
+// FailurePause keeps a server that refuses at once from being asked without end.
+const FailurePause = 20 * time.Millisecond
 
-// failurePause keeps a server that refuses at once from being asked without end.
-const failurePause = 20 * time.Millisecond
-
-// Ask keeps so many requests of so many pages under way until the time is up, at
-// least one round of them, and returns when the last is answered. No request
-// that failed is made again.
-// Its error is ctx's; what the server says is in the answer.
-func (s *Serving) Ask(ctx context.Context, batch, inFlight int, window time.Duration) (Answered, error) {
-	if batch < 1 || inFlight < 1 || inFlight > len(s.slabs) || batch > s.slabs[0].Pages {
-		return Answered{}, fmt.Errorf("measure: %d requests of %d pages were not planned for", inFlight, batch)
-	}
-	in := s.model.Input()
-	frames := slices.Repeat([]orchestrator.Frame{{Width: float64(in.Width), Height: float64(in.Height)}}, batch)
+// Ask keeps the requests under way until the time is up, at least one round of
+// them, and returns when the last is answered. No request that failed is made
+// again. Its error is ctx's; what the server says is in the answer.
+func (s *Serving) Ask(ctx context.Context, window time.Duration) (Answered, error) {
 	var mu sync.Mutex
 	var a Answered
 	var askers sync.WaitGroup
 	start := time.Now()
-	for _, sl := range s.slabs[:inFlight] {
+	for _, sl := range s.slabs {
 		askers.Go(func() {
-			for first, once := 0, true; (once || time.Since(start) < window) && ctx.Err() == nil; once = false {
+			for once := true; (once || time.Since(start) < window) && ctx.Err() == nil; once = false {
 				began := time.Now()
-				verdicts, err := s.model.Infer(ctx, sl, first, frames)
+				verdicts, err := s.model.Infer(ctx, sl, 0, s.frames)
 				took := time.Since(began)
 				mu.Lock()
 				if err == nil {
 					a.Requests++
 					a.Latencies = append(a.Latencies, took)
 				} else {
-					a.fail(batch, err)
+					a.fail(len(s.frames), err)
 				}
 				for _, v := range verdicts {
 					if v.Err == nil {
@@ -130,13 +132,7 @@ func (s *Serving) Ask(ctx context.Context, batch, inFlight int, window time.Dura
 				}
 				mu.Unlock()
 				if err != nil {
-					select {
-					case <-time.After(failurePause):
-					case <-ctx.Done():
-					}
-				}
-				if first += batch; first+batch > sl.Pages {
-					first = 0
+					Pause(ctx, FailurePause)
 				}
 			}
 		})
@@ -144,6 +140,21 @@ func (s *Serving) Ask(ctx context.Context, batch, inFlight int, window time.Dura
 	askers.Wait()
 	a.Elapsed = time.Since(start)
 	return a, context.Cause(ctx)
+}
+
+// Pause waits, and tells whether ctx goes on.
+func Pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (a *Answered) fail(pages int, err error) {
