@@ -184,6 +184,7 @@ func (s *Server) start(ctx context.Context) error {
 	s.mu.Lock()
 	s.log = newTail(logLines)
 	s.mu.Unlock()
+	before := leftovers(environmentDirs)
 	process, lines, err := spawnLines(s.cfg.Guard, guard.Command{
 		Path: serverPath(s.env),
 		Args: append([]string{"tritonserver"}, s.args(prefix)...),
@@ -220,6 +221,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	err = waitReady(wait, s.Addr(), s.life, s.cfg.Models, process.Done())
 	if err == nil {
+		dropLeftover(environmentDirs, before)
 		return nil
 	}
 	_ = process.Kill()
