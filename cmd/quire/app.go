@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"quire/orchestrator"
 )
 
 // stops are the two ways in which a person ends a command.
@@ -43,6 +45,30 @@ func watchSignals() stops {
 		signal.Stop(signals)
 	}()
 	return stops{soft: soft, hard: hard}
+}
+
+// onStop calls do when stop is closed before ctx ends.
+func onStop(ctx context.Context, stop <-chan struct{}, do func()) {
+	select {
+	case <-stop:
+		do()
+	case <-ctx.Done():
+	}
+}
+
+// untilStopped is a context that ends, interrupted, when stop is closed.
+func untilStopped(parent context.Context, stop <-chan struct{}) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	go onStop(ctx, stop, func() { cancel(orchestrator.ErrInterrupted) })
+	return ctx, cancel
+}
+
+// interruptedOr is err, unless the reason for it is that somebody said stop.
+func interruptedOr(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), orchestrator.ErrInterrupted) {
+		return orchestrator.ErrInterrupted
+	}
+	return err
 }
 
 // execute runs the program with args (the program's name first) and returns its

@@ -74,7 +74,7 @@ type benchConfig struct {
 	minTime, budget time.Duration
 	perfAnalyzer    string
 	curve, json     bool
-	logLevel        string
+	logLevel        slog.Level
 }
 
 // benchConfigOf reads the command line. own is where quire's own documents are,
@@ -82,7 +82,7 @@ type benchConfig struct {
 func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	cfg := benchConfig{
 		kind: bench.Kind(c.String("model")), pages: c.Int("pages"), repeat: c.Int("repeat"),
-		minTime: c.Duration("min-time"), budget: c.Duration("budget"), perfAnalyzer: c.String("perf-analyzer"), curve: c.Bool("curve"), json: c.Bool("json"), logLevel: c.String("log-level"),
+		minTime: c.Duration("min-time"), budget: c.Duration("budget"), perfAnalyzer: c.String("perf-analyzer"), curve: c.Bool("curve"), json: c.Bool("json"),
 	}
 	paths := c.Args().Slice()
 	if cfg.curve {
@@ -140,10 +140,8 @@ func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	if cfg.budget == 0 {
 		cfg.budget = -1
 	}
-	if !validLogLevel(cfg.logLevel) {
-		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
-	}
-	return cfg, nil
+	cfg.logLevel, err = logLevelOf(c)
+	return cfg, err
 }
 
 func benchRun(c *cli.Context, stop stops) (err error) {
@@ -165,22 +163,17 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
 	log := newLogger(cfg.logLevel, screen)
-	ctx, cancel := context.WithCancelCause(c.Context)
+	ctx, cancel := untilStopped(c.Context, stop.soft)
 	defer cancel(nil)
-	// There is nothing to finish.
-	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 
-	walker, err := cfg.walker("", false, log)
+	walker, err := cfg.walker(ctx, walk.Config{Log: log})
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	defer walker.Close()
-	if walker.Empty(ctx) {
-		return interruptedOr(ctx, usageError{cfg.nothingFound()})
-	}
-	g, err := guard.Start(ctx, guard.Config{})
+	g, err := startGuard(ctx)
 	if err != nil {
-		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 	s, err := connectBench(ctx, cfg, g, screen, log)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -19,7 +20,7 @@ type runConfig struct {
 	serverWait                          time.Duration
 	diskWait                            time.Duration // as sink.Config has it
 	fresh, retryFailed, checksum, prune bool
-	logLevel                            string
+	logLevel                            slog.Level
 	json, overlay                       bool
 	metrics                             string // address to serve metrics at; empty for none
 }
@@ -27,7 +28,7 @@ type runConfig struct {
 func runConfigOf(c *cli.Context) (runConfig, error) {
 	cfg := runConfig{
 		output: c.String("output"), pageTimeout: c.Duration("page-timeout"), serverWait: c.Duration("server-wait"),
-		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"), overlay: c.Bool("overlay"),
+		threshold: c.Float64("threshold"), json: c.Bool("json"), overlay: c.Bool("overlay"),
 	}
 	cfg.diskWait, cfg.fresh, cfg.retryFailed = c.Duration("disk-wait"), c.Bool("fresh"), c.Bool("retry-failed")
 	cfg.checksum, cfg.prune, cfg.metrics = c.Bool("checksum"), c.Bool("prune"), c.String("metrics")
@@ -69,8 +70,6 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 	if cfg.server, err = serverChoiceOf(c); err != nil {
 		return cfg, err
 	}
-	if !validLogLevel(cfg.logLevel) {
-		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
-	}
-	return cfg, nil
+	cfg.logLevel, err = logLevelOf(c)
+	return cfg, err
 }

@@ -132,6 +132,15 @@ func (s *served) supervise(ctx context.Context, g *guard.Guard, done func() int6
 	}
 }
 
+// startGuard starts the process that is the parent of all others.
+func startGuard(ctx context.Context) (*guard.Guard, error) {
+	g, err := guard.Start(ctx, guard.Config{})
+	if err != nil {
+		return nil, interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+	}
+	return g, nil
+}
+
 // startEmbedded starts a server of quire's own, with everything that it needs.
 func startEmbedded(ctx context.Context, named string, g *guard.Guard, screen *screen) (_ *embedded.Server, repository string, err error) {
 	options := embedded.Options{Guard: g, Progress: screen.step}

@@ -53,15 +53,8 @@ func doctorCommand(stop stops) *cli.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			ctx, cancel := context.WithCancelCause(c.Context)
+			ctx, cancel := untilStopped(c.Context, stop.soft)
 			defer cancel(nil)
-			go func() {
-				select {
-				case <-stop.soft:
-					cancel(orchestrator.ErrInterrupted)
-				case <-ctx.Done():
-				}
-			}()
 			return interruptedOr(ctx, examineAll(ctx, c, connection))
 		},
 	}
@@ -108,9 +101,9 @@ const (
 func examineAll(ctx context.Context, c *cli.Context, connection tritonclient.Config) (err error) {
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
-	g, err := guard.Start(ctx, guard.Config{})
+	g, err := startGuard(ctx)
 	if err != nil {
-		return fmt.Errorf("start the guard process: %w", err)
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 	e := &examination{

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,8 +69,19 @@ func inputsFrom(c *cli.Context, paths []string) (inputs, error) {
 	return in, nil
 }
 
-func (in inputs) walker(output string, checksum bool, log *slog.Logger) (*walk.Walker, error) {
-	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Checksum: checksum, Log: log})
+// walker finds the documents, of which there is one at least; cfg says how, but for
+// the patterns. An error is the user's, unless ctx was ended by a stop.
+func (in inputs) walker(ctx context.Context, cfg walk.Config) (*walk.Walker, error) {
+	cfg.Include, cfg.Exclude = in.include, in.exclude
+	w, err := walk.New(in.paths, cfg)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if w.Empty(ctx) {
+		_ = w.Close()
+		return nil, interruptedOr(ctx, usageError{fmt.Errorf("no PDF found in %s: check the path, or --include", strings.Join(in.paths, ", "))})
+	}
+	return w, nil
 }
 
 // otherFormats tells whether somebody asked for files of any name, with
@@ -81,10 +92,6 @@ func (in inputs) otherFormats() bool {
 		info, err := os.Stat(path)
 		return err == nil && !info.IsDir()
 	})
-}
-
-func (in inputs) nothingFound() error {
-	return fmt.Errorf("no PDF found in %s: check the path, or --include", strings.Join(in.paths, ", "))
 }
 
 // serverFlags are the flags of every command that asks a server.

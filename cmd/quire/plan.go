@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,8 +17,8 @@ import (
 	"quire/orchestrator/plan"
 	"quire/orchestrator/render"
 	"quire/orchestrator/sink"
+	"quire/orchestrator/walk"
 	"quire/tritonclient/embedded"
-	"quire/tritonclient/guard"
 )
 
 func planCommand(stop stops) *cli.Command {
@@ -61,27 +60,23 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	if d := c.Duration("sample-time"); d <= 0 {
 		return usageError{fmt.Errorf("--sample-time %v: it must be above 0", d)}
 	}
-	if level := c.String("log-level"); !validLogLevel(level) {
-		return usageError{fmt.Errorf("--log-level %s: it is debug, info, warn or error", level)}
-	}
-	ctx, cancel := context.WithCancelCause(c.Context)
-	defer cancel(nil)
-	// There is nothing to finish.
-	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
-	screen := newScreen(c.App.ErrWriter)
-	defer screen.hide()
-	log := newLogger(c.String("log-level"), screen)
-	walker, err := in.walker(c.String("output"), false, log)
+	level, err := logLevelOf(c)
 	if err != nil {
 		return usageError{err}
 	}
-	defer walker.Close()
-	if walker.Empty(ctx) {
-		return interruptedOr(ctx, usageError{in.nothingFound()})
-	}
-	g, err := guard.Start(ctx, guard.Config{})
+	ctx, cancel := untilStopped(c.Context, stop.soft)
+	defer cancel(nil)
+	screen := newScreen(c.App.ErrWriter)
+	defer screen.hide()
+	log := newLogger(level, screen)
+	walker, err := in.walker(ctx, walk.Config{Output: c.String("output"), Log: log})
 	if err != nil {
-		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+		return err
+	}
+	defer walker.Close()
+	g, err := startGuard(ctx)
+	if err != nil {
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,7 +13,7 @@ import (
 	"quire/orchestrator/metrics"
 	"quire/orchestrator/render"
 	"quire/orchestrator/sink"
-	"quire/tritonclient/guard"
+	"quire/orchestrator/walk"
 )
 
 func runCommand(stop stops) *cli.Command {
@@ -59,21 +58,16 @@ func run(c *cli.Context, stop stops) (err error) {
 
 	// ctx ends at a hard stop, setup at a soft one: before there is a page to
 	// finish, every stop is a hard one.
-	ctx, cancel := context.WithCancelCause(c.Context)
+	ctx, cancel := untilStopped(c.Context, stop.hard)
 	defer cancel(nil)
-	setup, endSetup := context.WithCancelCause(ctx)
+	setup, endSetup := untilStopped(ctx, stop.soft)
 	defer endSetup(nil)
-	go onStop(ctx, stop.hard, func() { cancel(orchestrator.ErrInterrupted) })
-	go onStop(setup, stop.soft, func() { endSetup(orchestrator.ErrInterrupted) })
 
-	walker, err := cfg.walker(cfg.output, cfg.checksum, log)
+	walker, err := cfg.walker(setup, walk.Config{Output: cfg.output, Checksum: cfg.checksum, Log: log})
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	defer walker.Close()
-	if walker.Empty(setup) {
-		return interruptedOr(setup, usageError{cfg.nothingFound()})
-	}
 
 	// Before anything that takes time: the address may be taken, and it may be that
 	// nothing can be written.
@@ -93,9 +87,9 @@ func run(c *cli.Context, stop stops) (err error) {
 	}
 	defer func() { err = join(err, tree.Close()) }()
 
-	g, err := guard.Start(setup, guard.Config{})
+	g, err := startGuard(setup)
 	if err != nil {
-		return interruptedOr(setup, fmt.Errorf("start the guard process: %w", err))
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 	served, err := connect(setup, cfg.server, cfg.threshold, g, screen, log)
@@ -185,15 +179,6 @@ func answerOptions(c *layout.Contract) map[string]any {
 	}
 }
 
-// onStop calls do when stop is closed before ctx ends.
-func onStop(ctx context.Context, stop <-chan struct{}, do func()) {
-	select {
-	case <-stop:
-		do()
-	case <-ctx.Done():
-	}
-}
-
 // join adds to an error what went wrong while tidying up, unless that is the
 // same thing.
 func join(err, more error) error {
@@ -206,11 +191,3 @@ func join(err, more error) error {
 // workerNice keeps this program's own goroutines ahead of its workers, as the
 // embedded server is.
 const workerNice = 10
-
-// interruptedOr is err, unless the reason for it is that somebody said stop.
-func interruptedOr(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), orchestrator.ErrInterrupted) {
-		return orchestrator.ErrInterrupted
-	}
-	return err
-}

@@ -104,10 +104,8 @@ func statsRun(c *cli.Context, stop stops) error {
 	if err != nil {
 		return usageError{err}
 	}
-	ctx, cancel := context.WithCancelCause(c.Context)
+	ctx, cancel := untilStopped(c.Context, stop.soft)
 	defer cancel(nil)
-	// Somebody who has seen enough is no failure.
-	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 
 	watched := monitor.New(endpoints)
 	first := watched.Read(ctx)

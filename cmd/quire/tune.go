@@ -20,6 +20,7 @@ import (
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
 	"quire/orchestrator/tune"
+	"quire/orchestrator/walk"
 	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
 	"quire/tritonclient/inferencepb"
@@ -70,7 +71,7 @@ type tuneConfig struct {
 	budget                    time.Duration
 	workers                   int
 	write, serverOnly, json   bool
-	logLevel                  string
+	logLevel                  slog.Level
 }
 
 // tuneConfigOf reads the command line. own is where quire's own documents are,
@@ -78,7 +79,7 @@ type tuneConfig struct {
 func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 	cfg := tuneConfig{
 		configName: c.String("config-name"), html: c.String("html"), metrics: c.String("metrics"), budget: c.Duration("budget"),
-		workers: c.Int("workers"), write: c.Bool("write"), serverOnly: c.Bool("server-only"), json: c.Bool("json"), logLevel: c.String("log-level"),
+		workers: c.Int("workers"), write: c.Bool("write"), serverOnly: c.Bool("server-only"), json: c.Bool("json"),
 	}
 	paths := c.Args().Slice()
 	if len(paths) == 0 {
@@ -120,10 +121,9 @@ func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 		return cfg, errors.New("--max-gpu-mem needs the server's metrics, and the one that quire starts, on the CPU, has none: add --triton, or --metrics")
 	case cfg.write && cfg.server.triton != "" && cfg.server.repository == "":
 		return cfg, errors.New("--write needs --model-repository: the directory, as this machine sees it, that the server at --triton serves")
-	case !validLogLevel(cfg.logLevel):
-		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
 	}
-	return cfg, nil
+	cfg.logLevel, err = logLevelOf(c)
+	return cfg, err
 }
 
 // exhaustiveTime is more than any grid takes.
@@ -193,21 +193,17 @@ func tuneRun(c *cli.Context, stop stops) (err error) {
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
 	log := newLogger(cfg.logLevel, screen)
-	ctx, cancel := context.WithCancelCause(c.Context)
+	ctx, cancel := untilStopped(c.Context, stop.soft)
 	defer cancel(nil)
-	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 
-	walker, err := cfg.walker("", false, log)
+	walker, err := cfg.walker(ctx, walk.Config{Log: log})
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	defer walker.Close()
-	if walker.Empty(ctx) {
-		return interruptedOr(ctx, usageError{cfg.nothingFound()})
-	}
-	g, err := guard.Start(ctx, guard.Config{})
+	g, err := startGuard(ctx)
 	if err != nil {
-		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 	s, err := connect(ctx, cfg.server, 0, g, screen, log)

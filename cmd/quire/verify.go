@@ -60,6 +60,7 @@ type verifyConfig struct {
 	server       serverChoice
 	pages, batch int
 	tolerance    verify.Tolerance
+	logLevel     slog.Level
 }
 
 func verifyConfigOf(c *cli.Context) (cfg verifyConfig, err error) {
@@ -87,10 +88,8 @@ func verifyConfigOf(c *cli.Context) (cfg verifyConfig, err error) {
 			return cfg, fmt.Errorf("--%s %v: it must be finite", name, v)
 		}
 	}
-	if level := c.String("log-level"); !validLogLevel(level) {
-		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", level)
-	}
-	return cfg, nil
+	cfg.logLevel, err = logLevelOf(c)
+	return cfg, err
 }
 
 func verifyRun(c *cli.Context, stop stops) (err error) {
@@ -98,13 +97,11 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	ctx, cancel := context.WithCancelCause(c.Context)
+	ctx, cancel := untilStopped(c.Context, stop.soft)
 	defer cancel(nil)
-	// There is nothing to finish.
-	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
-	log := newLogger(c.String("log-level"), screen)
+	log := newLogger(cfg.logLevel, screen)
 
 	scratch, err := scratchDirectory("verify")
 	if err != nil {
@@ -122,17 +119,14 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	defer samples.Close()
 	source := samples
 	if len(cfg.paths) > 0 {
-		if source, err = cfg.walker("", false, log); err != nil {
-			return usageError{err}
+		if source, err = cfg.walker(ctx, walk.Config{Log: log}); err != nil {
+			return err
 		}
 		defer source.Close()
-		if source.Empty(ctx) {
-			return interruptedOr(ctx, usageError{cfg.nothingFound()})
-		}
 	}
-	g, err := guard.Start(ctx, guard.Config{})
+	g, err := startGuard(ctx)
 	if err != nil {
-		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 	served, err := connect(ctx, cfg.server, 0, g, screen, log)
