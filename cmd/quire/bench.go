@@ -184,10 +184,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 	s.supervise(ctx, g, nil, cancel, log)
 	defer s.endServer()
 
-	pool := render.New(render.Config{
-		Guard: g, Passwords: cfg.passwords, Nice: workerNice, Logger: log,
-		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
-	})
+	pool := render.New(cfg.rendering(g, log))
 	what := bench.Config{
 		Engine: orchestrator.Config{
 			Renderer: pool, Model: s.model, Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
@@ -197,7 +194,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		MuPDF:  func() time.Duration { return pool.Stats().CPU },
 		Source: walker, Pages: cfg.pages, Results: benchResults(ctx, scratch, s.model.Info()),
 		Repeat: cfg.repeat, MinTime: cfg.minTime, Budget: cfg.budget, PerfAnalyzer: cfg.perfAnalyzer,
-		Progress: func(text string) { screen.step(embedded.Progress{Text: "measuring: " + text}) },
+		Progress: func(text string) { screen.doing("measuring: " + text) },
 	}
 	if s.server != nil {
 		what.Server = s.server.Pid

@@ -150,7 +150,7 @@ func startEmbedded(ctx context.Context, named string, g *guard.Guard, screen *sc
 	if err := embedded.PrepareModel(ctx, options, repository); err != nil {
 		return nil, "", err
 	}
-	screen.step(embedded.Progress{Text: "starting a Triton Inference Server on the CPU"})
+	screen.doing("starting a Triton Inference Server on the CPU")
 	server, err := embedded.Start(ctx, embedded.Config{Options: options, ModelRepository: repository})
 	return server, repository, err
 }

@@ -269,7 +269,7 @@ func (e *examination) startEmbedded(repository string, install bool, options emb
 		models = []string{}
 		e.add("model", doctor.Warn, installCommand, "%s: not built yet, or built by another version: quire run builds it", repository)
 	}
-	e.screen.step(embedded.Progress{Text: "starting a Triton Inference Server on the CPU"})
+	e.screen.doing("starting a Triton Inference Server on the CPU")
 	server, err := embedded.Start(e.ctx, embedded.Config{Options: options, ModelRepository: repository, Models: models})
 	if err != nil {
 		e.badServer = true

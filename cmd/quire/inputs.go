@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"quire/orchestrator/render"
 	"quire/orchestrator/walk"
 	"quire/tritonclient"
+	"quire/tritonclient/guard"
 )
 
 // inputFlags are the flags of every command that reads documents.
@@ -82,6 +84,17 @@ func (in inputs) walker(ctx context.Context, cfg walk.Config) (*walk.Walker, err
 		return nil, interruptedOr(ctx, usageError{fmt.Errorf("no PDF found in %s: check the path, or --include", strings.Join(in.paths, ", "))})
 	}
 	return w, nil
+}
+
+// workerNice keeps this program's own goroutines ahead of its workers, as the
+// embedded server is.
+const workerNice = 10
+
+// rendering is how the documents are opened and drawn.
+func (in inputs) rendering(g *guard.Guard, log *slog.Logger) render.Config {
+	return render.Config{
+		Guard: g, Passwords: in.passwords, OtherFormats: in.otherFormats(), Sandbox: in.sandbox, Nice: workerNice, Logger: log,
+	}
 }
 
 // otherFormats tells whether somebody asked for files of any name, with

@@ -80,13 +80,13 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	}
 	defer func() { err = join(err, g.Close()) }()
 
+	rendering := in.rendering(g, log)
+	rendering.Nice = 0 // there is no server, and nothing else to do, that they could hold up
 	machine := plan.JSON{W: c.App.Writer}
 	var names []string
 	forecast := plan.Forecast{Where: server.where(), Output: c.String("output")}
 	forecast.Inputs, err = plan.Look(ctx, plan.Config{
-		Source:   walker,
-		Renderer: render.New(render.Config{Guard: g, Passwords: in.passwords, Logger: log, OtherFormats: in.otherFormats(), Sandbox: in.sandbox}),
-		Sample:   c.Int("sample"), Time: c.Duration("sample-time"),
+		Source: walker, Renderer: render.New(rendering), Sample: c.Int("sample"), Time: c.Duration("sample-time"),
 		Problem: func(e *orchestrator.PageError) {
 			if c.Bool("json") {
 				_ = machine.Unreadable(e)
@@ -98,11 +98,11 @@ func planRun(c *cli.Context, stop stops) (err error) {
 			if !screen.tty() {
 				return
 			}
-			if sample == 0 {
-				screen.step(embedded.Progress{Text: fmt.Sprintf("%d documents found", found)})
-			} else {
-				screen.step(embedded.Progress{Text: fmt.Sprintf("%d documents found, %d of %d opened to count their pages", found, opened, sample)})
+			text := fmt.Sprintf("%d documents found", found)
+			if sample > 0 {
+				text += fmt.Sprintf(", %d of %d opened to count their pages", opened, sample)
 			}
+			screen.doing(text)
 		},
 	})
 	screen.hide()

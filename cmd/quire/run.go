@@ -105,10 +105,9 @@ func run(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(setup, err)
 	}
 
-	pool := render.New(render.Config{
-		Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log,
-		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
-	})
+	rendering := cfg.rendering(g, log)
+	rendering.PageTimeout = cfg.pageTimeout
+	pool := render.New(rendering)
 	detector, err := orchestrator.New(orchestrator.Config{
 		Renderer:  pool,
 		Endpoints: served.fleet.Endpoints(), Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
@@ -187,7 +186,3 @@ func join(err, more error) error {
 	}
 	return errors.Join(err, more)
 }
-
-// workerNice keeps this program's own goroutines ahead of its workers, as the
-// embedded server is.
-const workerNice = 10

@@ -135,6 +135,9 @@ type step struct {
 	since time.Time
 }
 
+// doing is step for what nobody can tell the extent of.
+func (s *screen) doing(text string) { s.step(embedded.Progress{Text: text}) }
+
 // step shows what the set-up is doing.
 func (s *screen) step(p embedded.Progress) {
 	p.Text = oneLine(p.Text)

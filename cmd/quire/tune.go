@@ -21,7 +21,6 @@ import (
 	"quire/orchestrator/render"
 	"quire/orchestrator/tune"
 	"quire/orchestrator/walk"
-	"quire/tritonclient/embedded"
 	"quire/tritonclient/guard"
 	"quire/tritonclient/inferencepb"
 	"quire/tritonclient/metrics"
@@ -277,11 +276,8 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 			return nil, usageError{err}
 		}
 	}
-	pool := render.New(render.Config{
-		Guard: t.guard, Passwords: cfg.passwords, Nice: workerNice, Logger: t.log,
-		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
-	})
-	t.screen.step(embedded.Progress{Text: "drawing sample pages"})
+	pool := render.New(cfg.rendering(t.guard, t.log))
+	t.screen.doing("drawing sample pages")
 	sample, err := tune.Draw(ctx, source, pool, s.model.Input(), cfg.workers)
 	if err != nil {
 		return nil, err
@@ -339,7 +335,7 @@ func (t *tuning) restore() error {
 	ctx, cancel := context.WithTimeout(context.Background(), restoreTime)
 	defer cancel()
 	go onStop(ctx, t.hard, cancel)
-	t.screen.step(embedded.Progress{Text: "putting the server back to what it was"})
+	t.screen.doing("putting the server back to what it was")
 	if err := t.server.Restore(ctx); err != nil {
 		return notBack(err, t.cfg.server.triton)
 	}
@@ -370,7 +366,7 @@ func (t *tuning) step(s tune.Step) {
 	if s.Settings != nil {
 		text += fmt.Sprintf(": %s: %s", s.Load.Kind, s.Settings)
 	}
-	t.screen.step(embedded.Progress{Text: text})
+	t.screen.doing(text)
 }
 
 // metrics is how to look at the server's GPUs; nil when it tells of none, which
@@ -469,7 +465,7 @@ func (t *tuning) load(ctx context.Context, chosen tune.Settings) error {
 		return nil
 	}
 	model := t.served.model.Info().Name
-	t.screen.step(embedded.Progress{Text: "loading the model with the new config"})
+	t.screen.doing("loading the model with the new config")
 	if err := t.served.client.LoadModel(ctx, model, nil); err != nil {
 		return serverError{fmt.Errorf("the config is written, and the server did not load it: %w", err)}
 	}

@@ -135,8 +135,8 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	}
 	defer served.close()
 	in := served.model.Input()
-	screen.step(embedded.Progress{Text: "drawing pages"})
-	pool := render.New(render.Config{Guard: g, Passwords: cfg.passwords, Nice: workerNice, Logger: log, OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox})
+	screen.doing("drawing pages")
+	pool := render.New(cfg.rendering(g, log))
 	ours, _, err := verify.Draw(ctx, pool, samples, in, cfg.pages, 0)
 	if err != nil {
 		return interruptedOr(ctx, err)
