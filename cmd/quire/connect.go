@@ -54,16 +54,7 @@ func (s *served) close() {
 // follow has servers join the detector and leave it until the function that it
 // returns is called.
 func (s *served) follow(ctx context.Context, d *orchestrator.Detector) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		s.fleet.Follow(ctx, d)
-	}()
-	return func() {
-		cancel()
-		<-ended
-	}
+	return background(ctx, func(ctx context.Context) { s.fleet.Follow(ctx, d) })
 }
 
 // connect finds servers or starts one and reads the model's contract; threshold
@@ -114,10 +105,7 @@ func (s *served) supervise(ctx context.Context, g *guard.Guard, done func() int6
 	if s.server == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
+	s.unsupervise = background(ctx, func(ctx context.Context) {
 		err := s.server.Supervise(ctx, log, done)
 		switch {
 		case err != nil && g.Err() == nil:
@@ -125,11 +113,7 @@ func (s *served) supervise(ctx context.Context, g *guard.Guard, done func() int6
 		case err != nil:
 			giveUp(err)
 		}
-	}()
-	s.unsupervise = func() {
-		cancel()
-		<-ended
-	}
+	})
 }
 
 // startGuard starts the process that is the parent of all others.

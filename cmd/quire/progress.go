@@ -31,7 +31,7 @@ func follow(ctx context.Context, s *screen, v *view, count func(context.Context)
 		s.show(v.line)
 	} else {
 		s.hide()
-		group.Go(func() { v.print(ctx, s) })
+		group.Go(func() { every(ctx, linePause, func() { s.say(v.line(0)) }) })
 	}
 	return func() {
 		cancel()
@@ -61,20 +61,6 @@ func (v *view) total(p orchestrator.ProgressNow) (pages int64, exact bool) {
 		return p.Known, true
 	}
 	return max(p.Known+(documents-p.Opened)*p.Known/p.Opened, p.Pages.Ended()), false
-}
-
-// print says where the run is, every linePause.
-func (v *view) print(ctx context.Context, s *screen) {
-	t := time.NewTicker(linePause)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			s.say(v.line(0))
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // line is a bar between two texts, or just these where there is no room.

@@ -123,11 +123,15 @@ func run(c *cli.Context, stop stops) (err error) {
 	served.supervise(ctx, g, func() int64 { return detector.Stats().Pages.Done }, cancel, log)
 	defer served.follow(ctx, detector)()
 
-	var report reporter = &text{screen: screen, out: c.App.Writer, tree: tree, begun: begun}
-	if cfg.json {
-		report = newEvents(c.App.Writer, tree, begun)
+	var progress orchestrator.Progress
+	r := running{
+		begun: begun, output: cfg.output, served: served, detector: detector, tree: tree, progress: &progress, count: walker.Count,
 	}
-	if err := report.begin(detector, served, cfg.output); err != nil {
+	var report reporter = &text{running: r, screen: screen, out: c.App.Writer}
+	if cfg.json {
+		report = newEvents(r, c.App.Writer)
+	}
+	if err := report.begin(); err != nil {
 		return err
 	}
 	results, finishPictures := orchestrator.Sink(tree), func() error { return nil }
@@ -135,7 +139,6 @@ func run(c *cli.Context, stop stops) (err error) {
 		o := newOverlay(ctx, cancel, stop.soft, tree, pool, max(1, detector.Settings().Workers/2))
 		results, finishPictures = o, o.finish
 	}
-	var progress orchestrator.Progress
 	if scraped != nil {
 		screen.say("metrics at http://" + scraped.Addr() + "/metrics")
 		scraped.Serve(metrics.Source{Stats: detector.Stats, Progress: progress.Now, Disk: func() (time.Duration, bool) {
@@ -143,7 +146,7 @@ func run(c *cli.Context, stop stops) (err error) {
 			return tree.Waited(), reason != ""
 		}}, metrics.Info{Version: version, Model: info.Name, ModelVersion: info.Version})
 	}
-	unfollow := report.follow(ctx, watched{detector, &progress, tree, walker.Count})
+	unfollow := report.follow(ctx)
 	go onStop(ctx, stop.soft, func() { screen.say("stopping: finishing the pages that are drawn; interrupt again to end at once") })
 	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: report.sink(results), Stop: stop.soft, Progress: &progress})
 	runErr = join(runErr, finishPictures())
@@ -160,7 +163,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	if runErr == nil && someFailed(summary) {
 		runErr = quietError{exitSomeFailed}
 	}
-	return join(runErr, report.end(summary, vanished, cfg.output, runErr))
+	return join(runErr, report.end(summary, vanished, runErr))
 }
 
 // someFailed tells whether anything has failed, now or in the run that did what
