@@ -109,7 +109,6 @@ func newApp(stop stops) *cli.App {
 		HideVersion:           true,
 		// A pattern may hold a comma: *.{pdf,PDF}.
 		DisableSliceFlagSeparator: true,
-		EnableBashCompletion:      true,
 		// Errors come back from RunContext, and only execute ends the program.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
@@ -135,8 +134,7 @@ func newApp(stop stops) *cli.App {
 // flagsFirst puts a command's flags before its arguments, since urfave/cli takes
 // everything after the first argument for an argument. "--" ends the flags.
 func flagsFirst(app *cli.App, args []string) []string {
-	// A shell that asks for completions says so with the last argument.
-	if len(args) < 2 || args[len(args)-1] == "--generate-bash-completion" {
+	if len(args) < 2 {
 		return args
 	}
 	cmd := app.Command(args[1])

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -156,7 +155,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		return usageError{err}
 	}
 	if slices.Contains(cfg.paths, own) {
-		if err := layOutSamples(own, benchpages.Files); err != nil {
+		if err := os.CopyFS(own, benchpages.Files); err != nil {
 			return err
 		}
 	}
@@ -263,27 +262,6 @@ func scratchDirectory(command string) (string, error) {
 		return "", fmt.Errorf("%w: name another directory for temporary files with TMPDIR", err)
 	}
 	return dir, nil
-}
-
-// layOutSamples writes documents that this program carries.
-func layOutSamples(dir string, files fs.FS) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	names, err := fs.Glob(files, "*.pdf")
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		content, err := fs.ReadFile(files, name)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // benchResults writes the results of each run below dir, as quire run does, into

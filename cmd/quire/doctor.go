@@ -386,15 +386,9 @@ func (e *examination) examine(server tritonclient.Endpoint, where string, model 
 		return
 	}
 	e.sameModel(contract, where)
-	batch, inFlight := contract.Batch, contract.InFlight
-	if batch == 0 {
-		batch = contract.MaxBatch
-	}
-	if inFlight == 0 {
-		inFlight = contract.Instances + 1
-	}
 	// As a run has it: what all take together, of the smallest batch.
-	e.inFlight += inFlight
+	batch := cmp.Or(contract.Batch, contract.MaxBatch)
+	e.inFlight += cmp.Or(contract.InFlight, contract.Instances+1)
 	e.batch = min(cmp.Or(e.batch, batch), batch)
 	e.shared = e.transport(client, where, contract.Version) || e.shared
 	if e.shared {

@@ -185,7 +185,7 @@ func tuneRun(c *cli.Context, stop stops) (err error) {
 		return usageError{err}
 	}
 	if slices.Contains(cfg.paths, own) {
-		if err := layOutSamples(own, samplefiles.Files); err != nil {
+		if err := os.CopyFS(own, samplefiles.Files); err != nil {
 			return err
 		}
 	}

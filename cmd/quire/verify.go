@@ -109,7 +109,7 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	}
 	defer func() { err = join(err, os.RemoveAll(scratch)) }()
 	own := filepath.Join(scratch, "samples")
-	if err := layOutSamples(own, samplefiles.Files); err != nil {
+	if err := os.CopyFS(own, samplefiles.Files); err != nil {
 		return err
 	}
 	samples, err := walk.New([]string{own}, walk.Config{Log: log})
