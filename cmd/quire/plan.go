@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -82,14 +83,14 @@ func planRun(c *cli.Context, stop stops) (err error) {
 
 	rendering := in.rendering(g, log)
 	rendering.Nice = 0 // there is no server, and nothing else to do, that they could hold up
-	machine := plan.JSON{W: c.App.Writer}
+	machine := json.NewEncoder(c.App.Writer)
 	var names []string
 	forecast := plan.Forecast{Where: server.where(), Output: c.String("output")}
 	forecast.Inputs, err = plan.Look(ctx, plan.Config{
 		Source: walker, Renderer: render.New(rendering), Sample: c.Int("sample"), Time: c.Duration("sample-time"),
 		Problem: func(e *orchestrator.PageError) {
 			if c.Bool("json") {
-				_ = machine.Unreadable(e)
+				_ = machine.Encode(unreadableOf(e))
 			} else if len(names) < unreadableNames {
 				names = append(names, fmt.Sprintf("  %s: %s: %s", oneLine(e.Ref.Path), e.Category, oneLine(e.Message)))
 			}
@@ -118,7 +119,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 		forecast.Free = freeSpace(forecast.Output)
 	}
 	if c.Bool("json") {
-		err = machine.Forecast(forecast)
+		err = machine.Encode(planEventOf(forecast))
 	} else {
 		err = printPlan(c.App.Writer, forecast, names)
 	}
@@ -192,10 +193,9 @@ func printPlan(w io.Writer, f plan.Forecast, names []string) error {
 			r.PagesPerSecond(), r.Where, r.Model, r.ModelVersion, r.Pages, r.Measured.Local().Format("2006-01-02"))
 	}
 	if e.Known() {
-		bytes, measured := f.Results()
-		fmt.Fprintf(&b, "\ndisk: about %s of results, at ", size(bytes))
-		if measured {
-			fmt.Fprintf(&b, "the last run's %s a page", size(int64(f.Rate.BytesPerPage())))
+		fmt.Fprintf(&b, "\ndisk: about %s of results, at ", size(f.Results()))
+		if r := f.Rate; r != nil {
+			fmt.Fprintf(&b, "the last run's %s a page", size(int64(r.BytesPerPage())))
 		} else {
 			fmt.Fprintf(&b, "a usual %s a page", size(plan.DefaultBytesPerPage))
 		}
