@@ -50,11 +50,7 @@ func (t *Tree) Finish(ctx context.Context, s orchestrator.Summary, err error, va
 	if t.ledger == nil {
 		return v, errNotStarted
 	}
-	if t.committer != nil {
-		t.committer.close()
-		t.committer = nil
-		t.flusher.close()
-	}
+	t.stop()
 	ended, failed := "complete", error(nil)
 	switch {
 	case errors.Is(err, orchestrator.ErrInterrupted):

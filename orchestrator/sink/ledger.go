@@ -285,6 +285,17 @@ func (l *ledger) seek(at int64) error {
 
 // unseen calls each for the records that nobody asked for.
 func (l *ledger) unseen(each func(record, string) error) error {
+	return l.without(func(_ []byte, at int64) bool { return l.wasSeen(at) }, each)
+}
+
+// failed calls each for the documents that are not done.
+func (l *ledger) failed(each func(record, string) error) error {
+	return l.without(func(body []byte, _ int64) bool { return bytes.HasPrefix(body, []byte(doneStart)) }, each)
+}
+
+// without calls each for the records in order, but for those that leaveOut says by
+// the content of their line and where that begins.
+func (l *ledger) without(leaveOut func(body []byte, at int64) bool, each func(record, string) error) error {
 	if l.sorted == nil {
 		return nil
 	}
@@ -296,33 +307,7 @@ func (l *ledger) unseen(each func(record, string) error) error {
 		if err != nil {
 			return err
 		}
-		if l.wasSeen(at) {
-			continue
-		}
-		r, path, ok, err := parseRecord(body)
-		if err == nil && ok {
-			err = each(r, path)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// failed calls each for the documents that are not done.
-func (l *ledger) failed(each func(record, string) error) error {
-	if l.sorted == nil {
-		return nil
-	}
-	for lines := newLineReader(l.sorted, 0); ; {
-		body, _, err := lines.next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if bytes.HasPrefix(body, []byte(doneStart)) {
+		if leaveOut(body, at) {
 			continue
 		}
 		r, path, ok, err := parseRecord(body)

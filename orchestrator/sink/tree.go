@@ -332,15 +332,21 @@ func (t *Tree) closed() error {
 
 var errNotStarted = errors.New("sink: the tree takes results after Start and before Finish or Close")
 
-// Close gives the output directory free. Results that stand are not touched,
-// and pages of documents that have not ended wait for the next run. It is
-// idempotent.
-func (t *Tree) Close() error {
+// stop ends what the tree does beside its caller, once all that has ended stands.
+// The tree takes nothing more then.
+func (t *Tree) stop() {
 	if t.committer != nil {
 		t.committer.close()
 		t.flusher.close()
 		t.committer = nil
 	}
+}
+
+// Close gives the output directory free. Results that stand are not touched,
+// and pages of documents that have not ended wait for the next run. It is
+// idempotent.
+func (t *Tree) Close() error {
+	t.stop()
 	for p, s := range t.docs {
 		s.leave(p)
 		delete(t.docs, p)
