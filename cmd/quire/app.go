@@ -94,8 +94,8 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop 
 
 // readerGone tells whether a command ended because its output has no reader.
 func readerGone(err error) bool {
-	var p *fs.PathError
-	return errors.As(err, &p) && p.Path == os.Stdout.Name() && errors.Is(p.Err, syscall.EPIPE)
+	p, ok := errors.AsType[*fs.PathError](err)
+	return ok && p.Path == os.Stdout.Name() && errors.Is(p.Err, syscall.EPIPE)
 }
 
 func newApp(stop stops) *cli.App {

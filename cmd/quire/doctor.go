@@ -188,8 +188,7 @@ func (e *examination) lack(check string, err error) {
 	if context.Cause(e.ctx) != nil {
 		return
 	}
-	var setup *embedded.SetupError
-	if errors.As(err, &setup) {
+	if setup, ok := errors.AsType[*embedded.SetupError](err); ok {
 		e.add(check, doctor.Fail, setup.Remedy, "%s: %s", setup.Thing, setup.Reason)
 		return
 	}

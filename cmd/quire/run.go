@@ -151,8 +151,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: report.sink(results), Stop: stop.soft, Progress: &progress})
 	runErr = join(runErr, finishPictures())
 	vanished, err := tree.Finish(ctx, summary, runErr, report.vanished)
-	var disk *sink.WriteError
-	if !errors.As(runErr, &disk) { // else it is the same disk again
+	if _, disk := errors.AsType[*sink.WriteError](runErr); !disk { // else it is the same disk again
 		runErr = join(runErr, err)
 	}
 	unfollow()

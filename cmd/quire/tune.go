@@ -319,8 +319,7 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 
 // explain tells errors of the server from others.
 func (t *tuning) explain(err error) error {
-	var model *orchestrator.ModelError
-	if errors.As(err, &model) || errors.Is(err, tune.ErrReplaced) {
+	if _, model := errors.AsType[*orchestrator.ModelError](err); model || errors.Is(err, tune.ErrReplaced) {
 		return serverError{err}
 	}
 	return err
