@@ -305,7 +305,6 @@ func asNobody(dir string, f func()) {
 	f()
 }
 
-// A directory or file that cannot be read is accounted for, and the rest found.
 // Close may be called by whoever comes first, and by several at once.
 func TestClosedByTwo(t *testing.T) {
 	w, err := New([]string{t.TempDir()}, Config{})
@@ -323,6 +322,7 @@ func TestClosedByTwo(t *testing.T) {
 	group.Wait()
 }
 
+// A directory or file that cannot be read is accounted for, and the rest found.
 func TestUnreadable(t *testing.T) {
 	dir := plant(t, "a/x.pdf", "b/y.pdf", "c.pdf", "d.pdf")
 	for _, name := range []string{"b", "c.pdf"} {
