@@ -201,10 +201,7 @@ func TestDoctorServers(t *testing.T) {
 // A server that is there and turns this client away is not to be started.
 func TestDoctorConnection(t *testing.T) {
 	ca, other := tritontest.NewAuthority(t), tritontest.NewAuthority(t)
-	file := filepath.Join(t.TempDir(), "other.pem")
-	if err := os.WriteFile(file, other.PEM, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := write(t, string(other.PEM), t.TempDir(), "other.pem")
 	secure := tritontest.Start(t, tritontest.Config{TLS: ca.ServerTLS(false, "triton.test")})
 	plain := tritontest.Start(t, tritontest.Config{})
 	restricted := tritontest.Start(t, tritontest.Config{RestrictedKey: "team", RestrictedValue: "secret"})

@@ -99,9 +99,7 @@ func TestPlanOfOddInputs(t *testing.T) {
 				Exact    bool
 			}
 		}
-		if err := json.Unmarshal([]byte(line), &m); err != nil {
-			t.Fatalf("%v: %s", err, line)
-		}
+		unmarshal(t, line, &m)
 		if i < len(lines)-1 {
 			unreadable[m.Path] = m.MessageType + " " + m.Category
 		} else if m.MessageType != "plan" || m.Documents != 8 || m.Unreadable["empty"] != 2 || !m.Pages.Exact || m.Pages.Estimate != 2 {
@@ -121,9 +119,7 @@ func TestPlanOfOddInputs(t *testing.T) {
 		t.Errorf("with patterns: code %d\n%s", code, stdout)
 	}
 
-	if err := os.WriteFile(filepath.Join(dir, "torn.pdf"), []byte("%PDF-1.7\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, "%PDF-1.7\n", dir, "torn.pdf")
 	if _, stdout, _ = call(t, "plan", dir); !strings.Contains(stdout, "pages: 2, counted in the 2 of 3 documents that open\n") {
 		t.Errorf("with one that does not open:\n%s", stdout)
 	}
@@ -133,9 +129,7 @@ func TestPlanListIsBounded(t *testing.T) {
 	t.Setenv("QUIRE_CACHE", t.TempDir())
 	dir := t.TempDir()
 	for i := range unreadableNames + 5 {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.pdf", i)), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, "", dir, fmt.Sprintf("%02d.pdf", i))
 	}
 	code, stdout, _ := call(t, "plan", dir)
 	if code != exitSomeFailed || strings.Count(stdout, ".pdf: empty: ") != unreadableNames || !strings.Contains(stdout, "\n  and 5 more: --json lists all\n") {
