@@ -189,7 +189,7 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 			Renderer: pool, Model: s.model, Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
 			SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 		},
-		Kind: cfg.kind, Client: s.client, Where: s.where, ToolVersion: version,
+		Kind: cfg.kind, Client: s.client, Where: s.where, Near: s.maybeHere(), ToolVersion: version,
 		MuPDF:  func() time.Duration { return pool.Stats().CPU },
 		Source: walker, Pages: cfg.pages, Results: benchResults(ctx, scratch, s.model.Info()),
 		Repeat: cfg.repeat, MinTime: cfg.minTime, Budget: cfg.budget, PerfAnalyzer: cfg.perfAnalyzer,
@@ -198,7 +198,6 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 	if s.server != nil {
 		what.Server = s.server.Pid
 	}
-	what.Near = s.maybeHere()
 	var result interface{ Text(io.Writer) error }
 	if cfg.curve {
 		result, err = benchCurve(ctx, what, scratch, own, log)
@@ -241,12 +240,11 @@ func benchCurve(ctx context.Context, what bench.Config, scratch, own string, log
 
 // connectBench is connect, with the model that was asked for.
 func connectBench(ctx context.Context, cfg benchConfig, g *guard.Guard, screen *screen, log *slog.Logger) (*served, error) {
-	var perBatch, perPage time.Duration
-	switch cfg.kind {
-	case bench.KindGPULike:
-		perBatch, perPage = gpuLikeBatch, gpuLikePage
-		fallthrough
-	case bench.KindInstant:
+	if cfg.kind != bench.KindLayout {
+		var perBatch, perPage time.Duration
+		if cfg.kind == bench.KindGPULike {
+			perBatch, perPage = gpuLikeBatch, gpuLikePage
+		}
 		var err error
 		if cfg.server.repository, err = embedded.BenchRepository(embedded.Options{Guard: g}, perBatch, perPage); err != nil {
 			return nil, serverError{err}

@@ -27,11 +27,11 @@ type runConfig struct {
 
 func runConfigOf(c *cli.Context) (runConfig, error) {
 	cfg := runConfig{
-		output: c.String("output"), pageTimeout: c.Duration("page-timeout"), serverWait: c.Duration("server-wait"),
-		threshold: c.Float64("threshold"), json: c.Bool("json"), overlay: c.Bool("overlay"),
+		output: c.String("output"), threshold: c.Float64("threshold"), metrics: c.String("metrics"),
+		pageTimeout: c.Duration("page-timeout"), serverWait: c.Duration("server-wait"), diskWait: c.Duration("disk-wait"),
+		fresh: c.Bool("fresh"), retryFailed: c.Bool("retry-failed"), checksum: c.Bool("checksum"), prune: c.Bool("prune"),
+		json: c.Bool("json"), overlay: c.Bool("overlay"),
 	}
-	cfg.diskWait, cfg.fresh, cfg.retryFailed = c.Duration("disk-wait"), c.Bool("fresh"), c.Bool("retry-failed")
-	cfg.checksum, cfg.prune, cfg.metrics = c.Bool("checksum"), c.Bool("prune"), c.String("metrics")
 	var err error
 	if cfg.inputs, err = inputsOf(c, "quire run DIR… -o OUT"); err != nil {
 		return cfg, err

@@ -220,7 +220,6 @@ func TestDoctorConnection(t *testing.T) {
 
 // The server that quire starts, for real.
 func TestDoctorEmbedded(t *testing.T) {
-	const repository = "../../model_repository"
 	// Whoever comes first installs and builds, which has no deadline of a call.
 	var out, errs bytes.Buffer
 	if code := execute(t.Context(), []string{"quire", "doctor", "--install", "--model-repository", repository}, &out, &errs, stops{}); code != exitDone {
