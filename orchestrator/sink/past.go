@@ -28,8 +28,8 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 	var redone orchestrator.Redone
 	if found {
 		if redone = t.redone(was, id, name); redone == "" {
-			past.Result = was.result(doc.Path)
-			return past, nil, t.stands(ctx, doc.Path, id, was)
+			past.Result = was.result()
+			return past, nil, t.stands(ctx, id, was)
 		}
 	}
 	s, again, err := t.resume(ctx, doc.Path, id)
@@ -62,8 +62,8 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 
 // stands settles a document whose result stands: nothing else of it is wanted, and
 // from now on it is known by its content where that is told.
-func (t *Tree) stands(ctx context.Context, path string, id identity, was record) error {
-	t.discard(path)
+func (t *Tree) stands(ctx context.Context, id identity, was record) error {
+	t.discard(was.path)
 	if id.Sum == "" || id.Sum == was.Sum && id.ModTime == was.ModTime {
 		return nil
 	}
