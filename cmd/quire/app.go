@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"quire/orchestrator"
 )
 
 // stops are the two ways in which a person ends a command.
@@ -45,6 +47,30 @@ func watchSignals() stops {
 	return stops{soft: soft, hard: hard}
 }
 
+// onStop calls do when stop is closed before ctx ends.
+func onStop(ctx context.Context, stop <-chan struct{}, do func()) {
+	select {
+	case <-stop:
+		do()
+	case <-ctx.Done():
+	}
+}
+
+// untilStopped is a context that ends, interrupted, when stop is closed.
+func untilStopped(parent context.Context, stop <-chan struct{}) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	go onStop(ctx, stop, func() { cancel(orchestrator.ErrInterrupted) })
+	return ctx, cancel
+}
+
+// interruptedOr is err, unless the reason for it is that somebody said stop.
+func interruptedOr(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), orchestrator.ErrInterrupted) {
+		return orchestrator.ErrInterrupted
+	}
+	return err
+}
+
 // execute runs the program with args (the program's name first) and returns its
 // exit code. It is the whole program but for what belongs to the process.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop stops) int {
@@ -68,8 +94,8 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer, stop 
 
 // readerGone tells whether a command ended because its output has no reader.
 func readerGone(err error) bool {
-	var p *fs.PathError
-	return errors.As(err, &p) && p.Path == os.Stdout.Name() && errors.Is(p.Err, syscall.EPIPE)
+	p, ok := errors.AsType[*fs.PathError](err)
+	return ok && p.Path == os.Stdout.Name() && errors.Is(p.Err, syscall.EPIPE)
 }
 
 func newApp(stop stops) *cli.App {
@@ -83,7 +109,6 @@ func newApp(stop stops) *cli.App {
 		HideVersion:           true,
 		// A pattern may hold a comma: *.{pdf,PDF}.
 		DisableSliceFlagSeparator: true,
-		EnableBashCompletion:      true,
 		// Errors come back from RunContext, and only execute ends the program.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
@@ -109,8 +134,7 @@ func newApp(stop stops) *cli.App {
 // flagsFirst puts a command's flags before its arguments, since urfave/cli takes
 // everything after the first argument for an argument. "--" ends the flags.
 func flagsFirst(app *cli.App, args []string) []string {
-	// A shell that asks for completions says so with the last argument.
-	if len(args) < 2 || args[len(args)-1] == "--generate-bash-completion" {
+	if len(args) < 2 {
 		return args
 	}
 	cmd := app.Command(args[1])

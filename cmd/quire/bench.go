@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -74,7 +73,7 @@ type benchConfig struct {
 	minTime, budget time.Duration
 	perfAnalyzer    string
 	curve, json     bool
-	logLevel        string
+	logLevel        slog.Level
 }
 
 // benchConfigOf reads the command line. own is where quire's own documents are,
@@ -82,7 +81,7 @@ type benchConfig struct {
 func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	cfg := benchConfig{
 		kind: bench.Kind(c.String("model")), pages: c.Int("pages"), repeat: c.Int("repeat"),
-		minTime: c.Duration("min-time"), budget: c.Duration("budget"), perfAnalyzer: c.String("perf-analyzer"), curve: c.Bool("curve"), json: c.Bool("json"), logLevel: c.String("log-level"),
+		minTime: c.Duration("min-time"), budget: c.Duration("budget"), perfAnalyzer: c.String("perf-analyzer"), curve: c.Bool("curve"), json: c.Bool("json"),
 	}
 	paths := c.Args().Slice()
 	if cfg.curve {
@@ -140,10 +139,8 @@ func benchConfigOf(c *cli.Context, own string) (benchConfig, error) {
 	if cfg.budget == 0 {
 		cfg.budget = -1
 	}
-	if !validLogLevel(cfg.logLevel) {
-		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
-	}
-	return cfg, nil
+	cfg.logLevel, err = logLevelOf(c)
+	return cfg, err
 }
 
 func benchRun(c *cli.Context, stop stops) (err error) {
@@ -158,29 +155,24 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 		return usageError{err}
 	}
 	if slices.Contains(cfg.paths, own) {
-		if err := layOutSamples(own, benchpages.Files); err != nil {
+		if err := os.CopyFS(own, benchpages.Files); err != nil {
 			return err
 		}
 	}
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
 	log := newLogger(cfg.logLevel, screen)
-	ctx, cancel := context.WithCancelCause(c.Context)
+	ctx, cancel := untilStopped(c.Context, stop.soft)
 	defer cancel(nil)
-	// There is nothing to finish.
-	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 
-	walker, err := cfg.walker("", false, log)
+	walker, err := cfg.walker(ctx, walk.Config{Log: log})
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	defer walker.Close()
-	if walker.Empty(ctx) {
-		return interruptedOr(ctx, usageError{cfg.nothingFound()})
-	}
-	g, err := guard.Start(ctx, guard.Config{})
+	g, err := startGuard(ctx)
 	if err != nil {
-		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 	s, err := connectBench(ctx, cfg, g, screen, log)
@@ -191,25 +183,21 @@ func benchRun(c *cli.Context, stop stops) (err error) {
 	s.supervise(ctx, g, nil, cancel, log)
 	defer s.endServer()
 
-	pool := render.New(render.Config{
-		Guard: g, Passwords: cfg.passwords, Nice: workerNice, Logger: log,
-		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
-	})
+	pool := render.New(cfg.rendering(g, log))
 	what := bench.Config{
 		Engine: orchestrator.Config{
 			Renderer: pool, Model: s.model, Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
 			SharedMemoryPrefix: g.ShmPrefix(), Logger: log,
 		},
-		Kind: cfg.kind, Client: s.client, Where: s.where, ToolVersion: version,
+		Kind: cfg.kind, Client: s.client, Where: s.where, Near: s.maybeHere(), ToolVersion: version,
 		MuPDF:  func() time.Duration { return pool.Stats().CPU },
 		Source: walker, Pages: cfg.pages, Results: benchResults(ctx, scratch, s.model.Info()),
 		Repeat: cfg.repeat, MinTime: cfg.minTime, Budget: cfg.budget, PerfAnalyzer: cfg.perfAnalyzer,
-		Progress: func(text string) { screen.step(embedded.Progress{Text: "measuring: " + text}) },
+		Progress: func(text string) { screen.doing("measuring: " + text) },
 	}
 	if s.server != nil {
 		what.Server = s.server.Pid
 	}
-	what.Near = s.maybeHere()
 	var result interface{ Text(io.Writer) error }
 	if cfg.curve {
 		result, err = benchCurve(ctx, what, scratch, own, log)
@@ -252,12 +240,11 @@ func benchCurve(ctx context.Context, what bench.Config, scratch, own string, log
 
 // connectBench is connect, with the model that was asked for.
 func connectBench(ctx context.Context, cfg benchConfig, g *guard.Guard, screen *screen, log *slog.Logger) (*served, error) {
-	var perBatch, perPage time.Duration
-	switch cfg.kind {
-	case bench.KindGPULike:
-		perBatch, perPage = gpuLikeBatch, gpuLikePage
-		fallthrough
-	case bench.KindInstant:
+	if cfg.kind != bench.KindLayout {
+		var perBatch, perPage time.Duration
+		if cfg.kind == bench.KindGPULike {
+			perBatch, perPage = gpuLikeBatch, gpuLikePage
+		}
 		var err error
 		if cfg.server.repository, err = embedded.BenchRepository(embedded.Options{Guard: g}, perBatch, perPage); err != nil {
 			return nil, serverError{err}
@@ -273,27 +260,6 @@ func scratchDirectory(command string) (string, error) {
 		return "", fmt.Errorf("%w: name another directory for temporary files with TMPDIR", err)
 	}
 	return dir, nil
-}
-
-// layOutSamples writes documents that this program carries.
-func layOutSamples(dir string, files fs.FS) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	names, err := fs.Glob(files, "*.pdf")
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		content, err := fs.ReadFile(files, name)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // benchResults writes the results of each run below dir, as quire run does, into

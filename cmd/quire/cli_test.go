@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -34,13 +33,8 @@ func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
 
 func TestUsageErrors(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "a.pdf"), []byte("%PDF"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	latin1 := filepath.Join(dir, "latin1.txt")
-	if err := os.WriteFile(latin1, []byte("gr\xfcn\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, "%PDF", dir, "a.pdf")
+	latin1 := write(t, "gr\xfcn\n", dir, "latin1.txt")
 	empty := t.TempDir()
 	for _, c := range []struct {
 		args []string
@@ -122,10 +116,7 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestPasswordFile(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "words")
-	if err := os.WriteFile(name, []byte("\ufeffone\r\n\n two\nthree"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	name := write(t, "\ufeffone\r\n\n two\nthree", t.TempDir(), "words")
 	var in inputs
 	app := &cli.App{Flags: inputFlags(), Action: func(c *cli.Context) (err error) {
 		in, err = inputsFrom(c, nil)
@@ -195,9 +186,7 @@ func TestHelp(t *testing.T) {
 func TestEnvironment(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"a.pdf", "b.PDF", "c.txt"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("%PDF"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, "%PDF", dir, name)
 	}
 	for _, c := range []struct {
 		name, value string
@@ -273,9 +262,7 @@ func TestVersion(t *testing.T) {
 
 func TestServerThatIsNotThere(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "a.pdf"), []byte("%PDF"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, "%PDF", dir, "a.pdf")
 	// Port 1 on loopback: nothing listens there.
 	code, _, stderr := call(t, "run", dir, "-o", filepath.Join(dir, "out"), "--triton", "127.0.0.1:1")
 	if code != exitServer || !strings.Contains(stderr, "127.0.0.1:1") || strings.Count(stderr, "\n") != 1 {
@@ -287,9 +274,7 @@ func TestServerThatIsNotThere(t *testing.T) {
 // helps; it is no wrong usage, since another machine could.
 func TestNoRoomForBatches(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "a.pdf"), []byte("%PDF"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, "%PDF", dir, "a.pdf")
 	server := tritontest.Start(t, tritontest.Config{})
 	for transport, want := range map[string]string{
 		"shm":  "quire: /dev/shm is too small for 2147483648 batches of .* are free: make /dev/shm larger \\(a container: --shm-size=1g\\), or send less at once with --batch and --in-flight, or use --transport grpc",

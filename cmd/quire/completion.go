@@ -109,10 +109,7 @@ func complete(app *cli.App, args []string) bool {
 		return true // a file, or the value of a flag
 	}
 	for _, f := range cmd.Flags {
-		usage := ""
-		if d, ok := f.(cli.DocGenerationFlag); ok {
-			usage = strings.ReplaceAll(d.GetUsage(), "`", "")
-		}
+		usage := strings.ReplaceAll(f.(cli.DocGenerationFlag).GetUsage(), "`", "")
 		for _, name := range f.Names() {
 			if len(name) > 1 {
 				say("--"+name, usage)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -19,18 +20,18 @@ type runConfig struct {
 	serverWait                          time.Duration
 	diskWait                            time.Duration // as sink.Config has it
 	fresh, retryFailed, checksum, prune bool
-	logLevel                            string
+	logLevel                            slog.Level
 	json, overlay                       bool
 	metrics                             string // address to serve metrics at; empty for none
 }
 
 func runConfigOf(c *cli.Context) (runConfig, error) {
 	cfg := runConfig{
-		output: c.String("output"), pageTimeout: c.Duration("page-timeout"), serverWait: c.Duration("server-wait"),
-		threshold: c.Float64("threshold"), logLevel: c.String("log-level"), json: c.Bool("json"), overlay: c.Bool("overlay"),
+		output: c.String("output"), threshold: c.Float64("threshold"), metrics: c.String("metrics"),
+		pageTimeout: c.Duration("page-timeout"), serverWait: c.Duration("server-wait"), diskWait: c.Duration("disk-wait"),
+		fresh: c.Bool("fresh"), retryFailed: c.Bool("retry-failed"), checksum: c.Bool("checksum"), prune: c.Bool("prune"),
+		json: c.Bool("json"), overlay: c.Bool("overlay"),
 	}
-	cfg.diskWait, cfg.fresh, cfg.retryFailed = c.Duration("disk-wait"), c.Bool("fresh"), c.Bool("retry-failed")
-	cfg.checksum, cfg.prune, cfg.metrics = c.Bool("checksum"), c.Bool("prune"), c.String("metrics")
 	var err error
 	if cfg.inputs, err = inputsOf(c, "quire run DIR… -o OUT"); err != nil {
 		return cfg, err
@@ -69,8 +70,6 @@ func runConfigOf(c *cli.Context) (runConfig, error) {
 	if cfg.server, err = serverChoiceOf(c); err != nil {
 		return cfg, err
 	}
-	if !validLogLevel(cfg.logLevel) {
-		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
-	}
-	return cfg, nil
+	cfg.logLevel, err = logLevelOf(c)
+	return cfg, err
 }

@@ -54,16 +54,7 @@ func (s *served) close() {
 // follow has servers join the detector and leave it until the function that it
 // returns is called.
 func (s *served) follow(ctx context.Context, d *orchestrator.Detector) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		s.fleet.Follow(ctx, d)
-	}()
-	return func() {
-		cancel()
-		<-ended
-	}
+	return background(ctx, func(ctx context.Context) { s.fleet.Follow(ctx, d) })
 }
 
 // connect finds servers or starts one and reads the model's contract; threshold
@@ -114,10 +105,7 @@ func (s *served) supervise(ctx context.Context, g *guard.Guard, done func() int6
 	if s.server == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
+	s.unsupervise = background(ctx, func(ctx context.Context) {
 		err := s.server.Supervise(ctx, log, done)
 		switch {
 		case err != nil && g.Err() == nil:
@@ -125,11 +113,16 @@ func (s *served) supervise(ctx context.Context, g *guard.Guard, done func() int6
 		case err != nil:
 			giveUp(err)
 		}
-	}()
-	s.unsupervise = func() {
-		cancel()
-		<-ended
+	})
+}
+
+// startGuard starts the process that is the parent of all others.
+func startGuard(ctx context.Context) (*guard.Guard, error) {
+	g, err := guard.Start(ctx, guard.Config{})
+	if err != nil {
+		return nil, interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
 	}
+	return g, nil
 }
 
 // startEmbedded starts a server of quire's own, with everything that it needs.
@@ -141,7 +134,7 @@ func startEmbedded(ctx context.Context, named string, g *guard.Guard, screen *sc
 	if err := embedded.PrepareModel(ctx, options, repository); err != nil {
 		return nil, "", err
 	}
-	screen.step(embedded.Progress{Text: "starting a Triton Inference Server on the CPU"})
+	screen.doing("starting a Triton Inference Server on the CPU")
 	server, err := embedded.Start(ctx, embedded.Config{Options: options, ModelRepository: repository})
 	return server, repository, err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,13 +14,7 @@ func TestRunWithTLSAndHeaders(t *testing.T) {
 	ca := tritontest.NewAuthority(t)
 	cert, key := ca.Issue("quire")
 	dir := t.TempDir()
-	file := func(name string, data []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	file := func(name string, data []byte) string { return write(t, string(data), dir, name) }
 	s := tritontest.Start(t, tritontest.Config{
 		TLS:           ca.ServerTLS(true, "triton.test", net.IPv4(127, 0, 0, 1)),
 		RestrictedKey: "team", RestrictedValue: "s3cr=et",

@@ -12,19 +12,10 @@ import (
 
 const root = "../.."
 
-func document(t *testing.T, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(root, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
 // TestInvariantsNameTheirTests: every test that ARCHITECTURE.md calls to
 // witness is there.
 func TestInvariantsNameTheirTests(t *testing.T) {
-	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+)`").FindAllStringSubmatch(document(t, "ARCHITECTURE.md"), -1)
+	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+)`").FindAllStringSubmatch(read(t, root, "ARCHITECTURE.md"), -1)
 	if len(named) < 30 {
 		t.Fatalf("only %d tests named", len(named))
 	}
@@ -50,12 +41,12 @@ func TestInvariantsNameTheirTests(t *testing.T) {
 // TestReadmeShowsTheExample: the Go code in README.md is the code that the end
 // to end tests run.
 func TestReadmeShowsTheExample(t *testing.T) {
-	_, rest, _ := strings.Cut(document(t, "README.md"), "```go\n")
+	_, rest, _ := strings.Cut(read(t, root, "README.md"), "```go\n")
 	code, _, ok := strings.Cut(rest, "```")
 	if !ok || len(code) < 500 {
 		t.Fatalf("no Go code in README.md, or little: %q", code)
 	}
-	if !strings.Contains(document(t, "orchestrator/endtoend/example_test.go"), code) {
+	if !strings.Contains(read(t, root, "orchestrator/endtoend/example_test.go"), code) {
 		t.Error("the Go code in README.md is not a part of orchestrator/endtoend/example_test.go")
 	}
 }
@@ -63,10 +54,10 @@ func TestReadmeShowsTheExample(t *testing.T) {
 // TestReadmeTellsExitCodes: the table in README.md has the codes of exit.go.
 func TestReadmeTellsExitCodes(t *testing.T) {
 	var told []string
-	for _, row := range regexp.MustCompile(`(?m)^\| (\d+) \| \S`).FindAllStringSubmatch(document(t, "README.md"), -1) {
+	for _, row := range regexp.MustCompile(`(?m)^\| (\d+) \| \S`).FindAllStringSubmatch(read(t, root, "README.md"), -1) {
 		told = append(told, row[1])
 	}
-	for _, code := range regexp.MustCompile(`(?m)^\texit\w+ += (\d+)$`).FindAllStringSubmatch(document(t, "cmd/quire/exit.go"), -1) {
+	for _, code := range regexp.MustCompile(`(?m)^\texit\w+ += (\d+)$`).FindAllStringSubmatch(read(t, root, "cmd/quire/exit.go"), -1) {
 		if len(told) == 0 || told[0] != code[1] {
 			t.Fatalf("README.md goes on with %v where exit.go has %s", told, code[1])
 		}

@@ -53,15 +53,8 @@ func doctorCommand(stop stops) *cli.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			ctx, cancel := context.WithCancelCause(c.Context)
+			ctx, cancel := untilStopped(c.Context, stop.soft)
 			defer cancel(nil)
-			go func() {
-				select {
-				case <-stop.soft:
-					cancel(orchestrator.ErrInterrupted)
-				case <-ctx.Done():
-				}
-			}()
 			return interruptedOr(ctx, examineAll(ctx, c, connection))
 		},
 	}
@@ -108,9 +101,9 @@ const (
 func examineAll(ctx context.Context, c *cli.Context, connection tritonclient.Config) (err error) {
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
-	g, err := guard.Start(ctx, guard.Config{})
+	g, err := startGuard(ctx)
 	if err != nil {
-		return fmt.Errorf("start the guard process: %w", err)
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 	e := &examination{
@@ -195,8 +188,7 @@ func (e *examination) lack(check string, err error) {
 	if context.Cause(e.ctx) != nil {
 		return
 	}
-	var setup *embedded.SetupError
-	if errors.As(err, &setup) {
+	if setup, ok := errors.AsType[*embedded.SetupError](err); ok {
 		e.add(check, doctor.Fail, setup.Remedy, "%s: %s", setup.Thing, setup.Reason)
 		return
 	}
@@ -276,7 +268,7 @@ func (e *examination) startEmbedded(repository string, install bool, options emb
 		models = []string{}
 		e.add("model", doctor.Warn, installCommand, "%s: not built yet, or built by another version: quire run builds it", repository)
 	}
-	e.screen.step(embedded.Progress{Text: "starting a Triton Inference Server on the CPU"})
+	e.screen.doing("starting a Triton Inference Server on the CPU")
 	server, err := embedded.Start(e.ctx, embedded.Config{Options: options, ModelRepository: repository, Models: models})
 	if err != nil {
 		e.badServer = true
@@ -393,15 +385,9 @@ func (e *examination) examine(server tritonclient.Endpoint, where string, model 
 		return
 	}
 	e.sameModel(contract, where)
-	batch, inFlight := contract.Batch, contract.InFlight
-	if batch == 0 {
-		batch = contract.MaxBatch
-	}
-	if inFlight == 0 {
-		inFlight = contract.Instances + 1
-	}
 	// As a run has it: what all take together, of the smallest batch.
-	e.inFlight += inFlight
+	batch := cmp.Or(contract.Batch, contract.MaxBatch)
+	e.inFlight += cmp.Or(contract.InFlight, contract.Instances+1)
 	e.batch = min(cmp.Or(e.batch, batch), batch)
 	e.shared = e.transport(client, where, contract.Version) || e.shared
 	if e.shared {

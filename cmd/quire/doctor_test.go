@@ -201,10 +201,7 @@ func TestDoctorServers(t *testing.T) {
 // A server that is there and turns this client away is not to be started.
 func TestDoctorConnection(t *testing.T) {
 	ca, other := tritontest.NewAuthority(t), tritontest.NewAuthority(t)
-	file := filepath.Join(t.TempDir(), "other.pem")
-	if err := os.WriteFile(file, other.PEM, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := write(t, string(other.PEM), t.TempDir(), "other.pem")
 	secure := tritontest.Start(t, tritontest.Config{TLS: ca.ServerTLS(false, "triton.test")})
 	plain := tritontest.Start(t, tritontest.Config{})
 	restricted := tritontest.Start(t, tritontest.Config{RestrictedKey: "team", RestrictedValue: "secret"})
@@ -223,7 +220,6 @@ func TestDoctorConnection(t *testing.T) {
 
 // The server that quire starts, for real.
 func TestDoctorEmbedded(t *testing.T) {
-	const repository = "../../model_repository"
 	// Whoever comes first installs and builds, which has no deadline of a call.
 	var out, errs bytes.Buffer
 	if code := execute(t.Context(), []string{"quire", "doctor", "--install", "--model-repository", repository}, &out, &errs, stops{}); code != exitDone {

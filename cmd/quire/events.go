@@ -20,18 +20,16 @@ import (
 // A reader that does not keep up slows the run down, but for progress, which
 // is left out while the line before it has not gone: no failure is lost.
 type events struct {
-	mu    sync.Mutex
-	out   *bufio.Writer
+	running
 	start time.Time
-	err   error
 
-	tree     *sink.Tree
-	begun    time.Time              // when the program did
-	detector *orchestrator.Detector // from begin on
+	mu  sync.Mutex
+	out *bufio.Writer
+	err error
 }
 
-func newEvents(w io.Writer, tree *sink.Tree, begun time.Time) *events {
-	return &events{out: bufio.NewWriter(w), start: time.Now(), tree: tree, begun: begun}
+func newEvents(r running, w io.Writer) *events {
+	return &events{running: r, start: time.Now(), out: bufio.NewWriter(w)}
 }
 
 func (e *events) write(event any) error {
@@ -200,64 +198,50 @@ type summaryEvent struct {
 	Error    string             `json:"error,omitempty"`
 }
 
-func (e *events) begin(d *orchestrator.Detector, s *served, output string) error {
-	e.detector = d
-	cfg, info := d.Settings(), s.model.Info()
+func (e *events) begin() error {
+	cfg, info := e.detector.Settings(), e.served.model.Info()
 	servers := []serverEvent{}
-	for _, server := range s.fleet.Servers() {
+	for _, server := range e.served.fleet.Servers() {
 		servers = append(servers, serverEvent{Server: server.Name, SharedMemory: new(server.Model.Input().SharedMemory)})
 	}
 	return e.write(startEvent{
 		Servers: servers, MessageType: "start", Schema: "quire-events/1", Version: version,
-		Model: modelEvent{info.Name, info.Version}, Server: s.where, Output: output,
+		Model: modelEvent{info.Name, info.Version}, Server: e.served.where, Output: e.output,
 		Workers: cfg.Workers, Batch: cfg.Batch, InFlight: cfg.InFlight,
-		MaxAgeMS: max(0, float64(cfg.MaxAge)/1e6), PageBufferBytes: d.MemoryBound(), SharedMemory: sharedMemory(s) > 0,
+		MaxAgeMS: max(0, float64(cfg.MaxAge)/1e6), PageBufferBytes: e.detector.MemoryBound(), SharedMemory: sharedMemory(e.served) > 0,
 	})
 }
 
 // follow writes progress once a second until the function that it returns is
 // called.
-func (e *events) follow(ctx context.Context, w watched) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var group sync.WaitGroup
-	group.Go(func() {
-		t := time.NewTicker(time.Second)
-		defer t.Stop()
-		for {
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-				return
-			}
-			if !e.mu.TryLock() {
-				continue // a line is waiting for its reader
-			}
-			now, stats, took := w.progress.Now(), w.detector.Stats(), time.Since(e.start).Seconds()
-			waiting := stats.Waiting
-			if reason, _ := w.tree.Waiting(); waiting == "" && reason != "" {
-				waiting = "disk space: " + reason
-			}
-			_ = e.writeLocked(progressEvent{ // a reader that went away is told of by the next document
-				MessageType: "progress", Seconds: took, DocumentsListed: now.Listed, PagesKnown: now.Known,
-				Documents: countsEvent(now.Documents), Pages: countsEvent(now.Pages), PagesResumed: now.Resumed,
-				PagesPerSecond: float64(now.Pages.Done+now.Pages.Failed-now.Resumed) / took,
-				InFlight:       stats.InFlight, Window: stats.Window, Waiting: oneLine(waiting), Stall: oneLine(stats.Stall),
-				Servers: serversOf(stats),
-			})
-			e.mu.Unlock()
-		}
-	})
-	return func() {
-		cancel()
-		group.Wait()
+func (e *events) follow(ctx context.Context) (stop func()) {
+	return background(ctx, func(ctx context.Context) { every(ctx, time.Second, e.tellProgress) })
+}
+
+func (e *events) tellProgress() {
+	if !e.mu.TryLock() {
+		return // a line is waiting for its reader
 	}
+	defer e.mu.Unlock()
+	now, stats, took := e.progress.Now(), e.detector.Stats(), time.Since(e.start).Seconds()
+	waiting := stats.Waiting
+	if reason, _ := e.tree.Waiting(); waiting == "" && reason != "" {
+		waiting = "disk space: " + reason
+	}
+	_ = e.writeLocked(progressEvent{ // a reader that went away is told of by the next document
+		MessageType: "progress", Seconds: took, DocumentsListed: now.Listed, PagesKnown: now.Known,
+		Documents: countsEvent(now.Documents), Pages: countsEvent(now.Pages), PagesResumed: now.Resumed,
+		PagesPerSecond: float64(now.Pages.Done+now.Pages.Failed-now.Resumed) / took,
+		InFlight:       stats.InFlight, Window: stats.Window, Waiting: oneLine(waiting), Stall: oneLine(stats.Stall),
+		Servers: serversOf(stats),
+	})
 }
 
 func (e *events) vanished(path string) {
 	_ = e.write(vanishedEvent{"vanished", pathOf(path)}) // a reader that went away is told of by the summary
 }
 
-func (e *events) end(s orchestrator.Summary, v sink.Vanished, _ string, err error) error {
+func (e *events) end(s orchestrator.Summary, v sink.Vanished, err error) error {
 	ev := summaryEvent{
 		MessageType: "summary", Seconds: s.Elapsed.Seconds(), Inputs: s.Documents.Ended(), Documents: countsEvent(s.Documents),
 		PagesTotal: s.Pages.Ended(), Pages: countsEvent(s.Pages), ExitCode: exitCode(err), Requests: map[int]int64{},

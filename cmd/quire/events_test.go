@@ -15,9 +15,7 @@ import (
 func TestEventsAddUp(t *testing.T) {
 	in, out := t.TempDir(), filepath.Join(t.TempDir(), "out")
 	odd := []string{"good.pdf", "mixed.pdf", "encrypted_user.pdf", "not_pdf.pdf", "zero_byte.pdf", "no_pages.pdf", "never_finishes.pdf"}
-	if err := command("python3", append([]string{"../../scripts/make_odd.py", in}, odd...)...); err != nil {
-		t.Fatal(err)
-	}
+	makeOdd(t, append([]string{in}, odd...)...)
 	// And a name that is not UTF-8.
 	if err := os.Rename(filepath.Join(in, "not_pdf.pdf"), filepath.Join(in, "not\xff.pdf")); err != nil {
 		t.Fatal(err)
@@ -45,9 +43,7 @@ func TestEventsAddUp(t *testing.T) {
 			Error  json.RawMessage
 			errorEvent
 		}
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatalf("%v: %s", err, line)
-		}
+		unmarshal(t, line, &e)
 		kinds = append(kinds, e.MessageType)
 		switch e.MessageType {
 		case "page_failed":
@@ -58,9 +54,7 @@ func TestEventsAddUp(t *testing.T) {
 			}
 			if len(e.Error) > 0 {
 				var why errorEvent
-				if err := json.Unmarshal(e.Error, &why); err != nil {
-					t.Fatal(err)
-				}
+				unmarshal(t, string(e.Error), &why)
 				failures[failure{e.Path, 0, why}] = true
 			}
 			pages.Done += e.Pages.Done
@@ -76,9 +70,7 @@ func TestEventsAddUp(t *testing.T) {
 				t.Errorf("%s ended as %s", e.Path, e.Status)
 			}
 		case "summary":
-			if err := json.Unmarshal([]byte(line), &summary); err != nil {
-				t.Fatal(err)
-			}
+			unmarshal(t, line, &summary)
 		}
 	}
 	if kinds[0] != "start" || kinds[len(kinds)-1] != "summary" {
@@ -90,21 +82,15 @@ func TestEventsAddUp(t *testing.T) {
 	if documents != summary.Documents || pages != summary.Pages || summary.Inputs != int64(len(odd)) || summary.PagesTotal != pages.Done+pages.Failed || summary.ExitCode != code {
 		t.Errorf("events: %+v documents, %+v pages; summary: %+v", documents, pages, summary)
 	}
-	listed, err := os.ReadFile(filepath.Join(out, "failed.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	n := 0
-	for line := range strings.Lines(string(listed)) {
+	for line := range strings.Lines(read(t, out, "failed.jsonl")) {
 		var f failure
 		var raw struct {
 			Path string
 			Page *int
 			errorEvent
 		}
-		if err := json.Unmarshal([]byte(line), &raw); err != nil {
-			t.Fatal(err)
-		}
+		unmarshal(t, line, &raw)
 		if f = (failure{Path: raw.Path, errorEvent: raw.errorEvent}); raw.Page != nil {
 			f.Page = *raw.Page
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"quire/orchestrator/render"
 	"quire/orchestrator/walk"
 	"quire/tritonclient"
+	"quire/tritonclient/guard"
 )
 
 // inputFlags are the flags of every command that reads documents.
@@ -69,8 +71,30 @@ func inputsFrom(c *cli.Context, paths []string) (inputs, error) {
 	return in, nil
 }
 
-func (in inputs) walker(output string, checksum bool, log *slog.Logger) (*walk.Walker, error) {
-	return walk.New(in.paths, walk.Config{Include: in.include, Exclude: in.exclude, Output: output, Checksum: checksum, Log: log})
+// walker finds the documents, of which there is one at least; cfg says how, but for
+// the patterns. An error is the user's, unless ctx was ended by a stop.
+func (in inputs) walker(ctx context.Context, cfg walk.Config) (*walk.Walker, error) {
+	cfg.Include, cfg.Exclude = in.include, in.exclude
+	w, err := walk.New(in.paths, cfg)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if w.Empty(ctx) {
+		_ = w.Close()
+		return nil, interruptedOr(ctx, usageError{fmt.Errorf("no PDF found in %s: check the path, or --include", strings.Join(in.paths, ", "))})
+	}
+	return w, nil
+}
+
+// workerNice keeps this program's own goroutines ahead of its workers, as the
+// embedded server is.
+const workerNice = 10
+
+// rendering is how the documents are opened and drawn.
+func (in inputs) rendering(g *guard.Guard, log *slog.Logger) render.Config {
+	return render.Config{
+		Guard: g, Passwords: in.passwords, OtherFormats: in.otherFormats(), Sandbox: in.sandbox, Nice: workerNice, Logger: log,
+	}
 }
 
 // otherFormats tells whether somebody asked for files of any name, with
@@ -81,10 +105,6 @@ func (in inputs) otherFormats() bool {
 		info, err := os.Stat(path)
 		return err == nil && !info.IsDir()
 	})
-}
-
-func (in inputs) nothingFound() error {
-	return fmt.Errorf("no PDF found in %s: check the path, or --include", strings.Join(in.paths, ", "))
 }
 
 // serverFlags are the flags of every command that asks a server.

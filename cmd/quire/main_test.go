@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"quire/orchestrator/render"
+	"quire/tritonclient"
 	"quire/tritonclient/guard"
 )
 
@@ -69,7 +71,62 @@ func command(name string, args ...string) error {
 	return nil
 }
 
-// must unwraps the two above.
+// makeOdd has scripts/make_odd.py make documents.
+func makeOdd(t *testing.T, args ...string) {
+	t.Helper()
+	if err := command("python3", append([]string{"../../scripts/make_odd.py"}, args...)...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, elem ...string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(elem...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func write(t *testing.T, content string, elem ...string) (name string) {
+	t.Helper()
+	name = filepath.Join(elem...)
+	if err := os.WriteFile(name, []byte(content), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// unmarshal reads a line of JSON.
+func unmarshal(t *testing.T, line string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(line), into); err != nil {
+		t.Fatalf("%v: %s", err, line)
+	}
+}
+
+// startedGuard and connected end with the test.
+func startedGuard(t *testing.T) *guard.Guard {
+	t.Helper()
+	g, err := guard.Start(t.Context(), guard.Config{Name: "quiretest"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+func connected(t *testing.T, addr string) *tritonclient.Client {
+	t.Helper()
+	client, err := tritonclient.New(addr, tritonclient.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// must unwraps the two at the top.
 func must(t *testing.T, made func() (string, error)) string {
 	t.Helper()
 	path, err := made()

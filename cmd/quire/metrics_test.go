@@ -38,9 +38,7 @@ func scrape(t *testing.T, url string) map[string]float64 {
 func TestRunServesMetrics(t *testing.T) {
 	server := instantServer(t, 100)
 	in, out := t.TempDir(), filepath.Join(t.TempDir(), "out")
-	if err := command("python3", "../../scripts/make_odd.py", "--long", filepath.Join(in, "long.pdf"), "120"); err != nil {
-		t.Fatal(err)
-	}
+	makeOdd(t, "--long", filepath.Join(in, "long.pdf"), "120")
 	run := func() (*program, string) {
 		p := start(t, nil, "run", in, "-o", out, "--triton", server.Addr(), "--batch", "2", "--metrics", ":0")
 		_, url, _ := strings.Cut(p.until("metrics at http://127.0.0.1:"), "metrics at ")

@@ -185,8 +185,7 @@ func (o *overlay) document(drawer *render.Pictures, doc orchestrator.Document) e
 // pageError takes a page's own failure apart from one that leaves nothing to go
 // on with.
 func pageError(err error) (*orchestrator.PageError, error) {
-	var p *orchestrator.PageError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*orchestrator.PageError](err); ok {
 		return p, nil
 	}
 	return nil, err

@@ -14,17 +14,12 @@ import (
 	"quire/orchestrator/render"
 	"quire/orchestrator/report"
 	"quire/orchestrator/sink"
-	"quire/tritonclient/guard"
 )
 
 // overlayOver gives an overlay on a new tree in out.
 func overlayOver(t *testing.T, ctx context.Context, stop <-chan struct{}, out string) *overlay {
 	t.Helper()
-	g, err := guard.Start(t.Context(), guard.Config{Name: "quiretest"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { g.Close() })
+	g := startedGuard(t)
 	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test"})
 	if err != nil {
 		t.Fatal(err)
@@ -181,9 +176,7 @@ func TestOverlayOfWhatStands(t *testing.T) {
 func TestOverlayThatCannotBeWritten(t *testing.T) {
 	out := t.TempDir()
 	o := overlayOver(t, t.Context(), nil, out)
-	if err := os.WriteFile(filepath.Join(out, "a.pdf.pages"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, "", out, "a.pdf.pages")
 	sendDocument(t, o, paper, "a.pdf", 4)
 	var w *sink.WriteError
 	err := o.finish()

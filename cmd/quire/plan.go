@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,8 +18,8 @@ import (
 	"quire/orchestrator/plan"
 	"quire/orchestrator/render"
 	"quire/orchestrator/sink"
+	"quire/orchestrator/walk"
 	"quire/tritonclient/embedded"
-	"quire/tritonclient/guard"
 )
 
 func planCommand(stop stops) *cli.Command {
@@ -61,40 +61,36 @@ func planRun(c *cli.Context, stop stops) (err error) {
 	if d := c.Duration("sample-time"); d <= 0 {
 		return usageError{fmt.Errorf("--sample-time %v: it must be above 0", d)}
 	}
-	if level := c.String("log-level"); !validLogLevel(level) {
-		return usageError{fmt.Errorf("--log-level %s: it is debug, info, warn or error", level)}
-	}
-	ctx, cancel := context.WithCancelCause(c.Context)
-	defer cancel(nil)
-	// There is nothing to finish.
-	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
-	screen := newScreen(c.App.ErrWriter)
-	defer screen.hide()
-	log := newLogger(c.String("log-level"), screen)
-	walker, err := in.walker(c.String("output"), false, log)
+	level, err := logLevelOf(c)
 	if err != nil {
 		return usageError{err}
 	}
-	defer walker.Close()
-	if walker.Empty(ctx) {
-		return interruptedOr(ctx, usageError{in.nothingFound()})
-	}
-	g, err := guard.Start(ctx, guard.Config{})
+	ctx, cancel := untilStopped(c.Context, stop.soft)
+	defer cancel(nil)
+	screen := newScreen(c.App.ErrWriter)
+	defer screen.hide()
+	log := newLogger(level, screen)
+	walker, err := in.walker(ctx, walk.Config{Output: c.String("output"), Log: log})
 	if err != nil {
-		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+		return err
+	}
+	defer walker.Close()
+	g, err := startGuard(ctx)
+	if err != nil {
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 
-	machine := plan.JSON{W: c.App.Writer}
+	rendering := in.rendering(g, log)
+	rendering.Nice = 0 // there is no server, and nothing else to do, that they could hold up
+	machine := json.NewEncoder(c.App.Writer)
 	var names []string
 	forecast := plan.Forecast{Where: server.where(), Output: c.String("output")}
 	forecast.Inputs, err = plan.Look(ctx, plan.Config{
-		Source:   walker,
-		Renderer: render.New(render.Config{Guard: g, Passwords: in.passwords, Logger: log, OtherFormats: in.otherFormats(), Sandbox: in.sandbox}),
-		Sample:   c.Int("sample"), Time: c.Duration("sample-time"),
+		Source: walker, Renderer: render.New(rendering), Sample: c.Int("sample"), Time: c.Duration("sample-time"),
 		Problem: func(e *orchestrator.PageError) {
 			if c.Bool("json") {
-				_ = machine.Unreadable(e)
+				_ = machine.Encode(unreadableOf(e))
 			} else if len(names) < unreadableNames {
 				names = append(names, fmt.Sprintf("  %s: %s: %s", oneLine(e.Ref.Path), e.Category, oneLine(e.Message)))
 			}
@@ -103,11 +99,11 @@ func planRun(c *cli.Context, stop stops) (err error) {
 			if !screen.tty() {
 				return
 			}
-			if sample == 0 {
-				screen.step(embedded.Progress{Text: fmt.Sprintf("%d documents found", found)})
-			} else {
-				screen.step(embedded.Progress{Text: fmt.Sprintf("%d documents found, %d of %d opened to count their pages", found, opened, sample)})
+			text := fmt.Sprintf("%d documents found", found)
+			if sample > 0 {
+				text += fmt.Sprintf(", %d of %d opened to count their pages", opened, sample)
 			}
+			screen.doing(text)
 		},
 	})
 	screen.hide()
@@ -123,7 +119,7 @@ func planRun(c *cli.Context, stop stops) (err error) {
 		forecast.Free = freeSpace(forecast.Output)
 	}
 	if c.Bool("json") {
-		err = machine.Forecast(forecast)
+		err = machine.Encode(planEventOf(forecast))
 	} else {
 		err = printPlan(c.App.Writer, forecast, names)
 	}
@@ -197,10 +193,9 @@ func printPlan(w io.Writer, f plan.Forecast, names []string) error {
 			r.PagesPerSecond(), r.Where, r.Model, r.ModelVersion, r.Pages, r.Measured.Local().Format("2006-01-02"))
 	}
 	if e.Known() {
-		bytes, measured := f.Results()
-		fmt.Fprintf(&b, "\ndisk: about %s of results, at ", size(bytes))
-		if measured {
-			fmt.Fprintf(&b, "the last run's %s a page", size(int64(f.Rate.BytesPerPage())))
+		fmt.Fprintf(&b, "\ndisk: about %s of results, at ", size(f.Results()))
+		if r := f.Rate; r != nil {
+			fmt.Fprintf(&b, "the last run's %s a page", size(int64(r.BytesPerPage())))
 		} else {
 			fmt.Fprintf(&b, "a usual %s a page", size(plan.DefaultBytesPerPage))
 		}

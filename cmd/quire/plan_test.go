@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quire/orchestrator"
+	"quire/orchestrator/plan"
 	"quire/orchestrator/sink"
 )
 
@@ -98,9 +99,7 @@ func TestPlanOfOddInputs(t *testing.T) {
 				Exact    bool
 			}
 		}
-		if err := json.Unmarshal([]byte(line), &m); err != nil {
-			t.Fatalf("%v: %s", err, line)
-		}
+		unmarshal(t, line, &m)
 		if i < len(lines)-1 {
 			unreadable[m.Path] = m.MessageType + " " + m.Category
 		} else if m.MessageType != "plan" || m.Documents != 8 || m.Unreadable["empty"] != 2 || !m.Pages.Exact || m.Pages.Estimate != 2 {
@@ -120,9 +119,7 @@ func TestPlanOfOddInputs(t *testing.T) {
 		t.Errorf("with patterns: code %d\n%s", code, stdout)
 	}
 
-	if err := os.WriteFile(filepath.Join(dir, "torn.pdf"), []byte("%PDF-1.7\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, "%PDF-1.7\n", dir, "torn.pdf")
 	if _, stdout, _ = call(t, "plan", dir); !strings.Contains(stdout, "pages: 2, counted in the 2 of 3 documents that open\n") {
 		t.Errorf("with one that does not open:\n%s", stdout)
 	}
@@ -132,9 +129,7 @@ func TestPlanListIsBounded(t *testing.T) {
 	t.Setenv("QUIRE_CACHE", t.TempDir())
 	dir := t.TempDir()
 	for i := range unreadableNames + 5 {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.pdf", i)), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, "", dir, fmt.Sprintf("%02d.pdf", i))
 	}
 	code, stdout, _ := call(t, "plan", dir)
 	if code != exitSomeFailed || strings.Count(stdout, ".pdf: empty: ") != unreadableNames || !strings.Contains(stdout, "\n  and 5 more: --json lists all\n") {
@@ -170,5 +165,68 @@ func TestSize(t *testing.T) {
 		if got := size(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}
+	}
+}
+
+func TestPlanEvents(t *testing.T) {
+	line := func(event any) (m map[string]any) {
+		t.Helper()
+		data, err := json.Marshal(event)
+		if err == nil {
+			err = json.Unmarshal(data, &m)
+		}
+		if err != nil {
+			t.Fatalf("%v: %s", err, data)
+		}
+		return m
+	}
+	m := line(unreadableOf(&orchestrator.PageError{
+		Ref: orchestrator.PageRef{Path: "50%/\xff\n.pdf"}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryEmpty, Message: "the file is empty",
+	}))
+	for k, want := range map[string]any{
+		"message_type": "unreadable", "path": "50%25/%FF\n.pdf", "path_encoding": "percent",
+		"stage": "open", "category": "empty", "message": "the file is empty",
+	} {
+		if m[k] != want {
+			t.Errorf("%s is %v, want %v", k, m[k], want)
+		}
+	}
+
+	rate := plan.Rate{Where: "embedded", Host: "here", Model: "layout", ModelVersion: "1", Pages: 1000, Seconds: 50, ResultDocuments: 10, ResultBytes: 1_000_000}
+	m = line(planEventOf(plan.Forecast{
+		Inputs: plan.Inputs{
+			Documents: 12, Bytes: 3456, Unreadable: map[orchestrator.Category]int64{orchestrator.CategoryEmpty: 2},
+			Pages: plan.Estimate{Pages: 100, Low: 80, High: 120, Opened: 5, Of: 10, Failed: 1, MoreFailed: 1},
+		},
+		Rate: &rate, Where: "embedded", Output: "out", Free: new(int64(5e9)),
+	}))
+	pages, seconds, disk := m["pages"].(map[string]any), m["seconds"].(map[string]any), m["disk"].(map[string]any)
+	for _, c := range []struct {
+		what      string
+		got, want any
+	}{
+		{"message_type", m["message_type"], "plan"},
+		{"documents", m["documents"], 12.0},
+		{"unreadable", m["unreadable"].(map[string]any)["empty"], 2.0},
+		{"pages", pages["estimate"], 100.0},
+		{"exact", pages["exact"], false},
+		{"opened", pages["documents_opened"], 5.0},
+		{"more", pages["more_unreadable_estimate"], 1.0},
+		{"seconds", seconds["estimate"], 5.0},
+		{"high", seconds["high"], 6.0},
+		{"bytes", disk["bytes"], 100_000.0 + 12*4096},
+		{"measured", disk["measured"], true},
+		{"free", disk["free_bytes"], 5e9},
+		{"fits", disk["fits"], true},
+		{"rate", m["rate"].(map[string]any)["pages_per_second"], 20.0},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s is %v, want %v", c.what, c.got, c.want)
+		}
+	}
+
+	m = line(planEventOf(plan.Forecast{Inputs: plan.Inputs{Documents: 1, Pages: plan.Estimate{Of: 1}}}))
+	if m["rate"] != nil || m["seconds"] != nil || m["pages"].(map[string]any)["estimate"] != nil {
+		t.Errorf("what is not known is not null: %v", m)
 	}
 }

@@ -31,7 +31,7 @@ func follow(ctx context.Context, s *screen, v *view, count func(context.Context)
 		s.show(v.line)
 	} else {
 		s.hide()
-		group.Go(func() { v.print(ctx, s) })
+		group.Go(func() { every(ctx, linePause, func() { s.say(v.line(0)) }) })
 	}
 	return func() {
 		cancel()
@@ -63,29 +63,15 @@ func (v *view) total(p orchestrator.ProgressNow) (pages int64, exact bool) {
 	return max(p.Known+(documents-p.Opened)*p.Known/p.Opened, p.Pages.Ended()), false
 }
 
-// print says where the run is, every linePause.
-func (v *view) print(ctx context.Context, s *screen) {
-	t := time.NewTicker(linePause)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			s.say(v.line(0))
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // line is a bar between two texts, or just these where there is no room.
 func (v *view) line(columns int) string {
-	before, after := v.pages(), v.rest()
+	p := v.now()
+	total, exact := v.total(p)
+	before, after := pagesText(p.Pages.Ended(), total, exact), v.rest(p, total)
 	room := columns - runewidth.StringWidth(before) - runewidth.StringWidth(after) - len(" [] ")
 	if room < 10 {
 		return strings.TrimRight(before+" "+after, " ")
 	}
-	p := v.now()
-	total, _ := v.total(p)
 	done := 0
 	if total > 0 {
 		done = int(min(p.Pages.Ended(), total) * int64(room) / total)
@@ -97,36 +83,33 @@ func (v *view) line(columns int) string {
 	return strings.TrimRight(fmt.Sprintf("%s [%-*s] %s", before, room, bar, after), " ")
 }
 
-func (v *view) pages() string {
-	p := v.now()
-	total, exact := v.total(p)
+// pagesText is what stands before the bar.
+func pagesText(ended, total int64, exact bool) string {
 	switch {
 	case exact:
-		return fmt.Sprintf("%d/%d pages", p.Pages.Ended(), total)
+		return fmt.Sprintf("%d/%d pages", ended, total)
 	case total > 0:
-		return fmt.Sprintf("%d/≈%d pages", p.Pages.Ended(), total)
+		return fmt.Sprintf("%d/≈%d pages", ended, total)
 	}
-	return fmt.Sprintf("%d pages", p.Pages.Ended())
+	return fmt.Sprintf("%d pages", ended)
 }
 
 // rest is what stands behind the bar.
-func (v *view) rest() string {
-	if s := v.stats(); s.Waiting != "" {
-		return fmt.Sprintf("waiting for Triton, %s: %s", duration(time.Since(s.WaitingSince)), oneLine(s.Waiting))
+func (v *view) rest(p orchestrator.ProgressNow, total int64) string {
+	stats := v.stats()
+	if stats.Waiting != "" {
+		return fmt.Sprintf("waiting for Triton, %s: %s", duration(time.Since(stats.WaitingSince)), oneLine(stats.Waiting))
 	}
 	if reason, since := v.disk(); reason != "" {
 		return fmt.Sprintf("waiting for disk space, %s: %s", duration(time.Since(since)), oneLine(reason))
 	}
-	var parts []string
-	p := v.now()
-	stats := v.stats()
-	if s := stats; s.Stall != "" {
-		return fmt.Sprintf("no page for %s, waiting for %s", duration(time.Since(s.StallSince)), oneLine(s.Stall))
+	if stats.Stall != "" {
+		return fmt.Sprintf("no page for %s, waiting for %s", duration(time.Since(stats.StallSince)), oneLine(stats.Stall))
 	}
+	var parts []string
 	// What was skipped, cancelled or done before took no time.
 	if rate := v.pace.rate(time.Now(), p.Pages.Done+p.Pages.Failed-p.Resumed); rate > 0 {
 		parts = append(parts, fmt.Sprintf("%.1f pages/s", rate))
-		total, _ := v.total(p)
 		if left := total - p.Pages.Ended(); left > 0 {
 			parts = append(parts, "ETA "+duration(time.Duration(float64(left)/rate*float64(time.Second))))
 		}

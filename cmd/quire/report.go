@@ -15,43 +15,43 @@ import (
 
 // reporter tells of a run: to people, or to machines.
 type reporter interface {
-	begin(d *orchestrator.Detector, s *served, output string) error
+	begin() error
 	// follow tells of progress until the function that it returns is called.
-	follow(ctx context.Context, w watched) (stop func())
+	follow(ctx context.Context) (stop func())
 	// sink tells of what the sink was told.
 	sink(to orchestrator.Sink) orchestrator.Sink
 	// vanished tells of a result whose document is not among the inputs.
 	vanished(path string)
-	end(s orchestrator.Summary, v sink.Vanished, output string, err error) error
+	end(s orchestrator.Summary, v sink.Vanished, err error) error
 }
 
-// watched is what there is to tell of while a run goes on.
-type watched struct {
+// running is a run, as far as there is to tell of it.
+type running struct {
+	begun    time.Time // when the program did
+	output   string
+	served   *served
 	detector *orchestrator.Detector
-	progress *orchestrator.Progress
 	tree     *sink.Tree
+	progress *orchestrator.Progress
 	count    func(context.Context) (int, error) // of the documents
 }
 
 // text is the reporter for people.
 type text struct {
-	screen   *screen
-	out      io.Writer
-	tree     *sink.Tree
-	begun    time.Time              // when the program did
-	detector *orchestrator.Detector // from begin on
-	gone     []string               // the first of them
+	running
+	screen *screen
+	out    io.Writer
+	gone   []string // the first of them
 }
 
-func (t *text) begin(d *orchestrator.Detector, s *served, _ string) error {
-	t.detector = d
-	t.screen.say(describe(d, s))
+func (t *text) begin() error {
+	t.screen.say(describe(t.detector, t.served))
 	return nil
 }
 
-func (t *text) follow(ctx context.Context, w watched) (stop func()) {
-	v := &view{now: w.progress.Now, stats: w.detector.Stats, disk: w.tree.Waiting}
-	return follow(ctx, t.screen, v, w.count)
+func (t *text) follow(ctx context.Context) (stop func()) {
+	v := &view{now: t.progress.Now, stats: t.detector.Stats, disk: t.tree.Waiting}
+	return follow(ctx, t.screen, v, t.count)
 }
 
 func (t *text) sink(to orchestrator.Sink) orchestrator.Sink { return to }
@@ -65,7 +65,7 @@ func (t *text) vanished(path string) {
 	}
 }
 
-func (t *text) end(s orchestrator.Summary, v sink.Vanished, output string, _ error) error {
+func (t *text) end(s orchestrator.Summary, v sink.Vanished, _ error) error {
 	if line := vanishedLine(v, t.gone); line != "" {
 		t.screen.say(line)
 	}
@@ -79,7 +79,7 @@ func (t *text) end(s orchestrator.Summary, v sink.Vanished, output string, _ err
 	if len(stats.Endpoints) > 1 {
 		t.screen.say(serversLine(stats))
 	}
-	_, err := fmt.Fprintln(t.out, lastLine(s, output))
+	_, err := fmt.Fprintln(t.out, lastLine(s, t.output))
 	return err
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,9 +23,7 @@ func TestGoingOn(t *testing.T) {
 		{"--long", filepath.Join(in, "long.pdf"), "200"},
 		{filepath.Join(in, "odd"), "missing_page.pdf", "not_pdf.pdf", "encrypted_user.pdf"},
 	} {
-		if err := command("python3", append([]string{"../../scripts/make_odd.py"}, args...)...); err != nil {
-			t.Fatal(err)
-		}
+		makeOdd(t, args...)
 	}
 	const documents, failed = 60 + 1 + 3, 2
 	run := func(more ...string) *program {
@@ -92,10 +89,7 @@ func TestGoingOn(t *testing.T) {
 	if names := differ(contents(t, out), whole); len(names) > 0 {
 		t.Errorf("--retry-failed left something else: %v", names)
 	}
-	words := filepath.Join(t.TempDir(), "words")
-	if err := os.WriteFile(words, []byte("quire\n"), 0o666); err != nil {
-		t.Fatal(err)
-	}
+	words := write(t, "quire\n", t.TempDir(), "words")
 	a, _ = to(exitSomeFailed, "--password-file", words)
 	if a.skipped != documents-1 || a.redone != "1 encrypted" || a.done != 1 {
 		t.Errorf("with a password: %+v", a)
@@ -139,49 +133,41 @@ func TestGoingOn(t *testing.T) {
 		t.Errorf("--checksum: %+v", a)
 	}
 
-	// Another threshold makes other results, of everything.
-	p = run("--threshold", "0.96", "--json")
-	if code := p.wait(); code != exitSomeFailed {
-		t.Errorf("exit code %d", code)
-	}
-	var last summaryEvent
-	redone := 0
-	for line := range strings.Lines(p.stdout.String()) {
-		var e documentEvent
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatal(err)
+	// told is to with another threshold, as the events have it.
+	told := func() (documents []documentEvent, last summaryEvent) {
+		t.Helper()
+		p := run("--threshold", "0.96", "--json")
+		if code := p.wait(); code != exitSomeFailed {
+			t.Errorf("exit code %d", code)
 		}
-		switch e.MessageType {
-		case "document":
-			if e.Redone == orchestrator.RedoneOptions {
-				redone++
+		for line := range strings.Lines(p.stdout.String()) {
+			var e documentEvent
+			unmarshal(t, line, &e)
+			switch e.MessageType {
+			case "document":
+				documents = append(documents, e)
+			case "summary":
+				unmarshal(t, line, &last)
 			}
-		case "summary":
-			if err := json.Unmarshal([]byte(line), &last); err != nil {
-				t.Fatal(err)
-			}
+		}
+		return documents, last
+	}
+	// That makes other results, of everything.
+	events, last := told()
+	redone := 0
+	for _, e := range events {
+		if e.Redone == orchestrator.RedoneOptions {
+			redone++
 		}
 	}
 	if redone != documents || last.Redone[orchestrator.RedoneOptions] != documents || last.Documents.Skipped != 0 {
 		t.Errorf("%d documents redone: %+v", redone, last)
 	}
-	p = run("--threshold", "0.96", "--json")
-	if code := p.wait(); code != exitSomeFailed {
-		t.Errorf("exit code %d", code)
-	}
+	events, last = told()
 	skipped := 0
-	for line := range strings.Lines(p.stdout.String()) {
-		var e documentEvent
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatal(err)
-		}
-		if e.MessageType == "document" && e.Status == orchestrator.StatusSkipped && e.Before != nil && e.Before.Status != "" && e.Pages.Skipped == e.Before.Pages.Done+e.Before.Pages.Failed {
+	for _, e := range events {
+		if e.Status == orchestrator.StatusSkipped && e.Before != nil && e.Before.Status != "" && e.Pages.Skipped == e.Before.Pages.Done+e.Before.Pages.Failed {
 			skipped++
-		}
-		if e.MessageType == "summary" {
-			if err := json.Unmarshal([]byte(line), &last); err != nil {
-				t.Fatal(err)
-			}
 		}
 	}
 	if skipped != documents || last.Documents.Skipped != documents || last.DocumentsBefore.Failed == 0 || last.Pages.Skipped != last.PagesBefore.Done+last.PagesBefore.Failed {

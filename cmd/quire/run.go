@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,7 +13,7 @@ import (
 	"quire/orchestrator/metrics"
 	"quire/orchestrator/render"
 	"quire/orchestrator/sink"
-	"quire/tritonclient/guard"
+	"quire/orchestrator/walk"
 )
 
 func runCommand(stop stops) *cli.Command {
@@ -59,21 +58,16 @@ func run(c *cli.Context, stop stops) (err error) {
 
 	// ctx ends at a hard stop, setup at a soft one: before there is a page to
 	// finish, every stop is a hard one.
-	ctx, cancel := context.WithCancelCause(c.Context)
+	ctx, cancel := untilStopped(c.Context, stop.hard)
 	defer cancel(nil)
-	setup, endSetup := context.WithCancelCause(ctx)
+	setup, endSetup := untilStopped(ctx, stop.soft)
 	defer endSetup(nil)
-	go onStop(ctx, stop.hard, func() { cancel(orchestrator.ErrInterrupted) })
-	go onStop(setup, stop.soft, func() { endSetup(orchestrator.ErrInterrupted) })
 
-	walker, err := cfg.walker(cfg.output, cfg.checksum, log)
+	walker, err := cfg.walker(setup, walk.Config{Output: cfg.output, Checksum: cfg.checksum, Log: log})
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	defer walker.Close()
-	if walker.Empty(setup) {
-		return interruptedOr(setup, usageError{cfg.nothingFound()})
-	}
 
 	// Before anything that takes time: the address may be taken, and it may be that
 	// nothing can be written.
@@ -93,9 +87,9 @@ func run(c *cli.Context, stop stops) (err error) {
 	}
 	defer func() { err = join(err, tree.Close()) }()
 
-	g, err := guard.Start(setup, guard.Config{})
+	g, err := startGuard(setup)
 	if err != nil {
-		return interruptedOr(setup, fmt.Errorf("start the guard process: %w", err))
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 	served, err := connect(setup, cfg.server, cfg.threshold, g, screen, log)
@@ -111,10 +105,9 @@ func run(c *cli.Context, stop stops) (err error) {
 		return interruptedOr(setup, err)
 	}
 
-	pool := render.New(render.Config{
-		Guard: g, PageTimeout: cfg.pageTimeout, Passwords: cfg.passwords, Nice: workerNice, Logger: log,
-		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
-	})
+	rendering := cfg.rendering(g, log)
+	rendering.PageTimeout = cfg.pageTimeout
+	pool := render.New(rendering)
 	detector, err := orchestrator.New(orchestrator.Config{
 		Renderer:  pool,
 		Endpoints: served.fleet.Endpoints(), Batch: cfg.batch, InFlight: cfg.inFlight, MaxAge: cfg.maxAge, Workers: cfg.workers,
@@ -130,11 +123,15 @@ func run(c *cli.Context, stop stops) (err error) {
 	served.supervise(ctx, g, func() int64 { return detector.Stats().Pages.Done }, cancel, log)
 	defer served.follow(ctx, detector)()
 
-	var report reporter = &text{screen: screen, out: c.App.Writer, tree: tree, begun: begun}
-	if cfg.json {
-		report = newEvents(c.App.Writer, tree, begun)
+	var progress orchestrator.Progress
+	r := running{
+		begun: begun, output: cfg.output, served: served, detector: detector, tree: tree, progress: &progress, count: walker.Count,
 	}
-	if err := report.begin(detector, served, cfg.output); err != nil {
+	var report reporter = &text{running: r, screen: screen, out: c.App.Writer}
+	if cfg.json {
+		report = newEvents(r, c.App.Writer)
+	}
+	if err := report.begin(); err != nil {
 		return err
 	}
 	results, finishPictures := orchestrator.Sink(tree), func() error { return nil }
@@ -142,7 +139,6 @@ func run(c *cli.Context, stop stops) (err error) {
 		o := newOverlay(ctx, cancel, stop.soft, tree, pool, max(1, detector.Settings().Workers/2))
 		results, finishPictures = o, o.finish
 	}
-	var progress orchestrator.Progress
 	if scraped != nil {
 		screen.say("metrics at http://" + scraped.Addr() + "/metrics")
 		scraped.Serve(metrics.Source{Stats: detector.Stats, Progress: progress.Now, Disk: func() (time.Duration, bool) {
@@ -150,13 +146,12 @@ func run(c *cli.Context, stop stops) (err error) {
 			return tree.Waited(), reason != ""
 		}}, metrics.Info{Version: version, Model: info.Name, ModelVersion: info.Version})
 	}
-	unfollow := report.follow(ctx, watched{detector, &progress, tree, walker.Count})
+	unfollow := report.follow(ctx)
 	go onStop(ctx, stop.soft, func() { screen.say("stopping: finishing the pages that are drawn; interrupt again to end at once") })
 	summary, runErr := detector.Run(ctx, orchestrator.Job{Source: walker, Sink: report.sink(results), Stop: stop.soft, Progress: &progress})
 	runErr = join(runErr, finishPictures())
 	vanished, err := tree.Finish(ctx, summary, runErr, report.vanished)
-	var disk *sink.WriteError
-	if !errors.As(runErr, &disk) { // else it is the same disk again
+	if _, disk := errors.AsType[*sink.WriteError](runErr); !disk { // else it is the same disk again
 		runErr = join(runErr, err)
 	}
 	unfollow()
@@ -167,7 +162,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	if runErr == nil && someFailed(summary) {
 		runErr = quietError{exitSomeFailed}
 	}
-	return join(runErr, report.end(summary, vanished, cfg.output, runErr))
+	return join(runErr, report.end(summary, vanished, runErr))
 }
 
 // someFailed tells whether anything has failed, now or in the run that did what
@@ -185,15 +180,6 @@ func answerOptions(c *layout.Contract) map[string]any {
 	}
 }
 
-// onStop calls do when stop is closed before ctx ends.
-func onStop(ctx context.Context, stop <-chan struct{}, do func()) {
-	select {
-	case <-stop:
-		do()
-	case <-ctx.Done():
-	}
-}
-
 // join adds to an error what went wrong while tidying up, unless that is the
 // same thing.
 func join(err, more error) error {
@@ -201,16 +187,4 @@ func join(err, more error) error {
 		return err
 	}
 	return errors.Join(err, more)
-}
-
-// workerNice keeps this program's own goroutines ahead of its workers, as the
-// embedded server is.
-const workerNice = 10
-
-// interruptedOr is err, unless the reason for it is that somebody said stop.
-func interruptedOr(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), orchestrator.ErrInterrupted) {
-		return orchestrator.ErrInterrupted
-	}
-	return err
 }

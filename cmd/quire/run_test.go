@@ -212,7 +212,7 @@ func TestRun(t *testing.T) {
 
 	// README.md shows the beginning of a result, wrapped; numbers may differ a
 	// little from one processor to the next.
-	_, shown, _ := strings.Cut(document(t, "README.md"), "```json\n")
+	_, shown, _ := strings.Cut(read(t, root, "README.md"), "```json\n")
 	shown, _, _ = strings.Cut(shown, "```")
 	plain := func(text string) string {
 		text = regexp.MustCompile(`sha256:[^"]+|\d+\.\d+`).ReplaceAllString(text, "…")
@@ -232,15 +232,9 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	if err := os.Mkdir(in, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	form, err := os.ReadFile(examples + "/form.pdf")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string][]byte{"good.pdf": form, "bro ken.pdf": []byte("%PDF-1.7\nnothing of the kind\n"), "empty.pdf": nil} {
-		if err := os.WriteFile(filepath.Join(in, name), content, 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write(t, read(t, examples, "form.pdf"), in, "good.pdf")
+	write(t, "%PDF-1.7\nnothing of the kind\n", in, "bro ken.pdf")
+	write(t, "", in, "empty.pdf")
 	good, bad := filepath.Join(dir, "good"), filepath.Join(dir, "bad")
 	a := start(t, nil, "run", examples, "-o", good, "--model-repository", repository)
 	b := start(t, nil, "run", in, "-o", bad, "--model-repository", repository, "--transport", "grpc")
@@ -266,11 +260,7 @@ func TestTwoRunsAtOnce(t *testing.T) {
 		t.Errorf("in the requests:\n%+v\nin shared memory:\n%+v", docs["good.pdf"].Pages, one.Pages)
 	}
 	var failed []string
-	data, err := os.ReadFile(filepath.Join(bad, "failed.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(read(t, bad, "failed.jsonl")) {
 		var f struct{ Path, Stage, Category, Message string }
 		if err := json.Unmarshal([]byte(line), &f); err != nil || f.Stage != "open" || f.Message == "" {
 			t.Errorf("failed.jsonl: %q, %v", line, err)

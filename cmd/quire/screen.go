@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -31,13 +32,10 @@ type screen struct {
 
 	mu     sync.Mutex // held while anything is written
 	line   string     // what moves, cut to the size; empty for nothing
-	moving *movingLine
+	moving func()     // ends its moving; nil while nothing moves
 
 	steps step
 }
-
-// movingLine is one line for as long as it moves.
-type movingLine struct{ stop, stopped chan struct{} }
 
 func newScreen(out io.Writer) *screen {
 	s := &screen{out: out}
@@ -82,7 +80,6 @@ func (s *screen) say(line string) { fmt.Fprintf(s, "quire: %s\n", oneLine(line))
 // only.
 func (s *screen) show(line func(columns int) string) {
 	s.hide()
-	m := &movingLine{stop: make(chan struct{}), stopped: make(chan struct{})}
 	draw := func() {
 		columns, rows := s.size()
 		columns = max(columns-len("^C")-1, 1)
@@ -98,20 +95,10 @@ func (s *screen) show(line func(columns int) string) {
 		s.line = strings.Join(lines, "\n")
 		_, _ = io.WriteString(s.out, wipe+s.line)
 	}
-	go func() {
-		defer close(m.stopped)
-		t := time.NewTicker(refresh)
-		defer t.Stop()
-		for {
-			draw()
-			select {
-			case <-t.C:
-			case <-m.stop:
-				return
-			}
-		}
-	}()
-	s.moving = m
+	s.moving = background(context.Background(), func(ctx context.Context) {
+		draw()
+		every(ctx, refresh, draw)
+	})
 }
 
 // hide takes the moving line away.
@@ -119,8 +106,7 @@ func (s *screen) hide() {
 	if s.moving == nil {
 		return
 	}
-	close(s.moving.stop)
-	<-s.moving.stopped
+	s.moving()
 	s.moving = nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,6 +120,9 @@ type step struct {
 	now   embedded.Progress
 	since time.Time
 }
+
+// doing is step for what nobody can tell the extent of.
+func (s *screen) doing(text string) { s.step(embedded.Progress{Text: text}) }
 
 // step shows what the set-up is doing.
 func (s *screen) step(p embedded.Progress) {

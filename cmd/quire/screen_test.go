@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -179,7 +180,7 @@ func TestScreenOnTerminal(t *testing.T) {
 			}
 			s.step(embedded.Progress{Text: "unpacking\nit"})
 			v.await("unpacking it")
-			log := newLogger("warn", s)
+			log := newLogger(slog.LevelWarn, s)
 			log.Warn("odd")
 			s.say("stays")
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,9 +24,7 @@ func TestServersOfARun(t *testing.T) {
 	var summary summaryEvent
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
 	for line, into := range map[string]any{lines[0]: &start, lines[len(lines)-1]: &summary} {
-		if err := json.Unmarshal([]byte(line), into); err != nil {
-			t.Fatal(err)
-		}
+		unmarshal(t, line, into)
 	}
 	if s := start.Servers; len(s) != 2 || start.Server != both || s[0].Server != a.Addr() || !*s[0].SharedMemory || s[1].Server != b.Addr() || *s[1].SharedMemory {
 		t.Errorf("%s", lines[0])

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -104,10 +103,8 @@ func statsRun(c *cli.Context, stop stops) error {
 	if err != nil {
 		return usageError{err}
 	}
-	ctx, cancel := context.WithCancelCause(c.Context)
+	ctx, cancel := untilStopped(c.Context, stop.soft)
 	defer cancel(nil)
-	// Somebody who has seen enough is no failure.
-	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 
 	watched := monitor.New(endpoints)
 	first := watched.Read(ctx)
@@ -133,11 +130,10 @@ func statsRun(c *cli.Context, stop stops) error {
 		select {
 		case <-ticks.C:
 		case <-ctx.Done():
-			return seenEnough(ctx, screen, moving, c.App.Writer, now)
 		}
 		readings := watched.Read(ctx)
 		if ctx.Err() != nil {
-			return seenEnough(ctx, screen, moving, c.App.Writer, now)
+			break
 		}
 		mu.Lock()
 		now = statsText(readings)
@@ -155,27 +151,24 @@ func statsRun(c *cli.Context, stop stops) error {
 			}
 		}
 	}
-	return seenEnough(ctx, screen, moving, c.App.Writer, now)
+	if moving {
+		screen.hide()
+		// The last reading stays where a person can read on.
+		if _, err := fmt.Fprintln(c.App.Writer, now); err != nil {
+			return err
+		}
+	}
+	// Somebody who has seen enough is no failure.
+	if err := context.Cause(ctx); !errors.Is(err, orchestrator.ErrInterrupted) {
+		return err
+	}
+	return nil
 }
 
 // watchedLine is a line of --json.
 type watchedLine struct {
 	Schema string `json:"schema"`
 	monitor.Reading
-}
-
-// seenEnough leaves the last reading where a person can read on.
-func seenEnough(ctx context.Context, screen *screen, moving bool, w io.Writer, last string) error {
-	if moving {
-		screen.hide()
-		if _, err := fmt.Fprintln(w, last); err != nil {
-			return err
-		}
-	}
-	if err := context.Cause(ctx); err != nil && !errors.Is(err, orchestrator.ErrInterrupted) {
-		return err
-	}
-	return nil
 }
 
 // statsText tells readings to people, in some lines for each server.

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,20 +10,13 @@ import (
 	"quire/orchestrator"
 	"quire/orchestrator/layout"
 	"quire/orchestrator/monitor"
-	"quire/tritonclient"
 	"quire/tritonclient/embedded"
-	"quire/tritonclient/guard"
 	"quire/tritonclient/tritontest"
 )
 
 // TestStats watches a real server at work.
 func TestStats(t *testing.T) {
-	g, err := guard.Start(t.Context(), guard.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	options := embedded.Options{Guard: g}
+	options := embedded.Options{Guard: startedGuard(t)}
 	// The model that computes nothing: what it is asked is not the point.
 	repository, err := embedded.BenchRepository(options, 0, 0)
 	if err != nil {
@@ -35,11 +27,7 @@ func TestStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Kill()
-	client, err := tritonclient.New(server.Addr(), tritonclient.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := connected(t, server.Addr())
 	model, err := layout.Open(t.Context(), client, layout.Config{Transport: layout.TransportInBand})
 	if err != nil {
 		t.Fatal(err)
@@ -68,9 +56,7 @@ func TestStats(t *testing.T) {
 	pages := uint64(0)
 	for line := range strings.Lines(stdout) {
 		var r watchedLine
-		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			t.Fatalf("%v in %s", err, line)
-		}
+		unmarshal(t, line, &r)
 		pages += r.Pages
 		if r.Schema != "quire-stats/1" || r.Endpoint != server.Addr() || r.Model != "layout" || r.Since != monitor.SinceReading || r.Error != "" || r.MetricsError != "" || r.Pending == nil {
 			t.Errorf("%s", line)
@@ -95,11 +81,7 @@ func TestStats(t *testing.T) {
 // watched; one that was never there is not.
 func TestStatsOfServersThatChange(t *testing.T) {
 	a, b := tritontest.Start(t, tritontest.Config{}), tritontest.Start(t, tritontest.Config{})
-	client, err := tritonclient.New(a.Addr(), tritonclient.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := connected(t, a.Addr())
 	model, err := layout.Open(t.Context(), client, layout.Config{Transport: layout.TransportInBand})
 	if err != nil {
 		t.Fatal(err)

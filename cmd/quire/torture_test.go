@@ -11,9 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"quire/tritonclient"
 	"quire/tritonclient/embedded"
-	"quire/tritonclient/guard"
 )
 
 // make torture sets the first, and a seed to repeat what it found the second.
@@ -21,6 +19,9 @@ var (
 	rounds = flag.Int("rounds", 6, "how many runs TestKilledRunsResume kills")
 	seed   = flag.Uint64("seed", 0, "what its moments are drawn from; 0: the time")
 )
+
+// ledger is what an output directory knows of finished documents.
+const ledger = ".quire/finished.jsonl"
 
 // A batch is small here, so that little is on its way.
 const (
@@ -41,21 +42,14 @@ func instantServer(t *testing.T, batchMS int) *embedded.Server {
 		t.Fatal(err)
 	}
 	config := filepath.Join(repository, "layout/configs/cpu.pbtxt")
-	data, err := os.ReadFile(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := read(t, config)
 	const was = `"bench.batch_ms" value { string_value: "0" }`
-	text := strings.Replace(string(data), was, strings.Replace(was, `"0"`, fmt.Sprintf(`"%d"`, batchMS), 1), 1)
-	if err := os.WriteFile(config, []byte(text), 0o666); err != nil || batchMS > 0 && text == string(data) {
-		t.Fatalf("the model's config was not changed: %v", err)
+	text := strings.Replace(data, was, strings.Replace(was, `"0"`, fmt.Sprintf(`"%d"`, batchMS), 1), 1)
+	if batchMS > 0 && text == data {
+		t.Fatal("the model's config was not changed")
 	}
-	g, err := guard.Start(t.Context(), guard.Config{Name: "quiretest"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { g.Close() })
-	server, err := embedded.Start(t.Context(), embedded.Config{Options: embedded.Options{Guard: g}, ModelRepository: repository})
+	write(t, text, config)
+	server, err := embedded.Start(t.Context(), embedded.Config{Options: embedded.Options{Guard: startedGuard(t)}, ModelRepository: repository})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,9 +74,7 @@ func tortureDocuments(t *testing.T) string {
 		if err := os.MkdirAll(filepath.Join(dir, "sub"), 0o777); err != nil {
 			t.Fatal(err)
 		}
-		if err := command("python3", append([]string{"../../scripts/make_odd.py"}, args...)...); err != nil {
-			t.Fatal(err)
-		}
+		makeOdd(t, args...)
 	}
 	return dir
 }
@@ -98,11 +90,7 @@ func TestKilledRunsResume(t *testing.T) {
 	t.Logf("seed %d", *seed)
 	rnd := rand.New(rand.NewPCG(*seed, 0))
 	docs, server := tortureDocuments(t), instantServer(t, 0)
-	client, err := tritonclient.New(server.Addr(), tritonclient.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := connected(t, server.Addr())
 	answered := func() uint64 {
 		t.Helper()
 		s, err := client.Statistics(t.Context(), "layout", "")
@@ -122,7 +110,7 @@ func TestKilledRunsResume(t *testing.T) {
 	p := run(whole)
 	code := p.wait()
 	took := time.Since(begun)
-	account, want, wantLedger := p.accounts(), contents(t, whole), finished(t, whole)
+	account, want, wantLedger := p.accounts(), contents(t, whole), read(t, whole, ledger)
 	pages := uint64(account.pagesDone)
 	if code != exitSomeFailed || account.documents < 80 || account.partial == 0 || answered() != pages {
 		t.Fatalf("the unbroken run: exit code %d, %+v, the server answered %d pages", code, account, answered())
@@ -200,8 +188,8 @@ func TestKilledRunsResume(t *testing.T) {
 			if names := differ(contents(t, out), want); len(names) > 0 {
 				t.Errorf("other than after an unbroken run: %v", names)
 			}
-			if ledger := finished(t, out); ledger != wantLedger {
-				t.Errorf("the ledger is not that of an unbroken run:\n%s", ledger)
+			if got := read(t, out, ledger); got != wantLedger {
+				t.Errorf("the ledger is not that of an unbroken run:\n%s", got)
 			}
 			onlyResults(t, out)
 			if left, _ := filepath.Glob(out + "/.quire/left-*"); len(left) > 0 {
@@ -245,14 +233,4 @@ func (p *program) has(victim string) bool {
 		return strings.Contains(p.said(), "quire: model layout")
 	}
 	return len(p.named(victim)) > 0
-}
-
-// finished is the ledger of an output directory.
-func finished(t *testing.T, out string) string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(out, ".quire/finished.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }

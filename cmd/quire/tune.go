@@ -20,7 +20,7 @@ import (
 	"quire/orchestrator/layout"
 	"quire/orchestrator/render"
 	"quire/orchestrator/tune"
-	"quire/tritonclient/embedded"
+	"quire/orchestrator/walk"
 	"quire/tritonclient/guard"
 	"quire/tritonclient/inferencepb"
 	"quire/tritonclient/metrics"
@@ -70,7 +70,7 @@ type tuneConfig struct {
 	budget                    time.Duration
 	workers                   int
 	write, serverOnly, json   bool
-	logLevel                  string
+	logLevel                  slog.Level
 }
 
 // tuneConfigOf reads the command line. own is where quire's own documents are,
@@ -78,7 +78,7 @@ type tuneConfig struct {
 func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 	cfg := tuneConfig{
 		configName: c.String("config-name"), html: c.String("html"), metrics: c.String("metrics"), budget: c.Duration("budget"),
-		workers: c.Int("workers"), write: c.Bool("write"), serverOnly: c.Bool("server-only"), json: c.Bool("json"), logLevel: c.String("log-level"),
+		workers: c.Int("workers"), write: c.Bool("write"), serverOnly: c.Bool("server-only"), json: c.Bool("json"),
 	}
 	paths := c.Args().Slice()
 	if len(paths) == 0 {
@@ -120,10 +120,9 @@ func tuneConfigOf(c *cli.Context, own string) (tuneConfig, error) {
 		return cfg, errors.New("--max-gpu-mem needs the server's metrics, and the one that quire starts, on the CPU, has none: add --triton, or --metrics")
 	case cfg.write && cfg.server.triton != "" && cfg.server.repository == "":
 		return cfg, errors.New("--write needs --model-repository: the directory, as this machine sees it, that the server at --triton serves")
-	case !validLogLevel(cfg.logLevel):
-		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", cfg.logLevel)
 	}
-	return cfg, nil
+	cfg.logLevel, err = logLevelOf(c)
+	return cfg, err
 }
 
 // exhaustiveTime is more than any grid takes.
@@ -185,28 +184,24 @@ func tuneRun(c *cli.Context, stop stops) (err error) {
 		return usageError{err}
 	}
 	if slices.Contains(cfg.paths, own) {
-		if err := layOutSamples(own, samplefiles.Files); err != nil {
+		if err := os.CopyFS(own, samplefiles.Files); err != nil {
 			return err
 		}
 	}
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
 	log := newLogger(cfg.logLevel, screen)
-	ctx, cancel := context.WithCancelCause(c.Context)
+	ctx, cancel := untilStopped(c.Context, stop.soft)
 	defer cancel(nil)
-	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 
-	walker, err := cfg.walker("", false, log)
+	walker, err := cfg.walker(ctx, walk.Config{Log: log})
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	defer walker.Close()
-	if walker.Empty(ctx) {
-		return interruptedOr(ctx, usageError{cfg.nothingFound()})
-	}
-	g, err := guard.Start(ctx, guard.Config{})
+	g, err := startGuard(ctx)
 	if err != nil {
-		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 	s, err := connect(ctx, cfg.server, 0, g, screen, log)
@@ -280,11 +275,8 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 			return nil, usageError{err}
 		}
 	}
-	pool := render.New(render.Config{
-		Guard: t.guard, Passwords: cfg.passwords, Nice: workerNice, Logger: t.log,
-		OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox,
-	})
-	t.screen.step(embedded.Progress{Text: "drawing sample pages"})
+	pool := render.New(cfg.rendering(t.guard, t.log))
+	t.screen.doing("drawing sample pages")
 	sample, err := tune.Draw(ctx, source, pool, s.model.Input(), cfg.workers)
 	if err != nil {
 		return nil, err
@@ -326,8 +318,7 @@ func (t *tuning) measure(ctx context.Context, source orchestrator.Source) (repor
 
 // explain tells errors of the server from others.
 func (t *tuning) explain(err error) error {
-	var model *orchestrator.ModelError
-	if errors.As(err, &model) || errors.Is(err, tune.ErrReplaced) {
+	if _, model := errors.AsType[*orchestrator.ModelError](err); model || errors.Is(err, tune.ErrReplaced) {
 		return serverError{err}
 	}
 	return err
@@ -342,7 +333,7 @@ func (t *tuning) restore() error {
 	ctx, cancel := context.WithTimeout(context.Background(), restoreTime)
 	defer cancel()
 	go onStop(ctx, t.hard, cancel)
-	t.screen.step(embedded.Progress{Text: "putting the server back to what it was"})
+	t.screen.doing("putting the server back to what it was")
 	if err := t.server.Restore(ctx); err != nil {
 		return notBack(err, t.cfg.server.triton)
 	}
@@ -373,7 +364,7 @@ func (t *tuning) step(s tune.Step) {
 	if s.Settings != nil {
 		text += fmt.Sprintf(": %s: %s", s.Load.Kind, s.Settings)
 	}
-	t.screen.step(embedded.Progress{Text: text})
+	t.screen.doing(text)
 }
 
 // metrics is how to look at the server's GPUs; nil when it tells of none, which
@@ -472,7 +463,7 @@ func (t *tuning) load(ctx context.Context, chosen tune.Settings) error {
 		return nil
 	}
 	model := t.served.model.Info().Name
-	t.screen.step(embedded.Progress{Text: "loading the model with the new config"})
+	t.screen.doing("loading the model with the new config")
 	if err := t.served.client.LoadModel(ctx, model, nil); err != nil {
 		return serverError{fmt.Errorf("the config is written, and the server did not load it: %w", err)}
 	}

@@ -40,19 +40,8 @@ func slowRepository(t *testing.T, g *guard.Guard) (dir, config string) {
 	if !strings.Contains(text, "by hand") || !strings.Contains(text, "far too long") {
 		t.Fatalf("%s is not as it was", config)
 	}
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, text, config)
 	return dir, config
-}
-
-func read(t *testing.T, name string) string {
-	t.Helper()
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 func servedConfig(t *testing.T, c *tritonclient.Client) *inferencepb.ModelConfig {
@@ -68,22 +57,14 @@ func servedConfig(t *testing.T, c *tritonclient.Client) *inferencepb.ModelConfig
 // killed, it leaves no trace, with the help of doctor or of the next one; at its
 // end the server serves what it did before, or the file that was written.
 func TestTune(t *testing.T) {
-	g, err := guard.Start(t.Context(), guard.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
+	g := startedGuard(t)
 	dir, config := slowRepository(t, g)
 	server, err := embedded.Start(t.Context(), embedded.Config{Options: embedded.Options{Guard: g}, ModelRepository: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer server.Kill()
-	client, err := tritonclient.New(server.Addr(), tritonclient.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := connected(t, server.Addr())
 	before, file := servedConfig(t, client), read(t, config)
 	args := []string{"tune", examples, "--triton", server.Addr(), "--model-repository", dir, "--config-name", "cpu", "--budget", "10s", "--server-only"}
 	onTrial := func() *tune.Leftover {
@@ -205,9 +186,7 @@ func TestTune(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := strings.ReplaceAll(file, "max_batch_size: 1 ", "max_batch_size: 8 ")
-		if err := os.WriteFile(filepath.Join(other, "layout", "config.pbtxt"), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		write(t, text, other, "layout", "config.pbtxt")
 		says("says max_batch_size 8, and the server serves with 1")
 		unchanged()
 	})
@@ -256,11 +235,7 @@ func TestTune(t *testing.T) {
 // TestTuneOwnServer: without --triton a server is started, and without --write
 // nothing is written.
 func TestTuneOwnServer(t *testing.T) {
-	g, err := guard.Start(t.Context(), guard.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
+	g := startedGuard(t)
 	dir, config := slowRepository(t, g)
 	file := read(t, config)
 	code, stdout, stderr := call(t, "tune", "--model-repository", dir, "--budget", "10s", "--fields", "max_batch,batch")

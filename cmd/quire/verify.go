@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,6 +61,7 @@ type verifyConfig struct {
 	server       serverChoice
 	pages, batch int
 	tolerance    verify.Tolerance
+	logLevel     slog.Level
 }
 
 func verifyConfigOf(c *cli.Context) (cfg verifyConfig, err error) {
@@ -87,10 +89,8 @@ func verifyConfigOf(c *cli.Context) (cfg verifyConfig, err error) {
 			return cfg, fmt.Errorf("--%s %v: it must be finite", name, v)
 		}
 	}
-	if level := c.String("log-level"); !validLogLevel(level) {
-		return cfg, fmt.Errorf("--log-level %s: it is debug, info, warn or error", level)
-	}
-	return cfg, nil
+	cfg.logLevel, err = logLevelOf(c)
+	return cfg, err
 }
 
 func verifyRun(c *cli.Context, stop stops) (err error) {
@@ -98,13 +98,11 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	ctx, cancel := context.WithCancelCause(c.Context)
+	ctx, cancel := untilStopped(c.Context, stop.soft)
 	defer cancel(nil)
-	// There is nothing to finish.
-	go onStop(ctx, stop.soft, func() { cancel(orchestrator.ErrInterrupted) })
 	screen := newScreen(c.App.ErrWriter)
 	defer screen.hide()
-	log := newLogger(c.String("log-level"), screen)
+	log := newLogger(cfg.logLevel, screen)
 
 	scratch, err := scratchDirectory("verify")
 	if err != nil {
@@ -112,7 +110,7 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	}
 	defer func() { err = join(err, os.RemoveAll(scratch)) }()
 	own := filepath.Join(scratch, "samples")
-	if err := layOutSamples(own, samplefiles.Files); err != nil {
+	if err := os.CopyFS(own, samplefiles.Files); err != nil {
 		return err
 	}
 	samples, err := walk.New([]string{own}, walk.Config{Log: log})
@@ -122,17 +120,14 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	defer samples.Close()
 	source := samples
 	if len(cfg.paths) > 0 {
-		if source, err = cfg.walker("", false, log); err != nil {
-			return usageError{err}
+		if source, err = cfg.walker(ctx, walk.Config{Log: log}); err != nil {
+			return err
 		}
 		defer source.Close()
-		if source.Empty(ctx) {
-			return interruptedOr(ctx, usageError{cfg.nothingFound()})
-		}
 	}
-	g, err := guard.Start(ctx, guard.Config{})
+	g, err := startGuard(ctx)
 	if err != nil {
-		return interruptedOr(ctx, fmt.Errorf("start the guard process: %w", err))
+		return err
 	}
 	defer func() { err = join(err, g.Close()) }()
 	served, err := connect(ctx, cfg.server, 0, g, screen, log)
@@ -141,8 +136,8 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	}
 	defer served.close()
 	in := served.model.Input()
-	screen.step(embedded.Progress{Text: "drawing pages"})
-	pool := render.New(render.Config{Guard: g, Passwords: cfg.passwords, Nice: workerNice, Logger: log, OtherFormats: cfg.otherFormats(), Sandbox: cfg.sandbox})
+	screen.doing("drawing pages")
+	pool := render.New(cfg.rendering(g, log))
 	ours, _, err := verify.Draw(ctx, pool, samples, in, cfg.pages, 0)
 	if err != nil {
 		return interruptedOr(ctx, err)
@@ -161,14 +156,15 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	if err != nil {
 		return err
 	}
-	servers, within := served.fleet.Servers(), true
+	v := &verification{cfg: cfg, guard: g, screen: screen, log: log, pages: pages, samples: ours, reference: reference}
+	within := true
 	var nothing error
-	for _, server := range servers {
+	for _, server := range served.fleet.Servers() {
 		where := served.where
 		if served.server == nil {
 			where = server.Name // of several named, which
 		}
-		out, err := verifyServer(ctx, server, where, cfg, g, screen, log, pages, ours, reference)
+		out, err := v.server(ctx, server, where)
 		screen.hide()
 		if _, ok := errors.AsType[*orchestrator.ModelError](err); ok {
 			err = serverError{err}
@@ -196,31 +192,32 @@ func verifyRun(c *cli.Context, stop stops) (err error) {
 	return nothing
 }
 
-// verifyServer verifies one server's answers, for pages and for ours, which are
-// the samples.
-func verifyServer(
-	ctx context.Context, server layout.Server, where string, cfg verifyConfig, g *guard.Guard, screen *screen, log *slog.Logger,
-	pages, ours []verify.Page, reference *verify.Reference,
-) (*verified, error) {
+// verification is one call of quire verify.
+type verification struct {
+	cfg            verifyConfig
+	guard          *guard.Guard
+	screen         *screen
+	log            *slog.Logger
+	pages, samples []verify.Page
+	reference      *verify.Reference // for the samples
+}
+
+// server verifies one server's answers.
+func (v *verification) server(ctx context.Context, server layout.Server, where string) (*verified, error) {
 	model, contract, in := server.Model, server.Model.Contract(), server.Model.Input()
 	meta, err := server.Client.ServerMetadata(ctx)
 	if err != nil {
 		return nil, serverError{err}
 	}
-	inBand, err := layout.Open(ctx, server.Client, layout.Config{Version: contract.Version, Transport: layout.TransportInBand, Log: log})
+	inBand, err := layout.Open(ctx, server.Client, layout.Config{Version: contract.Version, Transport: layout.TransportInBand, Log: v.log})
 	if err != nil {
 		return nil, err
 	}
 	defer inBand.Close()
-	if cfg.batch > in.MaxBatch {
-		return nil, usageError{fmt.Errorf("--batch %d: the served model takes batches of at most %d (max_batch_size)", cfg.batch, in.MaxBatch)}
+	if v.cfg.batch > in.MaxBatch {
+		return nil, usageError{fmt.Errorf("--batch %d: the served model takes batches of at most %d (max_batch_size)", v.cfg.batch, in.MaxBatch)}
 	}
-	if cfg.batch == 0 {
-		cfg.batch = in.MaxBatch
-		if in.Batch > 0 {
-			cfg.batch = min(in.Batch, in.MaxBatch)
-		}
-	}
+	reference := v.reference
 	unfit := reference.Unfit(contract.Source, in, contract.IoUThreshold)
 	if unfit != "" {
 		reference = nil
@@ -229,15 +226,15 @@ func verifyServer(
 	if err := model.NoSharedMemory(); err != nil {
 		noSharedMemory = err.Error()
 	}
-	report, err := verify.Run(ctx, pages, verify.Config{
-		Model: model, InBand: inBand, NoSharedMemory: noSharedMemory, Batch: cfg.batch,
-		Threshold: contract.ScoreThreshold, Tolerance: cfg.tolerance, SharedMemoryPrefix: g.ShmPrefix(),
+	report, err := verify.Run(ctx, v.pages, verify.Config{
+		Model: model, InBand: inBand, NoSharedMemory: noSharedMemory, Batch: min(cmp.Or(v.cfg.batch, in.Batch, in.MaxBatch), in.MaxBatch),
+		Threshold: contract.ScoreThreshold, Tolerance: v.cfg.tolerance, SharedMemoryPrefix: v.guard.ShmPrefix(),
 		Statistics: func(ctx context.Context) (tritonclient.ModelStatistics, error) {
 			return server.Client.Statistics(ctx, contract.Model, contract.Version)
 		},
-		Reference: reference, Samples: ours,
+		Reference: reference, Samples: v.samples,
 		Progress: func(done, total int) {
-			screen.step(embedded.Progress{Text: "asking about pages", Done: int64(done), Total: int64(total)})
+			v.screen.step(embedded.Progress{Text: "asking about pages", Done: int64(done), Total: int64(total)})
 		},
 	})
 	if err != nil {
@@ -245,7 +242,7 @@ func verifyServer(
 	}
 	out := &verified{
 		Schema: "quire-verify/1", Model: contract.Model, Version: contract.Version, Server: where, ServerVersion: meta.GetVersion(),
-		SamplePages: len(cfg.paths) == 0, NoReference: unfit, Report: report,
+		SamplePages: len(v.cfg.paths) == 0, NoReference: unfit, Report: report,
 	}
 	if reference != nil {
 		out.Pipeline, out.Source = reference.Pipeline, reference.Source

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,9 +18,7 @@ func verifyJSON(t *testing.T, wantCode int, args ...string) (v verified) {
 	if code != wantCode || strings.Count(stdout, "\n") != 1 {
 		t.Fatalf("%q: code %d, wanted %d\n%s%s", args, code, wantCode, stdout, stderr)
 	}
-	if err := json.Unmarshal([]byte(stdout), &v); err != nil {
-		t.Fatalf("%v in %s", err, stdout)
-	}
+	unmarshal(t, stdout, &v)
 	return v
 }
 

@@ -70,8 +70,7 @@ func failure(doc orchestrator.Document, category orchestrator.Category, err erro
 
 // cause drops the path that os puts into its errors.
 func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
 	}
 	return err

@@ -1,14 +1,10 @@
 package plan
 
 import (
-	"bytes"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"quire/orchestrator"
 )
 
 func measured(where string, pages int64, at time.Time) Rate {
@@ -75,10 +71,10 @@ func TestCosts(t *testing.T) {
 	if got := r.Time(7200); got != 6*time.Minute {
 		t.Errorf("7200 pages at 20 a second take %v", got)
 	}
-	if got := Disk(&r, 10, 500); got != 500_000+10*4096 {
+	if got := (Forecast{Rate: &r, Inputs: Inputs{Documents: 10, Pages: Estimate{Pages: 500}}}).Results(); got != 500_000+10*4096 {
 		t.Errorf("%d bytes", got)
 	}
-	if got := Disk(nil, 0, 2); got != 2*DefaultBytesPerPage {
+	if got := (Forecast{Inputs: Inputs{Pages: Estimate{Pages: 2}}}).Results(); got != 2*DefaultBytesPerPage {
 		t.Errorf("%d bytes", got)
 	}
 }
@@ -96,78 +92,5 @@ func TestFits(t *testing.T) {
 	f.Free = nil
 	if !f.Fits() {
 		t.Error("too little space although nobody said how much there is")
-	}
-}
-
-func TestJSON(t *testing.T) {
-	var b bytes.Buffer
-	j := JSON{W: &b}
-	line := func() map[string]any {
-		t.Helper()
-		var m map[string]any
-		if err := json.Unmarshal(b.Bytes(), &m); err != nil || bytes.Count(b.Bytes(), []byte("\n")) != 1 {
-			t.Fatalf("%v: %s", err, b.Bytes())
-		}
-		b.Reset()
-		return m
-	}
-	if err := j.Unreadable(&orchestrator.PageError{
-		Ref: orchestrator.PageRef{Path: "50%/\xff\n.pdf"}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryEmpty, Message: "the file is empty",
-	}); err != nil {
-		t.Fatal(err)
-	}
-	m := line()
-	for k, want := range map[string]any{
-		"message_type": "unreadable", "path": "50%25/%FF\n.pdf", "path_encoding": "percent",
-		"stage": "open", "category": "empty", "message": "the file is empty",
-	} {
-		if m[k] != want {
-			t.Errorf("%s is %v, want %v", k, m[k], want)
-		}
-	}
-
-	free, r := int64(5e9), measured("embedded", 1000, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
-	err := j.Forecast(Forecast{
-		Inputs: Inputs{
-			Documents: 12, Bytes: 3456, Unreadable: map[orchestrator.Category]int64{orchestrator.CategoryEmpty: 2},
-			Pages: Estimate{Pages: 100, Low: 80, High: 120, Opened: 5, Of: 10, Failed: 1, MoreFailed: 1},
-		},
-		Rate: &r, Where: "embedded", Output: "out", Free: &free,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m = line()
-	pages, seconds, disk := m["pages"].(map[string]any), m["seconds"].(map[string]any), m["disk"].(map[string]any)
-	for _, c := range []struct {
-		what      string
-		got, want any
-	}{
-		{"message_type", m["message_type"], "plan"},
-		{"documents", m["documents"], 12.0},
-		{"unreadable", m["unreadable"].(map[string]any)["empty"], 2.0},
-		{"pages", pages["estimate"], 100.0},
-		{"exact", pages["exact"], false},
-		{"opened", pages["documents_opened"], 5.0},
-		{"more", pages["more_unreadable_estimate"], 1.0},
-		{"seconds", seconds["estimate"], 5.0},
-		{"high", seconds["high"], 6.0},
-		{"bytes", disk["bytes"], 100_000.0 + 12*4096},
-		{"measured", disk["measured"], true},
-		{"free", disk["free_bytes"], 5e9},
-		{"fits", disk["fits"], true},
-		{"rate", m["rate"].(map[string]any)["pages_per_second"], 20.0},
-	} {
-		if c.got != c.want {
-			t.Errorf("%s is %v, want %v", c.what, c.got, c.want)
-		}
-	}
-
-	if err := j.Forecast(Forecast{Inputs: Inputs{Documents: 1, Pages: Estimate{Of: 1}}}); err != nil {
-		t.Fatal(err)
-	}
-	m = line()
-	if m["rate"] != nil || m["seconds"] != nil || m["pages"].(map[string]any)["estimate"] != nil {
-		t.Errorf("what is not known is not null: %v", m)
 	}
 }

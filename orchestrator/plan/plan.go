@@ -300,8 +300,8 @@ func count(ctx context.Context, worker orchestrator.RenderWorker, doc orchestrat
 		case err == nil:
 			return pages, nil, nil
 		}
-		var pe *orchestrator.PageError
-		if !errors.As(err, &pe) || ctx.Err() != nil {
+		pe, ok := errors.AsType[*orchestrator.PageError](err)
+		if !ok || ctx.Err() != nil {
 			return 0, nil, err
 		}
 		// A run tries that once more too.

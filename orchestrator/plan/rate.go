@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -115,22 +114,4 @@ func read(name string) (Rate, error) {
 // Time is how long so many pages take at the rate.
 func (r Rate) Time(pages int64) time.Duration {
 	return time.Duration(float64(pages) / r.PagesPerSecond() * float64(time.Second))
-}
-
-// DefaultBytesPerPage is the size of results where no run has measured it: what
-// the pages of examples/ and of the documents in docs/corpus.md have, rounded
-// up. A page of a dense paper has twice that, a blank one a tenth.
-const DefaultBytesPerPage = 1500
-
-// DocumentBytes is what a result takes on the disk beside its bytes: the rest
-// of its last block.
-const DocumentBytes = 4 << 10
-
-// Disk is about how many bytes the results take. The rate may be nil.
-func Disk(r *Rate, documents, pages int64) int64 {
-	perPage := float64(DefaultBytesPerPage)
-	if r != nil {
-		perPage = cmp.Or(r.BytesPerPage(), perPage)
-	}
-	return int64(perPage*float64(pages)) + documents*DocumentBytes
 }

@@ -1,12 +1,14 @@
 package report
 
 import (
+	"cmp"
 	"image"
 	"image/color"
 	"image/png"
 	"io"
 	"math"
 	"slices"
+	"sort"
 )
 
 // maxError is the root mean square error of a channel, of 255, up to which 256
@@ -34,16 +36,16 @@ func cellOf(r, g, b uint8) int {
 // cell is the pixels of almost one colour: how many, and for each channel the
 // sum and the sum of squares of their values.
 type cell struct {
-	at        int
-	n         float64
-	sum, sums [3]float64
+	at           int
+	n            float64
+	sum, squares [3]float64
 }
 
 // group is cells that will have one colour.
 type group struct {
-	cells     []cell
-	n         float64
-	sum, sums [3]float64
+	cells        []cell
+	n            float64
+	sum, squares [3]float64
 }
 
 func newGroup(cells []cell) group {
@@ -52,7 +54,7 @@ func newGroup(cells []cell) group {
 		g.n += c.n
 		for i := range 3 {
 			g.sum[i] += c.sum[i]
-			g.sums[i] += c.sums[i]
+			g.squares[i] += c.squares[i]
 		}
 	}
 	return g
@@ -60,7 +62,7 @@ func newGroup(cells []cell) group {
 
 // spread is the sum of squared distances from the mean in one channel.
 func (g *group) spread(channel int) float64 {
-	return max(0, g.sums[channel]-g.sum[channel]*g.sum[channel]/g.n)
+	return max(0, g.squares[channel]-g.sum[channel]*g.sum[channel]/g.n)
 }
 
 // worst is the channel with the largest spread, and that spread; a group that
@@ -83,21 +85,9 @@ func (g *group) split() (group, group) {
 	mean := g.sum[channel] / g.n
 	cells := slices.Clone(g.cells)
 	slices.SortFunc(cells, func(a, b cell) int {
-		x, y := a.sum[channel]/a.n, b.sum[channel]/b.n
-		switch {
-		case x < y:
-			return -1
-		case x > y:
-			return 1
-		}
-		return a.at - b.at
+		return cmp.Or(cmp.Compare(a.sum[channel]/a.n, b.sum[channel]/b.n), cmp.Compare(a.at, b.at))
 	})
-	k, _ := slices.BinarySearchFunc(cells, mean, func(c cell, mean float64) int {
-		if c.sum[channel]/c.n < mean {
-			return -1
-		}
-		return 1
-	})
+	k := sort.Search(len(cells), func(i int) bool { return cells[i].sum[channel]/cells[i].n >= mean })
 	k = min(max(k, 1), len(cells)-1)
 	return newGroup(cells[:k]), newGroup(cells[k:])
 }
@@ -116,7 +106,7 @@ func reduce(picture *image.RGBA) *image.Paletted {
 			for k := range 3 {
 				v := float64(row[i+k])
 				c.sum[k] += v
-				c.sums[k] += v * v
+				c.squares[k] += v * v
 			}
 		}
 	}

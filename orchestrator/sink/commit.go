@@ -103,12 +103,10 @@ func (c *committer) run() {
 			continue
 		// With no document in work nothing more will come soon.
 		case !closing && n < syncDocuments && wait > 0 && c.t.busy():
-			timer := time.NewTimer(wait)
 			select {
-			case <-timer.C:
+			case <-time.After(wait):
 			case <-c.kick:
 			}
-			timer.Stop()
 			continue
 		}
 		last = time.Now()

@@ -3,7 +3,6 @@ package sink
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"path"
@@ -123,8 +122,6 @@ func (f *file) Sync() error {
 	return f.File.Sync()
 }
 
-var _ io.Writer = (*file)(nil)
-
 // space waits while a disk is full.
 type space struct {
 	limit time.Duration // negative: do not wait
@@ -176,10 +173,8 @@ func (e *stillFull) Unwrap() error { return e.error }
 
 // sleep tells whether ctx has outlived d.
 func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 		return ctx.Err() == nil
 	case <-ctx.Done():
 		return false

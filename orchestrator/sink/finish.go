@@ -50,11 +50,7 @@ func (t *Tree) Finish(ctx context.Context, s orchestrator.Summary, err error, va
 	if t.ledger == nil {
 		return v, errNotStarted
 	}
-	if t.committer != nil {
-		t.committer.close()
-		t.committer = nil
-		t.flusher.close()
-	}
+	t.stop()
 	ended, failed := "complete", error(nil)
 	switch {
 	case errors.Is(err, orchestrator.ErrInterrupted):
@@ -107,19 +103,19 @@ func (t *Tree) vanished(ctx context.Context, tell func(string)) (v Vanished, err
 		v.Kept = "some inputs could not be read, and may be back next time"
 	}
 	pictures := t.Pictures()
-	err = t.ledger.unseen(func(r record, documentPath string) error {
+	err = t.ledger.unseen(func(r record) error {
 		v.Found++
 		if tell != nil {
-			tell(documentPath)
+			tell(r.path)
 		}
 		if !t.cfg.Prune || v.Kept != "" {
 			return nil
 		}
-		name, err := ResultName(documentPath)
+		name, err := ResultName(r.path)
 		if err != nil {
 			return err
 		}
-		if err := pictures.Trim(documentPath, 0); err != nil {
+		if err := pictures.Trim(r.path, 0); err != nil {
 			return err
 		}
 		if err := t.root.remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -150,16 +146,16 @@ func (t *Tree) writeFailures(f *file) error {
 		_, err := w.Write(enc.buf)
 		return err
 	}
-	err := t.ledger.failed(func(r record, documentPath string) error {
+	err := t.ledger.failed(func(r record) error {
 		if r.Error != nil {
-			if err := line(orchestrator.PageRef{Path: documentPath}, r.Error); err != nil {
+			if err := line(orchestrator.PageRef{Path: r.path}, r.Error); err != nil {
 				return err
 			}
 		}
 		if r.Failed == 0 {
 			return nil
 		}
-		name, err := ResultName(documentPath)
+		name, err := ResultName(r.path)
 		if err != nil {
 			return err
 		}
@@ -169,13 +165,13 @@ func (t *Tree) writeFailures(f *file) error {
 			}
 			var p Page
 			if err := json.Unmarshal(record, &p); err != nil {
-				return fmt.Errorf("a page record of %s does not read back: %w", documentPath, err)
+				return fmt.Errorf("a page record of %s does not read back: %w", r.path, err)
 			}
 			why := p.Error
 			if why == nil {
 				why = &Failure{Category: orchestrator.CategoryInternal, Message: "no reason was given"}
 			}
-			return line(orchestrator.PageRef{Path: documentPath, Page: p.PageNo}, why)
+			return line(orchestrator.PageRef{Path: r.path, Page: p.PageNo}, why)
 		})
 	})
 	if err != nil {

@@ -33,6 +33,8 @@ type record struct {
 
 	// Schema is in the first line only, which has nothing else.
 	Schema string `json:"schema,omitempty"`
+
+	path string // the document's, as Path and PathEncoding say it
 }
 
 const (
@@ -44,7 +46,7 @@ const (
 )
 
 func recordFor(d orchestrator.DocumentResult, id identity, bytes int64) record {
-	r := record{Status: d.Status, identity: id, Failed: d.Failed, Bytes: bytes}
+	r := record{Status: d.Status, identity: id, Failed: d.Failed, Bytes: bytes, path: d.Path}
 	r.Path, r.PathEncoding = PathText(d.Path)
 	if d.PageCount >= 0 {
 		r.Pages = &d.PageCount
@@ -56,13 +58,13 @@ func recordFor(d orchestrator.DocumentResult, id identity, bytes int64) record {
 }
 
 // result is how the document ended.
-func (r record) result(path string) *orchestrator.DocumentResult {
-	d := &orchestrator.DocumentResult{Path: path, Size: r.Size, Status: r.Status, PageCount: -1}
+func (r record) result() *orchestrator.DocumentResult {
+	d := &orchestrator.DocumentResult{Path: r.path, Size: r.Size, Status: r.Status, PageCount: -1}
 	if r.Pages != nil {
 		d.PageCount, d.Failed, d.Done = *r.Pages, r.Failed, *r.Pages-r.Failed
 	}
 	if r.Error != nil {
-		d.Err = &orchestrator.PageError{Ref: orchestrator.PageRef{Path: path}, Stage: r.Error.Stage, Category: r.Error.Category, Message: r.Error.Message}
+		d.Err = &orchestrator.PageError{Ref: orchestrator.PageRef{Path: r.path}, Stage: r.Error.Stage, Category: r.Error.Category, Message: r.Error.Message}
 	}
 	return d
 }
@@ -82,7 +84,6 @@ type ledger struct {
 	lines  *lineReader
 	head   record
 	headAt int64
-	path   string // of head
 	ended  bool   // there is no head
 	passed string // path of the record before head; empty for none, or not known
 	known  bool   // whether passed is known
@@ -142,7 +143,7 @@ func (l *ledger) closeSorted() {
 		_ = l.sorted.Close()
 	}
 	l.sorted, l.lines, l.size, l.seen = nil, nil, 0, nil
-	l.ended, l.known, l.passed, l.path = false, true, "", ""
+	l.ended, l.known, l.passed, l.head = false, true, "", record{}
 }
 
 func (l *ledger) close() {
@@ -156,40 +157,45 @@ func (l *ledger) close() {
 }
 
 // parseRecord reads a line of the ledger; ok is false for the first.
-func parseRecord(body []byte) (r record, path string, ok bool, err error) {
+func parseRecord(body []byte) (r record, ok bool, err error) {
 	if err := json.Unmarshal(body, &r); err != nil {
-		return r, "", false, fmt.Errorf("a line of the ledger does not read back: %w", err)
+		return r, false, fmt.Errorf("a line of the ledger does not read back: %w", err)
 	}
 	if r.Schema != "" {
 		if r.Schema != ledgerSchema {
-			return r, "", false, fmt.Errorf("%s/%s is of another version of quire: it is %q, wanted %q; name another directory with -o, or remove that file to do every document again", workDirectory, ledgerName, r.Schema, ledgerSchema)
+			return r, false, fmt.Errorf("%s/%s is of another version of quire: it is %q, wanted %q; name another directory with -o, or remove that file to do every document again", workDirectory, ledgerName, r.Schema, ledgerSchema)
 		}
-		return r, "", false, nil
+		return r, false, nil
 	}
-	path, err = pathFrom(r.Path, r.PathEncoding)
-	return r, path, err == nil, err
+	r.path, err = pathFrom(r.Path, r.PathEncoding)
+	return r, err == nil, err
+}
+
+// nextRecord reads the next record of the ledger, with the content of its line and
+// where that begins, as lineReader.next does; io.EOF at the end.
+func nextRecord(lines *lineReader) (r record, body []byte, at int64, err error) {
+	for ok := false; !ok; {
+		if body, at, err = lines.next(); err != nil {
+			return r, nil, 0, err
+		}
+		if r, ok, err = parseRecord(body); err != nil {
+			return r, nil, 0, err
+		}
+	}
+	return r, body, at, nil
 }
 
 // advance moves the cursor by one record.
 func (l *ledger) advance() error {
-	for {
-		body, at, err := l.lines.next()
-		if errors.Is(err, io.EOF) {
-			l.ended = true
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		r, path, ok, err := parseRecord(body)
-		if err != nil {
-			return err
-		}
-		if ok {
-			l.head, l.headAt, l.path = r, at, path
-			return nil
-		}
+	r, _, at, err := nextRecord(l.lines)
+	if errors.Is(err, io.EOF) {
+		l.ended = true
+		return nil
 	}
+	if err == nil {
+		l.head, l.headAt = r, at
+	}
+	return err
 }
 
 // near is how far the cursor goes step by step before it jumps.
@@ -206,7 +212,7 @@ func (l *ledger) find(path string) (record, bool, error) {
 		case order < 0:
 			return l.jump(path)
 		}
-		l.passed, l.known = l.path, true
+		l.passed, l.known = l.head.path, true
 		if err := l.advance(); err != nil {
 			return record{}, false, err
 		}
@@ -219,7 +225,7 @@ func (l *ledger) compare(path string) int {
 	if l.ended {
 		return -1
 	}
-	return comparePaths(path, l.path)
+	return comparePaths(path, l.head.path)
 }
 
 func (l *ledger) take() (record, bool, error) {
@@ -247,7 +253,7 @@ func (l *ledger) jump(path string) (record, bool, error) {
 		if err := l.seek(mid); err != nil {
 			return record{}, false, err
 		}
-		if l.ended || l.headAt >= hi || comparePaths(l.path, path) >= 0 {
+		if l.ended || l.headAt >= hi || comparePaths(l.head.path, path) >= 0 {
 			l.ended = false
 			hi = mid
 		} else {
@@ -284,7 +290,18 @@ func (l *ledger) seek(at int64) error {
 }
 
 // unseen calls each for the records that nobody asked for.
-func (l *ledger) unseen(each func(record, string) error) error {
+func (l *ledger) unseen(each func(record) error) error {
+	return l.without(func(_ []byte, at int64) bool { return l.wasSeen(at) }, each)
+}
+
+// failed calls each for the documents that are not done.
+func (l *ledger) failed(each func(record) error) error {
+	return l.without(func(body []byte, _ int64) bool { return bytes.HasPrefix(body, []byte(doneStart)) }, each)
+}
+
+// without calls each for the records in order, but for those that leaveOut says by
+// the content of their line and where that begins.
+func (l *ledger) without(leaveOut func(body []byte, at int64) bool, each func(record) error) error {
 	if l.sorted == nil {
 		return nil
 	}
@@ -296,38 +313,12 @@ func (l *ledger) unseen(each func(record, string) error) error {
 		if err != nil {
 			return err
 		}
-		if l.wasSeen(at) {
+		if leaveOut(body, at) {
 			continue
 		}
-		r, path, ok, err := parseRecord(body)
+		r, ok, err := parseRecord(body)
 		if err == nil && ok {
-			err = each(r, path)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// failed calls each for the documents that are not done.
-func (l *ledger) failed(each func(record, string) error) error {
-	if l.sorted == nil {
-		return nil
-	}
-	for lines := newLineReader(l.sorted, 0); ; {
-		body, _, err := lines.next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if bytes.HasPrefix(body, []byte(doneStart)) {
-			continue
-		}
-		r, path, ok, err := parseRecord(body)
-		if err == nil && ok {
-			err = each(r, path)
+			err = each(r)
 		}
 		if err != nil {
 			return err

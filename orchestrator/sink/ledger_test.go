@@ -40,13 +40,13 @@ func inOrder(t *testing.T, dir string) (paths []string) {
 		t.Errorf("%d bytes of the ledger are no lines", r.lost)
 	}
 	for i, body := range bodies {
-		_, path, ok, err := parseRecord([]byte(body))
+		r, ok, err := parseRecord([]byte(body))
 		check(t, err)
 		if ok != (i > 0) {
 			t.Errorf("line %d is %s", i, body)
 		}
 		if ok {
-			paths = append(paths, path)
+			paths = append(paths, r.path)
 		}
 	}
 	return paths
@@ -160,9 +160,9 @@ func TestLedger(t *testing.T) {
 				check(t, l.add([]record{r}, i%5 == 0))
 			}
 			unseen := 0
-			check(t, l.unseen(func(_ record, path string) error {
-				if asked[path] {
-					t.Errorf("run %d: %q was asked for", run, path)
+			check(t, l.unseen(func(r record) error {
+				if asked[r.path] {
+					t.Errorf("run %d: %q was asked for", run, r.path)
 				}
 				unseen++
 				return nil
@@ -233,8 +233,8 @@ func TestDamagedLedger(t *testing.T) {
 			check(t, err)
 			for line := range bytes.Lines(data) {
 				if body, ok := openLine(bytes.TrimSuffix(bytes.Clone(line), []byte("\n"))); ok && written[string(line)] {
-					if _, path, ok, _ := parseRecord(body); ok {
-						intact[path] = true
+					if r, ok, _ := parseRecord(body); ok {
+						intact[r.path] = true
 					}
 				}
 			}

@@ -176,20 +176,11 @@ func (s *source) close() {
 
 // next reads the next line; io.EOF at the end.
 func (s *source) next() error {
-	for {
-		body, _, err := s.lines.next()
-		if err != nil {
-			return err
-		}
-		r, path, ok, err := parseRecord(body)
-		if err != nil {
-			return err
-		}
-		if ok {
-			s.line, s.path, s.gone = appendLine(s.line[:0], body), path, r.Status == statusGone
-			return nil
-		}
+	r, body, _, err := nextRecord(s.lines)
+	if err == nil {
+		s.line, s.path, s.gone = appendLine(s.line[:0], body), r.path, r.Status == statusGone
 	}
+	return err
 }
 
 // sortPiece sorts about sortBytes of lines, into a file of its own unless they
@@ -202,7 +193,7 @@ func (l *ledger) sortPiece(in *lineReader, rank int) (*source, error) {
 	var lines []line
 	last := false
 	for size := 0; size < sortBytes; {
-		body, _, err := in.next()
+		r, body, _, err := nextRecord(in)
 		if errors.Is(err, io.EOF) {
 			last = true
 			break
@@ -210,15 +201,9 @@ func (l *ledger) sortPiece(in *lineReader, rank int) (*source, error) {
 		if err != nil {
 			return nil, err
 		}
-		_, path, ok, err := parseRecord(body)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			text := appendLine(nil, body)
-			lines = append(lines, line{path, text})
-			size += len(text)
-		}
+		text := appendLine(nil, body)
+		lines = append(lines, line{r.path, text})
+		size += len(text)
 	}
 	if len(lines) == 0 {
 		return nil, nil

@@ -3,6 +3,7 @@ package sink
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,47 +25,23 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 	if err != nil {
 		return past, nil, t.explain("read", workDirectory+"/"+ledgerName, err)
 	}
+	var redone orchestrator.Redone
 	if found {
-		past.Redone = t.redone(was, id, name)
-		if past.Redone == "" {
-			t.discard(doc.Path)
-			past.Result = was.result(doc.Path)
-			if id.Sum != "" && (id.Sum != was.Sum || id.ModTime != was.ModTime) {
-				was.identity = id.over(was.identity) // known by its content from now on
-				return past, nil, t.try(ctx, "write in", workDirectory, func() error { return t.ledger.add([]record{was}, false) })
-			}
-			return past, nil, nil
+		if redone = t.redone(was, id, name); redone == "" {
+			past.Result = was.result()
+			return past, nil, t.stands(ctx, id, was)
 		}
 	}
-	if s, err = t.take(ctx, doc.Path); err != nil {
-		return past, nil, err
-	}
-	if s != nil {
-		again := id.changed(s.id)
-		if t.cfg.Fresh {
-			again = orchestrator.RedoneFresh
-		}
-		if again != "" {
-			past.Redone = again
-			s.remove()
-			s = nil
-		} else {
-			s.id = id.over(s.id)
-		}
-	}
-	if s == nil {
+	s, again, err := t.resume(ctx, doc.Path, id)
+	redone = cmp.Or(again, redone)
+	if err == nil && s == nil {
 		err = t.try(ctx, "write in", workDirectory, func() (err error) {
 			s, err = newSegment(t.work, doc.Path, id)
 			return err
 		})
-		if err == nil && past.Redone == orchestrator.RedoneFailed && was.Pages != nil {
+		if err == nil && redone == orchestrator.RedoneFailed && was.Pages != nil {
 			err = t.try(ctx, "write in", workDirectory, func() error { return t.keepGood(s, was, name) })
 		}
-	} else {
-		if t.cfg.RetryFailed {
-			s.dropFailed()
-		}
-		err = t.try(ctx, "write in", workDirectory, func() error { return s.event(eventBegun) })
 	}
 	if err != nil {
 		if s != nil {
@@ -72,7 +49,6 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 		}
 		return past, nil, err
 	}
-	redone := past.Redone
 	past = s.past()
 	past.Redone = redone
 	if s.crashes >= maxCrashes && !t.cfg.RetryFailed {
@@ -82,6 +58,37 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 		}
 	}
 	return past, s, nil
+}
+
+// stands settles a document whose result stands: nothing else of it is wanted, and
+// from now on it is known by its content where that is told.
+func (t *Tree) stands(ctx context.Context, id identity, was record) error {
+	t.discard(was.path)
+	if id.Sum == "" || id.Sum == was.Sum && id.ModTime == was.ModTime {
+		return nil
+	}
+	was.identity = id.over(was.identity)
+	return t.try(ctx, "write in", workDirectory, func() error { return t.ledger.add([]record{was}, false) })
+}
+
+// resume takes up the segment that an earlier run has left of a document, nil if
+// there is none. One that is of no use now is removed, and again tells why.
+func (t *Tree) resume(ctx context.Context, path string, id identity) (s *segment, again orchestrator.Redone, err error) {
+	if s, err = t.take(ctx, path); s == nil {
+		return nil, "", err
+	}
+	if again = id.changed(s.id); t.cfg.Fresh {
+		again = orchestrator.RedoneFresh
+	}
+	if again != "" {
+		s.remove()
+		return nil, again, nil
+	}
+	s.id = id.over(s.id)
+	if t.cfg.RetryFailed {
+		s.dropFailed()
+	}
+	return s, "", t.try(ctx, "write in", workDirectory, func() error { return s.event(eventBegun) })
 }
 
 // redone tells why a document is done again that was finished; empty when its

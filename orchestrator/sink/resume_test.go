@@ -18,9 +18,7 @@ import (
 // crash ends a tree as SIGKILL does: nothing is tidied up.
 func crash(t *testing.T, tree *Tree) {
 	t.Helper()
-	tree.committer.close()
-	tree.flusher.close()
-	tree.committer = nil
+	tree.stop()
 	for _, s := range tree.docs {
 		check(t, s.file.Close())
 	}

@@ -158,9 +158,9 @@ var endings = [4]orchestrator.Status{
 }
 
 // check holds a document's accounts against the pages that came, and puts the
-// index into page order. s is nil for a document that never began.
+// index into page order.
 func (s *segment) check(d orchestrator.DocumentResult) error {
-	if s == nil || s.pages < 0 {
+	if s.pages < 0 {
 		if d.PageCount > 0 || d.Done+d.Failed+d.Skipped+d.Cancelled != 0 {
 			return fmt.Errorf("it counts %d pages and was never opened", d.PageCount)
 		}

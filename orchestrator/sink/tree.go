@@ -332,15 +332,21 @@ func (t *Tree) closed() error {
 
 var errNotStarted = errors.New("sink: the tree takes results after Start and before Finish or Close")
 
-// Close gives the output directory free. Results that stand are not touched,
-// and pages of documents that have not ended wait for the next run. It is
-// idempotent.
-func (t *Tree) Close() error {
+// stop ends what the tree does beside its caller, once all that has ended stands.
+// The tree takes nothing more then.
+func (t *Tree) stop() {
 	if t.committer != nil {
 		t.committer.close()
 		t.flusher.close()
 		t.committer = nil
 	}
+}
+
+// Close gives the output directory free. Results that stand are not touched,
+// and pages of documents that have not ended wait for the next run. It is
+// idempotent.
+func (t *Tree) Close() error {
+	t.stop()
 	for p, s := range t.docs {
 		s.leave(p)
 		delete(t.docs, p)
@@ -422,17 +428,15 @@ func (t *Tree) try(ctx context.Context, verb, name string, op func() error) erro
 
 // explain says in one line what could not be done where, why, and what helps.
 func (t *Tree) explain(verb, name string, err error) error {
-	var explained *WriteError
-	if errors.As(err, &explained) {
+	if explained, ok := errors.AsType[*WriteError](err); ok {
 		return explained
 	}
 	full := filepath.Join(t.cfg.Dir, filepath.FromSlash(name))
 	hint := ""
-	var waited *stillFull
-	if errors.As(err, &waited) {
+	if waited, ok := errors.AsType[*stillFull](err); ok {
 		hint = fmt.Sprintf(", for %v now", waited.after)
 	}
-	var errno syscall.Errno
+	_, system := errors.AsType[syscall.Errno](err)
 	switch {
 	case isFull(err):
 		hint += ": free some space and run the same command again, or name another directory with -o"
@@ -443,7 +447,7 @@ func (t *Tree) explain(verb, name string, err error) error {
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, syscall.EEXIST):
 		hint = ": move away what is there, or name another directory with -o"
 	case orchestrator.TooManyOpenFiles(err): // no directory helps
-	case errors.As(err, &errno):
+	case system:
 		hint = ": name another directory with -o"
 	case t.leadsOut(name):
 		hint = ": put a directory in the place of the link, or name another output directory with -o"
@@ -465,12 +469,10 @@ func (t *Tree) leadsOut(name string) bool {
 
 // cause drops the path that os puts into its errors: the text names it already.
 func cause(err error) error {
-	var p *os.PathError
-	var l *os.LinkError
-	switch {
-	case errors.As(err, &p):
+	if p, ok := errors.AsType[*os.PathError](err); ok {
 		return p.Err
-	case errors.As(err, &l):
+	}
+	if l, ok := errors.AsType[*os.LinkError](err); ok {
 		return l.Err
 	}
 	return err

@@ -452,8 +452,7 @@ func kind(mode fs.FileMode) string {
 
 // cause drops the path that os puts into its errors: the text names it already.
 func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
 	}
 	return err
