@@ -25,16 +25,33 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 	if err != nil {
 		return past, nil, t.explain("read", workDirectory+"/"+ledgerName, err)
 	}
-	var redone orchestrator.Redone
+	if s, err = t.take(ctx, doc.Path); err != nil {
+		return past, nil, err
+	}
+	// Why the segment is of no use, and why the result is not. A run that ended
+	// between a result and its line in the ledger has left the segment: what is
+	// there may be of that then, and not of the line.
+	var again, redone orchestrator.Redone
+	if s != nil {
+		again = id.changed(s.id)
+	}
 	if found {
-		if redone = t.redone(was, id, name); redone == "" {
+		if redone = cmp.Or(t.redone(was, id, name), again); redone == "" {
 			past.Result = was.result()
-			return past, nil, t.stands(ctx, id, was)
+			return past, nil, t.stands(ctx, s, id, was)
 		}
 	}
-	s, again, err := t.resume(ctx, doc.Path, id)
-	redone = cmp.Or(again, redone)
-	if err == nil && s == nil {
+	if s != nil && t.cfg.Fresh {
+		again = orchestrator.RedoneFresh
+	}
+	if again != "" {
+		redone = again
+		s.remove()
+		s = nil
+	}
+	if s != nil {
+		err = t.resume(ctx, s, id)
+	} else {
 		err = t.try(ctx, "write in", workDirectory, func() (err error) {
 			s, err = newSegment(t.work, doc.Path, id)
 			return err
@@ -60,10 +77,12 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 	return past, s, nil
 }
 
-// stands settles a document whose result stands: nothing else of it is wanted, and
-// from now on it is known by its content where that is told.
-func (t *Tree) stands(ctx context.Context, id identity, was record) error {
-	t.discard(was.path)
+// stands settles a document whose result stands: a segment that is left of it is
+// not wanted, and from now on it is known by its content where that is told.
+func (t *Tree) stands(ctx context.Context, s *segment, id identity, was record) error {
+	if s != nil {
+		s.remove()
+	}
 	if id.Sum == "" || id.Sum == was.Sum && id.ModTime == was.ModTime {
 		return nil
 	}
@@ -71,24 +90,13 @@ func (t *Tree) stands(ctx context.Context, id identity, was record) error {
 	return t.try(ctx, "write in", workDirectory, func() error { return t.ledger.add([]record{was}, false) })
 }
 
-// resume takes up the segment that an earlier run has left of a document, nil if
-// there is none. One that is of no use now is removed, and again tells why.
-func (t *Tree) resume(ctx context.Context, path string, id identity) (s *segment, again orchestrator.Redone, err error) {
-	if s, err = t.take(ctx, path); s == nil {
-		return nil, "", err
-	}
-	if again = id.changed(s.id); t.cfg.Fresh {
-		again = orchestrator.RedoneFresh
-	}
-	if again != "" {
-		s.remove()
-		return nil, again, nil
-	}
+// resume goes on with the segment that an earlier run has left.
+func (t *Tree) resume(ctx context.Context, s *segment, id identity) error {
 	s.id = id.over(s.id)
 	if t.cfg.RetryFailed {
 		s.dropFailed()
 	}
-	return s, "", t.try(ctx, "write in", workDirectory, func() error { return s.event(eventBegun) })
+	return t.try(ctx, "write in", workDirectory, func() error { return s.event(eventBegun) })
 }
 
 // redone tells why a document is done again that was finished; empty when its
