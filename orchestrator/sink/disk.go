@@ -56,6 +56,18 @@ func (d *disk) remove(name string) error {
 	return d.Remove(name)
 }
 
+// removeDir removes a directory that is empty; a link to one is not ours.
+func (d *disk) removeDir(name string) error {
+	info, err := d.Lstat(name)
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if err != nil {
+		return err
+	}
+	return d.remove(name)
+}
+
 // sync makes the names in a directory last.
 func (d *disk) sync(dir string) error {
 	if err := d.before("syncdir", dir); err != nil {

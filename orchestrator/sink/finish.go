@@ -121,7 +121,7 @@ func (t *Tree) vanished(ctx context.Context, tell func(string)) (v Vanished, err
 		if err := t.root.remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return t.explain("remove", name, err)
 		}
-		for dir := path.Dir(name); dir != "." && t.root.Remove(dir) == nil; dir = path.Dir(dir) {
+		for dir := path.Dir(name); dir != "." && t.root.removeDir(dir) == nil; dir = path.Dir(dir) {
 		}
 		v.Pruned++
 		r.Status = statusGone

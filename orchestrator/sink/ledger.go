@@ -98,14 +98,10 @@ type ledger struct {
 // its own.
 const seenGrain = 64
 
-// openLedger opens the ledger, with what a run that was killed has added to it.
+// openLedger opens the ledger, without what a run that was killed has added to it.
 func openLedger(d *disk, lost func(string, int64)) (*ledger, error) {
 	l := &ledger{disk: d, lost: lost}
-	err := l.openSorted()
-	if err == nil {
-		err = l.merge()
-	}
-	if err != nil {
+	if err := l.openSorted(); err != nil {
 		if l.sorted != nil {
 			l.lines.lost = 0 // the next try meets it again
 		}

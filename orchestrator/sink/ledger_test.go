@@ -25,6 +25,9 @@ func testRecord(path string, bytes int64) record {
 func openTestLedger(t *testing.T, dir string, lost *int64) *ledger {
 	t.Helper()
 	l, err := openLedger(&disk{Root: tempRoot(t, dir)}, func(_ string, n int64) { *lost += n })
+	if err == nil {
+		err = l.merge()
+	}
 	check(t, err)
 	t.Cleanup(l.close)
 	return l

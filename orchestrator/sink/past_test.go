@@ -136,6 +136,20 @@ func TestStartOnAFullDisk(t *testing.T) {
 	}
 }
 
+// What cannot be read at a start is named, whichever of the two files it is.
+func TestLedgerThatCannotBeRead(t *testing.T) {
+	for _, name := range []string{ledgerName, recentName} {
+		dir := t.TempDir()
+		check(t, os.MkdirAll(filepath.Join(dir, workDirectory, name), 0o777))
+		tree, err := Open(Config{Dir: dir})
+		check(t, err)
+		if err := tree.Start(t.Context(), testModel, testOptions); err == nil || !strings.Contains(err.Error(), "/"+name+": is a directory") {
+			t.Errorf("%s: %v", name, err)
+		}
+		check(t, tree.Close())
+	}
+}
+
 // What a run cannot tell of a document or the model holds as it was told before.
 func TestDigestsAreKept(t *testing.T) {
 	doc := document("a.pdf")

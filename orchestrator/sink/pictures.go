@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -12,8 +13,8 @@ import (
 
 // Pictures keeps pictures of pages beside the results of a tree. Unlike the
 // tree's own, its methods may be called from any goroutine, until the tree is
-// closed. A picture is there whole or not at all; it can be made again, so
-// nothing waits for the disk.
+// closed. A picture is there whole or not at all; it can be made again, so it is
+// not flushed.
 type Pictures struct{ tree *Tree }
 
 // Pictures gives a place for pictures in the tree.
@@ -33,43 +34,42 @@ func (p *Pictures) Result(documentPath string) (*Document, error) {
 }
 
 // Write puts the picture of a page (1-based) at [PictureName], in place of any
-// other. A failure of write is its own cause.
-func (p *Pictures) Write(documentPath string, page int, write func(io.Writer) error) error {
+// other. While the disk is full it waits, as results do, unless ctx ends, and has
+// the picture written once more then. A failure of write is its own cause.
+func (p *Pictures) Write(ctx context.Context, documentPath string, page int, write func(io.Writer) error) error {
 	name, err := PictureName(documentPath, page)
 	if err != nil {
 		return err
 	}
 	root := p.tree.root
 	temp := path.Join(workDirectory, p.tree.tempName())
-	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	err = p.tree.space.try(ctx, func() error {
+		f, err := root.create(temp)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(write(f), f.Close())
+		if err == nil {
+			err = root.MkdirAll(path.Dir(name), 0o777)
+		}
+		if err == nil {
+			err = root.rename(temp, name)
+		}
+		if err != nil {
+			_ = root.Remove(temp)
+		}
+		return err
+	})
 	if err != nil {
-		return p.tree.explain("write in", workDirectory, err)
-	}
-	err = errors.Join(write(f), f.Close())
-	if err == nil {
-		err = root.MkdirAll(path.Dir(name), 0o777)
-	}
-	if err == nil {
-		err = root.Rename(temp, name)
-	}
-	if err != nil {
-		_ = root.Remove(temp)
 		return p.tree.explain("write", name, err)
 	}
 	return nil
 }
 
 // Drawn tells whether the pictures of a document of so many pages are there and
-// younger than its result. They are drawn in order, so the last one tells.
+// younger than its result. One that a power cut has left empty is not.
 func (p *Pictures) Drawn(documentPath string, pages int) bool {
-	if pages < 1 {
-		return false
-	}
 	name, err := ResultName(documentPath)
-	if err != nil {
-		return false
-	}
-	picture, err := PictureName(documentPath, pages)
 	if err != nil {
 		return false
 	}
@@ -77,8 +77,17 @@ func (p *Pictures) Drawn(documentPath string, pages int) bool {
 	if err != nil {
 		return false
 	}
-	last, err := p.tree.root.Stat(picture)
-	return err == nil && !last.ModTime().Before(result.ModTime())
+	for page := pages; page > 0; page-- { // they are drawn in order, so the last is the likeliest to lack
+		name, err := PictureName(documentPath, page)
+		if err != nil {
+			return false
+		}
+		picture, err := p.tree.root.Stat(name)
+		if err != nil || !picture.Mode().IsRegular() || picture.Size() == 0 || picture.ModTime().Before(result.ModTime()) {
+			return false
+		}
+	}
+	return pages > 0
 }
 
 // Trim removes the pictures of pages after the last one, which an earlier run
@@ -109,7 +118,7 @@ func (p *Pictures) Trim(documentPath string, pages int) error {
 		}
 	}
 	if pages == 0 {
-		_ = root.Remove(dir) // not there, or not only ours
+		_ = root.removeDir(dir) // not there, or not only ours
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"quire/orchestrator"
 )
@@ -39,28 +42,28 @@ func TestPictures(t *testing.T) {
 	var group sync.WaitGroup
 	for page := range 9 {
 		group.Go(func() {
-			if err := p.Write("sub/a.pdf", page+1, put(fmt.Sprint("first ", page+1))); err != nil {
+			if err := p.Write(t.Context(), "sub/a.pdf", page+1, put(fmt.Sprint("first ", page+1))); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	group.Wait()
-	check(t, p.Write("sub/a.pdf", 3, put("again")))
+	check(t, p.Write(t.Context(), "sub/a.pdf", 3, put("again")))
 	for page, want := range map[int]string{1: "first 1", 3: "again", 9: "first 9"} {
 		if got := read(t, dir, "sub", "a.pdf.pages", fmt.Sprintf("%04d.png", page)); got != want {
 			t.Errorf("page %d: %q, want %q", page, got, want)
 		}
 	}
 	// Several hands may write at once, each with Pictures of its own.
-	check(t, tree.Pictures().Write("sub/a.pdf", 4, func(w io.Writer) error {
-		return errors.Join(put("fourth")(w), tree.Pictures().Write("sub/a.pdf", 5, put("fifth")))
+	check(t, tree.Pictures().Write(t.Context(), "sub/a.pdf", 4, func(w io.Writer) error {
+		return errors.Join(put("fourth")(w), tree.Pictures().Write(t.Context(), "sub/a.pdf", 5, put("fifth")))
 	}))
 	if four, five := read(t, dir, "sub", "a.pdf.pages", "0004.png"), read(t, dir, "sub", "a.pdf.pages", "0005.png"); four != "fourth" || five != "fifth" {
 		t.Errorf("two at once gave %q and %q", four, five)
 	}
 	// One that could not be made leaves the one before, and no rest of itself.
 	broken := errors.New("no picture")
-	err = p.Write("sub/a.pdf", 3, func(w io.Writer) error { _, _ = io.WriteString(w, "half"); return broken })
+	err = p.Write(t.Context(), "sub/a.pdf", 3, func(w io.Writer) error { _, _ = io.WriteString(w, "half"); return broken })
 	if !errors.Is(err, broken) || read(t, dir, "sub", "a.pdf.pages", "0003.png") != "again" {
 		t.Errorf("a failure to draw gave %v", err)
 	}
@@ -77,6 +80,59 @@ func TestPictures(t *testing.T) {
 	check(t, p.Trim("never/there.pdf", 0))
 }
 
+// Pictures are there when each of them is, none empty as a power cut leaves one, and
+// none older than the result.
+func TestDrawn(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	p := tree.Pictures()
+	write(t, tree, "a.pdf", donePage("a.pdf", 1), donePage("a.pdf", 2), donePage("a.pdf", 3))
+	second := filepath.Join(dir, "a.pdf.pages", "0002.png")
+	for name, spoil := range map[string]func() error{
+		"one is not there":            func() error { return os.Remove(second) },
+		"one is empty":                func() error { return os.Truncate(second, 0) },
+		"one is older than that":      func() error { return os.Chtimes(second, time.Unix(1, 0), time.Unix(1, 0)) },
+		"a directory is in its place": func() error { return errors.Join(os.Remove(second), os.Mkdir(second, 0o777)) },
+	} {
+		_ = os.RemoveAll(second)
+		for page := range 3 {
+			check(t, p.Write(t.Context(), "a.pdf", page+1, put("picture")))
+		}
+		if !p.Drawn("a.pdf", 3) {
+			t.Errorf("before %s: not drawn", name)
+		}
+		check(t, spoil())
+		if p.Drawn("a.pdf", 3) {
+			t.Errorf("%s: drawn", name)
+		}
+	}
+	if p.Drawn("a.pdf", 0) || p.Drawn("b.pdf", 1) {
+		t.Error("what has no pages or no result is drawn")
+	}
+}
+
+// A picture waits for space on the disk, as a result does, and no longer than it may.
+func TestPictureOnAFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		tree := openTree(t, dir)
+		defer tree.Close()
+		begun := time.Now()
+		faults(tree, fullFrom(0, begun.Add(5*time.Second)))
+		check(t, tree.Pictures().Write(t.Context(), "a.pdf", 1, put("picture")))
+		if waited := time.Since(begun); waited != 5*time.Second || read(t, dir, "a.pdf.pages", "0001.png") != "picture" {
+			t.Errorf("written after %v", waited)
+		}
+		faults(tree, fullFrom(0, time.Now().Add(time.Hour)))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		begun = time.Now()
+		if err := tree.Pictures().Write(ctx, "a.pdf", 2, put("picture")); !errors.Is(err, syscall.ENOSPC) || time.Since(begun) != 5*time.Second {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
+	})
+}
+
 // Pictures go before their result is replaced, wherever that is cut off: none
 // is ever beside a result that it is not of. What is not quire's stays.
 func TestPicturesOfAnOlderResult(t *testing.T) {
@@ -84,7 +140,7 @@ func TestPicturesOfAnOlderResult(t *testing.T) {
 	tree := openTree(t, dir)
 	write(t, tree, "sub/a.pdf", donePage("sub/a.pdf", 1), donePage("sub/a.pdf", 2), donePage("sub/a.pdf", 3))
 	for _, page := range []int{1, 2, 3, 5} { // one in between was taken away
-		check(t, tree.Pictures().Write("sub/a.pdf", page, put("old")))
+		check(t, tree.Pictures().Write(t.Context(), "sub/a.pdf", page, put("old")))
 	}
 	mine := filepath.Join(dir, "sub", "a.pdf.pages", "mine.txt")
 	check(t, os.WriteFile(mine, nil, 0o666))
@@ -138,7 +194,7 @@ func TestPicturesStayInside(t *testing.T) {
 	check(t, os.Symlink(elsewhere, filepath.Join(dir, "link")))
 	p := tree.Pictures()
 	for _, name := range []string{"../a.pdf", "link/a.pdf", ""} {
-		if err := p.Write(name, 1, put("x")); err == nil {
+		if err := p.Write(t.Context(), name, 1, put("x")); err == nil {
 			t.Errorf("a picture for %q was written", name)
 		}
 	}

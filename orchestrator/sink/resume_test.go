@@ -476,7 +476,7 @@ func TestVanished(t *testing.T) {
 		write(t, tree, path, donePage(path, 1), failedPage(path, 2))
 	}
 	pictures := tree.Pictures()
-	check(t, pictures.Write("sub/deep/b.pdf", 1, put("picture")))
+	check(t, pictures.Write(t.Context(), "sub/deep/b.pdf", 1, put("picture")))
 	finish(t, tree)
 	check(t, tree.Close())
 	check(t, os.WriteFile(filepath.Join(dir, "x", "mine.txt"), nil, 0o666))
@@ -530,6 +530,29 @@ func TestVanished(t *testing.T) {
 }
 
 // run.json says how the run ended that ended last.
+// A link to a directory within the output is the user's, and leads to more than
+// what is removed.
+func TestPruneLeavesLinks(t *testing.T) {
+	dir := t.TempDir()
+	check(t, os.MkdirAll(filepath.Join(dir, "store", "sub"), 0o777))
+	check(t, os.Symlink(filepath.Join("store", "sub"), filepath.Join(dir, "sub")))
+	check(t, os.Symlink("sub", filepath.Join(dir, "a.pdf.pages")))
+	tree := openTree(t, dir)
+	write(t, tree, "sub/a.pdf", donePage("sub/a.pdf", 1))
+	write(t, tree, "a.pdf", donePage("a.pdf", 1))
+	finish(t, tree)
+	check(t, tree.Close())
+	tree = openWith(t, Config{Dir: dir, Prune: true}, testModel, testOptions)
+	if v, err := tree.Finish(t.Context(), orchestrator.Summary{}, nil, nil); err != nil || v != (Vanished{Found: 2, Pruned: 2}) {
+		t.Errorf("%+v, %v", v, err)
+	}
+	for _, name := range []string{"sub", "a.pdf.pages"} {
+		if _, err := os.Readlink(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestAccount(t *testing.T) {
 	dir := t.TempDir()
 	tree := openTree(t, dir)

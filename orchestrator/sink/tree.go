@@ -117,13 +117,20 @@ func (t *Tree) Start(ctx context.Context, model orchestrator.ModelInfo, options 
 		told[name] = lost
 		t.cfg.Log.Warn("a file was damaged; documents that it no longer knows are done again", "file", filepath.Join(t.cfg.Dir, workDirectory, name), "bytes_left_out", lost)
 	}
+	var l *ledger
 	err = t.try(ctx, "read", path.Join(workDirectory, ledgerName), func() (err error) {
-		t.ledger, err = openLedger(t.work, damaged)
+		l, err = openLedger(t.work, damaged)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	// What a run that was killed has added.
+	if err := t.try(ctx, "take in", path.Join(workDirectory, recentName), l.merge); err != nil {
+		l.close()
+		return err
+	}
+	t.ledger = l
 	t.committer, t.flusher = newCommitter(t), newFlusher()
 	go t.committer.run()
 	go t.flusher.run(t)
