@@ -27,9 +27,14 @@ func faults(tree *Tree, fault func(step, name string) error) {
 
 // fullFrom is a disk without space from the n-th write on, until a time.
 func fullFrom(n int, until time.Time) func(step, name string) error {
+	return fullAt(n, until, "write", "create", "mkdir")
+}
+
+// fullAt is a disk without space from the n-th of some steps on, until a time.
+func fullAt(n int, until time.Time, steps ...string) func(step, name string) error {
 	var mu sync.Mutex
 	return func(step, name string) error {
-		if step != "write" && step != "create" && step != "mkdir" {
+		if !slices.Contains(steps, step) {
 			return nil
 		}
 		mu.Lock()
@@ -156,6 +161,27 @@ func TestFullDiskIsWaitedFor(t *testing.T) {
 	}
 }
 
+// So is one that says only at a flush that it is full, of whatever that is.
+func TestFullDiskAtAnyFlush(t *testing.T) {
+	whole := unbroken(t)
+	for _, step := range []string{"sync", "syncdir"} {
+		for n := range 9 {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				tree := openTree(t, dir)
+				faults(tree, fullAt(n, time.Now().Add(90*time.Second), step))
+				if err := scenario(t.Context(), tree, nil); err != nil {
+					t.Errorf("%s %d: %v", step, n, err)
+				}
+				check(t, tree.Close())
+				if got := results(t, dir); !maps.Equal(got, whole) {
+					t.Errorf("%s %d: %v", step, n, got)
+				}
+			})
+		}
+	}
+}
+
 // The patience with a full disk ends, and so does a run that is to end at once.
 // What had come is there for the next run.
 func TestFullDiskEndsTheRun(t *testing.T) {
@@ -245,6 +271,16 @@ func TestFullDiskAtTheFlush(t *testing.T) {
 		check(t, tree.Page(t.Context(), donePage("a.pdf", 2)))
 		check(t, tree.Close())
 	})
+}
+
+// A document that ends while it is about to be flushed is no failure.
+func TestFlushOfWhatHasEnded(t *testing.T) {
+	tree := openTree(t, t.TempDir())
+	begin(t, tree, "a.pdf", 1)
+	s := tree.inWork("a.pdf")
+	check(t, end(t.Context(), tree, ended(t, tree, "a.pdf", donePage("a.pdf", 1))))
+	s.dirty.Store(true) // as it was when the flusher looked
+	check(t, s.flush())
 }
 
 // Documents that end together wait together: the patience with a full disk is not

@@ -112,6 +112,10 @@ func TestPagesOutliveACrash(t *testing.T) {
 			default:
 				check(t, tree.Close())
 			}
+			inWork, left := segmentFile("a.pdf")
+			if n := opened(t, filepath.Join(dir, workDirectory, inWork)) + opened(t, filepath.Join(dir, workDirectory, left)); n > 0 {
+				t.Errorf("its journal is open %d times", n)
+			}
 			tree = openTree(t, dir)
 			p := past(t, tree, document("a.pdf"))
 			want(t, p, orchestrator.Past{PageCount: 4, Done: 1, Failed: 1}, 2, 3)
@@ -140,6 +144,21 @@ func TestPagesOfAnotherCount(t *testing.T) {
 	check(t, tree.Opened(t.Context(), document("a.pdf"), 1))
 	page(t, tree, donePage("a.pdf", 1))
 	check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusDone, PageCount: 1, Done: 1}))
+	check(t, tree.Close())
+
+	// Also for the run after, when this one is killed.
+	dir = t.TempDir()
+	tree = openTree(t, dir)
+	begin(t, tree, "a.pdf", 4)
+	for no := range 4 {
+		page(t, tree, donePage("a.pdf", no+1))
+	}
+	crash(t, tree)
+	tree = openTree(t, dir)
+	past(t, tree, document("a.pdf"))
+	check(t, tree.Opened(t.Context(), document("a.pdf"), 5))
+	crash(t, tree)
+	want(t, past(t, openTree(t, dir), document("a.pdf")), orchestrator.Past{PageCount: 5})
 }
 
 // What stands is skipped as long as nothing that it depends on has changed.
@@ -333,6 +352,8 @@ func TestRetryFailed(t *testing.T) {
 	} {
 		if p := past(t, tree, document(path)); p.Result == nil || p.Result.Status != status || path == "closed.pdf" && (p.Result.Err == nil || p.Result.Err.Category != orchestrator.CategoryMalformed) {
 			t.Errorf("%s: %+v", path, p)
+		} else if path == "partial.pdf" && (p.Result.PageCount != 3 || p.Result.Done != 2 || p.Result.Failed != 1 || p.Result.Size != 1234) {
+			t.Errorf("%s ended as %+v", path, p.Result)
 		}
 	}
 	check(t, tree.Close())
@@ -362,6 +383,25 @@ func TestRetryFailed(t *testing.T) {
 	if got := read(t, dir, failuresName); strings.Count(got, "\n") != 3 || strings.Contains(got, "partial") {
 		t.Errorf("failures: %s", got)
 	}
+}
+
+// What was failed and then done of a document in work is done, also when that run
+// is killed and the next one asks for no failures.
+func TestRetriedPagesOutliveACrash(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	begin(t, tree, "a.pdf", 4)
+	page(t, tree, failedPage("a.pdf", 2))
+	page(t, tree, donePage("a.pdf", 1))
+	check(t, tree.Close())
+	tree = openWith(t, Config{Dir: dir, RetryFailed: true}, testModel, testOptions)
+	want(t, past(t, tree, document("a.pdf")), orchestrator.Past{PageCount: 4, Done: 1}, 1)
+	page(t, tree, donePage("a.pdf", 2))
+	crash(t, tree)
+	tree = openTree(t, dir)
+	p := past(t, tree, document("a.pdf"))
+	want(t, p, orchestrator.Past{PageCount: 4, Done: 2}, 1, 2)
+	rest(t, tree, document("a.pdf"), p, donePage("a.pdf", 1), donePage("a.pdf", 2), donePage("a.pdf", 3), donePage("a.pdf", 4))
 }
 
 // What could not be read is looked at again, and what was encrypted when there
@@ -414,6 +454,12 @@ func TestSetAsideAfterCrashes(t *testing.T) {
 			past(t, tree, document("bad.pdf"))
 		}
 		past(t, tree, document("worse.pdf")) // which never came to be opened
+		if i == 1 {
+			check(t, tree.Close()) // a run that was interrupted makes up for no crash
+			tree = openTree(t, dir)
+			past(t, tree, document("bad.pdf"))
+			past(t, tree, document("worse.pdf"))
+		}
 		crash(t, tree)
 	}
 	tree := openTree(t, dir)
@@ -462,6 +508,14 @@ func TestProgressIsNoCrash(t *testing.T) {
 		}
 		for no := i*progressPages + 1; no <= (i+1)*progressPages; no++ {
 			page(t, tree, donePage("long.pdf", no))
+		}
+		crash(t, tree)
+	}
+	// What earlier lives have brought does not speak for those that bring nothing.
+	for i := range maxCrashes + 1 {
+		tree := openTree(t, dir)
+		if p := past(t, tree, document("long.pdf")); (p.SetAside != nil) != (i == maxCrashes) {
+			t.Errorf("after %d crashes without a page: %v", i, p.SetAside)
 		}
 		crash(t, tree)
 	}
