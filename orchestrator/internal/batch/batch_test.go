@@ -436,9 +436,10 @@ func TestCloseRefusesAndDrains(t *testing.T) {
 		k.auto = true
 		k.Expect(3)
 		k.arrive(t, 1)
+		start := time.Now()
 		k.Close()
-		if got := k.seen(); got != "[[1]] [close]" {
-			t.Fatal(got)
+		if got := k.seen(); got != "[[1]] [close]" || time.Since(start) != 0 {
+			t.Fatalf("%s after %v", got, time.Since(start))
 		}
 		if _, err := k.Reserve(context.Background()); !errors.Is(err, ErrClosed) {
 			t.Fatal(err)
