@@ -259,6 +259,46 @@ func TestSoftStopForEver(t *testing.T) {
 	})
 }
 
+// A worker goes on with the document that it has open; one that has none of those
+// whose pages are left takes the one that was opened first.
+func TestWorkersKeepToTheirDocuments(t *testing.T) {
+	s := newSchedule()
+	var tasks []*drawTask
+	for range 3 {
+		dt := newDrawTask(&openTask{}, 2*chunk)
+		tasks = append(tasks, dt)
+		s.addDraw(dt)
+	}
+	for i, turn := range []struct{ open, want *drawTask }{
+		{tasks[1], tasks[1]}, {nil, tasks[0]}, {tasks[2], tasks[2]}, {tasks[1], tasks[1]}, {tasks[1], tasks[0]}, {tasks[0], tasks[2]},
+	} {
+		got, ok := s.next(openDocument{draw: turn.open})
+		if !ok || got.draw != turn.want || got.to-got.from != chunk {
+			t.Errorf("turn %d: pages %d to %d of document %d", i, got.from, got.to, slices.Index(tasks, got.draw))
+		}
+	}
+}
+
+// All workers share the last document.
+func TestWorkersShareADocument(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const workers = 5
+		r := &fakeRenderer{pages: map[string]int{"a.pdf": workers * chunk}, draw: func(context.Context, string, int) error {
+			time.Sleep(10 * time.Millisecond)
+			return nil
+		}}
+		d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: workers})
+		defer d.Close()
+		start := time.Now()
+		if _, err := d.Run(t.Context(), Job{Source: docs{"a.pdf"}, Sink: newFakeSink(t)}); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took != chunk*10*time.Millisecond {
+			t.Errorf("%d workers took %v", workers, took)
+		}
+	})
+}
+
 // A run keeps nothing of documents and pages that have ended, however many there
 // are.
 func TestRunForgetsWhatHasEnded(t *testing.T) {
