@@ -1,11 +1,13 @@
 package orchestrator
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"image"
 	"image/color"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -280,6 +282,131 @@ func TestServerAwayForGood(t *testing.T) {
 		_, err := d.Detect(t.Context(), path, 1)
 		if pe, ok := errors.AsType[*PageError](err); !ok || pe.Category != CategoryUnavailable || time.Since(start) != 2*time.Minute {
 			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+// A server that is there and does nothing is not asked for ever: in the end whoever
+// waits is told what it says.
+func TestServerThatNeverDoes(t *testing.T) {
+	path := file(t, "a.pdf")
+	for _, tt := range []struct {
+		action Action
+		says   string
+	}{
+		{ActionWait, "the server says that it is ready and fails every request for 1m0s: no"},
+		{ActionShrink, "the server's queue was full for 1m0s: no"},
+		{ActionRefresh, "no"},
+	} {
+		t.Run(tt.action.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newFakeModel()
+				m.ask = func(context.Context, []seenPage) error { return &ModelError{Action: tt.action, Message: "no"} }
+				d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, ServerWait: time.Minute})
+				defer d.Close()
+				start := time.Now()
+				_, err := d.Detect(t.Context(), path, 1)
+				var pe *PageError
+				if took := time.Since(start); !errors.As(err, &pe) || pe.Category != CategoryUnavailable || pe.Message != tt.says || took < time.Minute || took > time.Minute+3*time.Second {
+					t.Errorf("after %v: %v", took, err)
+				}
+			})
+		})
+	}
+}
+
+// A server that comes back as what cannot be used is not waited for.
+func TestServerThatComesBackAsAnother(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = func(context.Context, []seenPage) error { return &ModelError{Action: ActionWait, Message: "refused"} }
+		m.ready = func(ctx context.Context) error {
+			_ = slow(5*time.Second)(ctx, nil)
+			return &ModelError{Action: ActionStop, Message: "the model is another one"}
+		}
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}})
+		defer d.Close()
+		start := time.Now()
+		_, err := d.Detect(t.Context(), path, 1)
+		var pe *PageError
+		if took := time.Since(start); !errors.As(err, &pe) || pe.Message != "the model is another one" || took != 5*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+// Each time that everybody waits for the server is told of, and counted.
+func TestEachOutageIsTold(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		server := newMortal(func([]seenPage) bool { return false })
+		d := newDetector(t, Config{Model: server.model(), Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		for n := range 3 {
+			server.die()
+			if _, err := d.Detect(t.Context(), path, 1); err != nil {
+				t.Error(err)
+			}
+			if waited, want := d.Stats().Waited, time.Duration(n+1)*server.away; waited != want {
+				t.Errorf("after %d outages: waited %v, want %v", n+1, waited, want)
+			}
+		}
+		d.Close()
+		if away, back := strings.Count(log.String(), "waiting for the server"), strings.Count(log.String(), "the server is back"); away != 3 || back != 3 {
+			t.Errorf("three outages, told of %d and %d times:\n%s", away, back, log.String())
+		}
+	})
+}
+
+// Close waits for workers, whatever they do.
+func TestCloseWaitsForWorkers(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		r := &fakeRenderer{pages: map[string]int{"a.pdf": 1}, draw: func(context.Context, string, int) error {
+			time.Sleep(time.Second)
+			return nil
+		}}
+		d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 2})
+		go d.Detect(t.Context(), path, 1)
+		time.Sleep(time.Millisecond)
+		d.Close()
+		if r.live != 0 {
+			t.Errorf("%d workers live on", r.live)
+		}
+	})
+}
+
+// slowImage takes its time to be scaled.
+type slowImage struct {
+	image.Image
+	looked chan struct{}
+	once   *sync.Once
+}
+
+func (s slowImage) At(x, y int) color.Color {
+	s.once.Do(func() { close(s.looked); time.Sleep(time.Second) })
+	return s.Image.At(x, y)
+}
+
+// Close waits for calls with an image in hand: that is the caller's, and goes to
+// memory that Close gives back.
+func TestCloseWaitsForImages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDetector(t, Config{Model: newFakeModel(), Workers: 1})
+		img := slowImage{image.NewGray(image.Rect(0, 0, 40, 20)), make(chan struct{}), &sync.Once{}}
+		returned := make(chan time.Time, 1)
+		start := time.Now()
+		go func() {
+			if _, err := d.DetectBatch(t.Context(), []image.Image{img}); !errors.Is(err, ErrClosed) {
+				t.Error(err)
+			}
+			returned <- time.Now()
+		}()
+		<-img.looked
+		d.Close()
+		if took := time.Since(start); took != time.Second || (<-returned).Sub(start) != time.Second {
+			t.Errorf("closed after %v", took)
 		}
 	})
 }
