@@ -315,6 +315,27 @@ func TestServerThatNeverDoes(t *testing.T) {
 	}
 }
 
+// Without a limit it is waited for, whatever it says.
+func TestServerIsWaitedForForEver(t *testing.T) {
+	path := file(t, "a.pdf")
+	for _, action := range []Action{ActionWait, ActionShrink, ActionRefresh} {
+		synctest.Test(t, func(t *testing.T) {
+			m, start := newFakeModel(), time.Now()
+			m.ask = func(context.Context, []seenPage) error {
+				if time.Since(start) > time.Hour {
+					return nil
+				}
+				return &ModelError{Action: action, Message: "no"}
+			}
+			d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, ServerWait: -1})
+			defer d.Close()
+			if _, err := d.Detect(t.Context(), path, 1); err != nil {
+				t.Errorf("%s, after %v: %v", action, time.Since(start), err)
+			}
+		})
+	}
+}
+
 // A server that comes back as what cannot be used is not waited for.
 func TestServerThatComesBackAsAnother(t *testing.T) {
 	path := file(t, "a.pdf")

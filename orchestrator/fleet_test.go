@@ -525,6 +525,18 @@ func TestWorseStays(t *testing.T) {
 			t.Errorf("it is %s", s)
 		}
 	})
+	// Also when that is found out while it is asked for a blank page.
+	synctest.Test(t, func(t *testing.T) {
+		f, all := aFleet(t, 2, slow2(time.Minute))
+		f.away(all[0], "it is not there")
+		time.Sleep(50 * time.Second)
+		f.refuse(all[0], "another model")
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if s := f.state(all[0]); s != EndpointRefused {
+			t.Errorf("it is %s", s)
+		}
+	})
 }
 
 // An endpoint that fails what others answer rests longer each time, until it has
