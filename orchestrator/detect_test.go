@@ -336,6 +336,23 @@ func TestServerIsWaitedForForEver(t *testing.T) {
 	}
 }
 
+// A page that no answer came to in time says so.
+func TestNoAnswerInTime(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = never
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, Attempts: 2, InferTimeout: time.Second})
+		defer d.Close()
+		start := time.Now()
+		_, err := d.Detect(t.Context(), path, 1)
+		var pe *PageError
+		if took := time.Since(start); !errors.As(err, &pe) || pe.Category != CategoryTimeout || !strings.HasPrefix(pe.Message, "no answer in 2 attempts") || took > 3*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
 // A server that comes back as what cannot be used is not waited for.
 func TestServerThatComesBackAsAnother(t *testing.T) {
 	path := file(t, "a.pdf")
