@@ -124,6 +124,39 @@ func TestPicturesOfAnOlderResult(t *testing.T) {
 	}
 }
 
+// What could not be written replaces nothing, neither a result nor its pictures.
+func TestNothingIsReplacedByHalf(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	write(t, tree, "a.pdf", donePage("a.pdf", 1))
+	check(t, tree.Pictures().Write("a.pdf", 1, put("old")))
+	old := read(t, dir, "a.pdf.json")
+	finish(t, tree)
+	check(t, tree.Close())
+	for _, at := range []string{"write", "sync"} {
+		tree = openWith(t, Config{Dir: dir, Fresh: true}, testModel, testOptions)
+		past(t, tree, document("a.pdf"))
+		check(t, tree.Opened(t.Context(), document("a.pdf"), 2))
+		d := ended(t, tree, "a.pdf", donePage("a.pdf", 1), donePage("a.pdf", 2))
+		faults(tree, func(step, name string) error {
+			if step == at && strings.Contains(name, tempPrefix) {
+				return &os.PathError{Op: step, Path: name, Err: syscall.EIO}
+			}
+			return nil
+		})
+		if err := end(t.Context(), tree, d); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s: %v", at, err)
+		}
+		check(t, tree.Close())
+		if got := read(t, dir, "a.pdf.json"); got != old {
+			t.Errorf("%s: the result is %s", at, got)
+		}
+		if got := visible(t, dir); !slices.Equal(got, []string{"a.pdf.json", "a.pdf.pages/0001.png"}) {
+			t.Errorf("%s: there is %q", at, got)
+		}
+	}
+}
+
 // visible lists what readers of results find, but for the run's own files.
 func visible(t *testing.T, dir string) []string {
 	t.Helper()

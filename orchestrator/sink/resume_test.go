@@ -150,8 +150,9 @@ func TestPagesOfAnotherCount(t *testing.T) {
 	dir = t.TempDir()
 	tree = openTree(t, dir)
 	begin(t, tree, "a.pdf", 4)
-	for no := range 4 {
-		page(t, tree, donePage("a.pdf", no+1))
+	region := orchestrator.Region{Label: "text", LabelRaw: "text", Score: 0.9, BBox: [4]float64{1, 2, 3, 4}}
+	for no := range 4 { // more than is read at once
+		page(t, tree, donePage("a.pdf", no+1, slices.Repeat([]orchestrator.Region{region}, 200)...))
 	}
 	crash(t, tree)
 	tree = openTree(t, dir)
@@ -492,6 +493,32 @@ func TestSetAsideAfterCrashes(t *testing.T) {
 	check(t, tree.Close())
 	tree = openWith(t, Config{Dir: dir, RetryFailed: true}, testModel, testOptions)
 	want(t, past(t, tree, document("bad.pdf")), orchestrator.Past{PageCount: 3, Done: 1, Redone: orchestrator.RedoneFailed}, 2)
+}
+
+// Nor is a result that could not be written.
+func TestFailedResultIsNoCrash(t *testing.T) {
+	dir := t.TempDir()
+	for i := range maxCrashes + 1 {
+		tree := openTree(t, dir)
+		p := past(t, tree, document("a.pdf"))
+		if p.SetAside != nil || i > 0 && p.Done != 1 {
+			t.Errorf("after %d failures the past is %+v", i, p)
+		}
+		faults(tree, func(step, name string) error {
+			if step == "rename" && strings.HasSuffix(name, " to a.pdf.json") {
+				return &os.PathError{Op: step, Path: name, Err: syscall.EIO}
+			}
+			return nil
+		})
+		if i == 0 {
+			check(t, tree.Opened(t.Context(), document("a.pdf"), 1))
+			page(t, tree, donePage("a.pdf", 1))
+		}
+		if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Size: 1234, PageCount: 1, Done: 1, Status: orchestrator.StatusDone}); !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+		crash(t, tree)
+	}
 }
 
 func TestProgressIsNoCrash(t *testing.T) {
