@@ -428,6 +428,68 @@ func TestOrderOfSteps(t *testing.T) {
 			t.Errorf("%s: its pages went (step %d) before its result stood (step %d)", path, gone, kept)
 		}
 	}
+	// The ledger is whole before it takes the place of the one before, and what it
+	// is made of goes after that.
+	last := -1
+	for _, step := range []string{"sync " + tempPrefix + ledgerName, "rename " + tempPrefix + ledgerName + " to " + ledgerName, "syncdir .", "remove " + recentName} {
+		i := slices.Index(trace[last+1:], step)
+		if i < 0 {
+			t.Fatalf("no %q after step %d of %q", step, last, trace)
+		}
+		last += 1 + i
+	}
+}
+
+// The journal of a document in work is flushed every second, and its name too.
+func TestJournalIsFlushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := openTree(t, t.TempDir())
+		begin(t, tree, "a.pdf", 2)
+		var mu sync.Mutex
+		var trace []string
+		faults(tree, func(step, name string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if step == "sync" || step == "syncdir" {
+				trace = append(trace, step+" "+name)
+			}
+			return nil
+		})
+		page(t, tree, donePage("a.pdf", 1))
+		time.Sleep(3*syncEvery + syncEvery/2)
+		segment, _ := segmentFile("a.pdf")
+		mu.Lock()
+		if want := []string{"sync " + segment, "syncdir ."}; !slices.Equal(trace, want) {
+			t.Errorf("it did %q, want %q and that once", trace, want)
+		}
+		mu.Unlock()
+		check(t, tree.Close())
+	})
+}
+
+// A document that could not be noted in the ledger does not stand, and its pages are
+// there for the next run.
+func TestNotNotedDoesNotStand(t *testing.T) {
+	for _, at := range []string{"create", "write", "sync"} {
+		dir := t.TempDir()
+		tree := openTree(t, dir)
+		begin(t, tree, "a.pdf", 2)
+		d := ended(t, tree, "a.pdf", donePage("a.pdf", 1), failedPage("a.pdf", 2))
+		faults(tree, func(step, name string) error {
+			if step == at && name == recentName {
+				return &os.PathError{Op: step, Path: name, Err: syscall.EIO}
+			}
+			return nil
+		})
+		if err := end(t.Context(), tree, d); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s: %v", at, err)
+		}
+		if w := tree.Written(); w.Documents != 0 {
+			t.Errorf("%s: %d results are said to be written", at, w.Documents)
+		}
+		check(t, tree.Close())
+		want(t, past(t, openTree(t, dir), document("a.pdf")), orchestrator.Past{PageCount: 2, Done: 1, Failed: 1}, 1, 2)
+	}
 }
 
 // A disk that is full from the start is found before anything is begun, and so
