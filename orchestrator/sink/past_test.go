@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -197,6 +198,32 @@ func TestRetryFailedAfterCrashes(t *testing.T) {
 	check(t, tree.Close())
 	if p := past(t, openTree(t, dir), doc); p.SetAside == nil {
 		t.Errorf("without being asked: %+v", p)
+	}
+}
+
+// A journal that a run left behind beside its result, killed before it could remove
+// it, goes with the next run.
+func TestJournalBesideItsResult(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	segment, _ := segmentFile("a.pdf")
+	faults(tree, func(step, name string) error {
+		if step == "remove" && name == segment {
+			return &os.PathError{Op: step, Path: name, Err: syscall.EIO}
+		}
+		return nil
+	})
+	write(t, tree, "a.pdf", donePage("a.pdf", 1))
+	crash(t, tree)
+	if got := files(t, filepath.Join(dir, workDirectory)); !slices.Contains(got, segment) {
+		t.Fatalf("there is %q", got)
+	}
+	tree = openTree(t, dir)
+	if p := past(t, tree, document("a.pdf")); p.Result == nil {
+		t.Errorf("the past is %+v", p)
+	}
+	if got := files(t, filepath.Join(dir, workDirectory)); slices.Contains(got, segment) {
+		t.Errorf("left %q", got)
 	}
 }
 
