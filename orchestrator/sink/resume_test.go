@@ -581,6 +581,11 @@ func TestVanished(t *testing.T) {
 		check(t, finishErr)
 		return v, told
 	}
+	tree = openTree(t, dir)
+	begin(t, tree, "journal.pdf", 2) // of which a journal is all that there is
+	page(t, tree, donePage("journal.pdf", 1))
+	check(t, tree.Close())
+	_, journal := segmentFile("journal.pdf")
 	gone := []string{"sub/deep/b.pdf", "x/d.pdf"}
 	before := results(t, dir)
 	if v, told := run(Config{Prune: true}, orchestrator.ErrInterrupted, false); v != (Vanished{}) || told != nil {
@@ -595,12 +600,18 @@ func TestVanished(t *testing.T) {
 	if v, told := run(Config{Prune: true}, nil, true); v.Found != 2 || v.Pruned != 0 || v.Kept == "" || !slices.Equal(told, gone) {
 		t.Errorf("with inputs that could not be read: %+v, %q", v, told)
 	}
+	if got := files(t, filepath.Join(dir, workDirectory)); !slices.Contains(got, journal) {
+		t.Errorf("the journal has gone: %q", got)
+	}
 	if v, _ := run(Config{Prune: true}, nil, false); v != (Vanished{Found: 3, Pruned: 3}) { // and what could not be read
 		t.Errorf("%+v", v)
 	}
 	want := []string{".quire/finished.jsonl", ".quire/lock", "a.pdf.json", "failed.jsonl", "run.json", "sub/c.pdf.json", "x/mine.txt"}
 	if got := files(t, dir); !slices.Equal(got, want) {
 		t.Errorf("left %q, want %q", got, want)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "sub", "deep")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of what was removed is left: %v", err)
 	}
 	if got := read(t, dir, failuresName); strings.Count(got, "\n") != 2 {
 		t.Errorf("failures: %s", got)
