@@ -284,6 +284,24 @@ func TestJournalBesideItsResult(t *testing.T) {
 	}
 }
 
+// A result that somebody else has removed is pruned as well.
+func TestPruneOfWhatHasGone(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	write(t, tree, "gone.pdf", donePage("gone.pdf", 1))
+	finish(t, tree)
+	check(t, tree.Close())
+	check(t, os.Remove(filepath.Join(dir, "gone.pdf.json")))
+	for _, want := range []Vanished{{Found: 1, Pruned: 1}, {}} {
+		tree = openWith(t, Config{Dir: dir, Prune: true}, testModel, testOptions)
+		v, err := tree.Finish(t.Context(), orchestrator.Summary{}, nil, nil)
+		if err != nil || v != want {
+			t.Errorf("%+v, %v", v, err)
+		}
+		check(t, tree.Close())
+	}
+}
+
 // A result that cannot be removed costs nothing else.
 func TestPruneThatFails(t *testing.T) {
 	dir := t.TempDir()

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"quire/orchestrator"
 )
@@ -86,8 +87,11 @@ func TestPicturesOfAnOlderResult(t *testing.T) {
 	for _, page := range []int{1, 2, 3, 5} { // one in between was taken away
 		check(t, tree.Pictures().Write("sub/a.pdf", page, put("old")))
 	}
-	mine := filepath.Join(dir, "sub", "a.pdf.pages", "mine.txt")
-	check(t, os.WriteFile(mine, nil, 0o666))
+	for _, mine := range []string{"mine.txt", "1.png", "00002.png", "0004.jpg"} {
+		check(t, os.WriteFile(filepath.Join(dir, "sub", "a.pdf.pages", mine), nil, 0o666))
+	}
+	check(t, os.Mkdir(filepath.Join(dir, "sub", "a.pdf.pages", "0007.png"), 0o777))
+	check(t, os.WriteFile(filepath.Join(dir, "sub", "a.pdf.pages", "0007.png", "mine.txt"), nil, 0o666))
 	check(t, os.WriteFile(filepath.Join(dir, "sub", "b.pdf.pages"), nil, 0o666))
 	check(t, os.Mkdir(filepath.Join(dir, "sub", "c.pdf.pages"), 0o777)) // of whose document there is no result
 	check(t, os.WriteFile(filepath.Join(dir, "sub", "c.pdf.pages", "0001.png"), nil, 0o666))
@@ -118,9 +122,39 @@ func TestPicturesOfAnOlderResult(t *testing.T) {
 		check(t, tree.Opened(t.Context(), document(name), 1))
 		check(t, end(t.Context(), tree, ended(t, tree, name, failedPage(name, 1))))
 	}
-	want := []string{"sub/a.pdf.json", "sub/a.pdf.pages/mine.txt", "sub/b.pdf.json", "sub/b.pdf.pages", "sub/c.pdf.json", "sub/c.pdf.pages/0001.png"}
+	want := []string{"sub/a.pdf.json", "sub/a.pdf.pages/00002.png", "sub/a.pdf.pages/0004.jpg", "sub/a.pdf.pages/0007.png/mine.txt", "sub/a.pdf.pages/1.png",
+		"sub/a.pdf.pages/mine.txt", "sub/b.pdf.json", "sub/b.pdf.pages", "sub/c.pdf.json", "sub/c.pdf.pages/0001.png"}
 	if got := visible(t, dir); !slices.Equal(got, want) {
 		t.Errorf("there is %q, want %q", got, want)
+	}
+}
+
+// Pictures are there when the last one is, and is not of an older result.
+func TestDrawn(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	write(t, tree, "a.pdf", donePage("a.pdf", 1), donePage("a.pdf", 2))
+	p := tree.Pictures()
+	drawn := func(when string, want bool) {
+		t.Helper()
+		if got := p.Drawn("a.pdf", 2); got != want {
+			t.Errorf("%s: drawn is %v", when, got)
+		}
+	}
+	drawn("before any", false)
+	check(t, p.Write("a.pdf", 1, put("one")))
+	drawn("with one of two", false)
+	check(t, p.Write("a.pdf", 2, put("two")))
+	drawn("with both", true)
+	result := filepath.Join(dir, "a.pdf.json")
+	info, err := os.Stat(filepath.Join(dir, "a.pdf.pages", "0002.png"))
+	check(t, err)
+	check(t, os.Chtimes(result, time.Time{}, info.ModTime().Add(time.Second)))
+	drawn("with a younger result", false)
+	check(t, os.Remove(result))
+	drawn("without a result", false)
+	if p.Drawn("a.pdf", 0) || p.Drawn("../a.pdf", 1) {
+		t.Error("pictures of nothing are drawn")
 	}
 }
 
