@@ -87,7 +87,7 @@ func TestPicturesOfAnOlderResult(t *testing.T) {
 	for _, page := range []int{1, 2, 3, 5} { // one in between was taken away
 		check(t, tree.Pictures().Write("sub/a.pdf", page, put("old")))
 	}
-	for _, mine := range []string{"mine.txt", "1.png", "00002.png", "0004.jpg"} {
+	for _, mine := range []string{"mine.txt", "1.png", "7.png", "00002.png", "0004.jpg"} {
 		check(t, os.WriteFile(filepath.Join(dir, "sub", "a.pdf.pages", mine), nil, 0o666))
 	}
 	check(t, os.Mkdir(filepath.Join(dir, "sub", "a.pdf.pages", "0007.png"), 0o777))
@@ -122,7 +122,7 @@ func TestPicturesOfAnOlderResult(t *testing.T) {
 		check(t, tree.Opened(t.Context(), document(name), 1))
 		check(t, end(t.Context(), tree, ended(t, tree, name, failedPage(name, 1))))
 	}
-	want := []string{"sub/a.pdf.json", "sub/a.pdf.pages/00002.png", "sub/a.pdf.pages/0004.jpg", "sub/a.pdf.pages/0007.png/mine.txt", "sub/a.pdf.pages/1.png",
+	want := []string{"sub/a.pdf.json", "sub/a.pdf.pages/00002.png", "sub/a.pdf.pages/0004.jpg", "sub/a.pdf.pages/0007.png/mine.txt", "sub/a.pdf.pages/1.png", "sub/a.pdf.pages/7.png",
 		"sub/a.pdf.pages/mine.txt", "sub/b.pdf.json", "sub/b.pdf.pages", "sub/c.pdf.json", "sub/c.pdf.pages/0001.png"}
 	if got := visible(t, dir); !slices.Equal(got, want) {
 		t.Errorf("there is %q, want %q", got, want)
