@@ -1,12 +1,15 @@
 package orchestrator
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"image"
 	"image/color"
+	"log/slog"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -283,6 +286,169 @@ func TestServerAwayForGood(t *testing.T) {
 	})
 }
 
+// A server that is there and does nothing is not asked for ever: in the end whoever
+// waits is told what it says.
+func TestServerThatNeverDoes(t *testing.T) {
+	path := file(t, "a.pdf")
+	for _, tt := range []struct {
+		action Action
+		says   string
+	}{
+		{ActionWait, "the server says that it is ready and fails every request for 1m0s: no"},
+		{ActionShrink, "the server's queue was full for 1m0s: no"},
+		{ActionRefresh, "no"},
+	} {
+		t.Run(tt.action.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newFakeModel()
+				m.ask = func(context.Context, []seenPage) error { return &ModelError{Action: tt.action, Message: "no"} }
+				d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, ServerWait: time.Minute})
+				defer d.Close()
+				start := time.Now()
+				_, err := d.Detect(t.Context(), path, 1)
+				var pe *PageError
+				if took := time.Since(start); !errors.As(err, &pe) || pe.Category != CategoryUnavailable || pe.Message != tt.says || took < time.Minute || took > time.Minute+3*time.Second {
+					t.Errorf("after %v: %v", took, err)
+				}
+			})
+		})
+	}
+}
+
+// Without a limit it is waited for, whatever it says.
+func TestServerIsWaitedForForEver(t *testing.T) {
+	path := file(t, "a.pdf")
+	for _, action := range []Action{ActionWait, ActionShrink, ActionRefresh} {
+		synctest.Test(t, func(t *testing.T) {
+			m, start := newFakeModel(), time.Now()
+			m.ask = func(context.Context, []seenPage) error {
+				if time.Since(start) > time.Hour {
+					return nil
+				}
+				return &ModelError{Action: action, Message: "no"}
+			}
+			d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, ServerWait: -1})
+			defer d.Close()
+			if _, err := d.Detect(t.Context(), path, 1); err != nil {
+				t.Errorf("%s, after %v: %v", action, time.Since(start), err)
+			}
+		})
+	}
+}
+
+// A page that no answer came to in time says so.
+func TestNoAnswerInTime(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = never
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, Attempts: 2, InferTimeout: time.Second})
+		defer d.Close()
+		start := time.Now()
+		_, err := d.Detect(t.Context(), path, 1)
+		var pe *PageError
+		if took := time.Since(start); !errors.As(err, &pe) || pe.Category != CategoryTimeout || !strings.HasPrefix(pe.Message, "no answer in 2 attempts") || took > 3*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+// A server that comes back as what cannot be used is not waited for.
+func TestServerThatComesBackAsAnother(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = func(context.Context, []seenPage) error { return &ModelError{Action: ActionWait, Message: "refused"} }
+		m.ready = func(ctx context.Context) error {
+			_ = slow(5*time.Second)(ctx, nil)
+			return &ModelError{Action: ActionStop, Message: "the model is another one"}
+		}
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}})
+		defer d.Close()
+		start := time.Now()
+		_, err := d.Detect(t.Context(), path, 1)
+		var pe *PageError
+		if took := time.Since(start); !errors.As(err, &pe) || pe.Message != "the model is another one" || took != 5*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+// Each time that everybody waits for the server is told of, and counted.
+func TestEachOutageIsTold(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		server := newMortal(func([]seenPage) bool { return false })
+		d := newDetector(t, Config{Model: server.model(), Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		for n := range 3 {
+			server.die()
+			if _, err := d.Detect(t.Context(), path, 1); err != nil {
+				t.Error(err)
+			}
+			if waited, want := d.Stats().Waited, time.Duration(n+1)*server.away; waited != want {
+				t.Errorf("after %d outages: waited %v, want %v", n+1, waited, want)
+			}
+		}
+		d.Close()
+		if away, back := strings.Count(log.String(), "waiting for the server"), strings.Count(log.String(), "the server is back"); away != 3 || back != 3 {
+			t.Errorf("three outages, told of %d and %d times:\n%s", away, back, log.String())
+		}
+	})
+}
+
+// Close waits for workers, whatever they do.
+func TestCloseWaitsForWorkers(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		r := &fakeRenderer{pages: map[string]int{"a.pdf": 1}, draw: func(context.Context, string, int) error {
+			time.Sleep(time.Second)
+			return nil
+		}}
+		d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 2})
+		go d.Detect(t.Context(), path, 1)
+		time.Sleep(time.Millisecond)
+		d.Close()
+		if r.live != 0 {
+			t.Errorf("%d workers live on", r.live)
+		}
+	})
+}
+
+// slowImage takes its time to be scaled.
+type slowImage struct {
+	image.Image
+	looked chan struct{}
+	once   *sync.Once
+}
+
+func (s slowImage) At(x, y int) color.Color {
+	s.once.Do(func() { close(s.looked); time.Sleep(time.Second) })
+	return s.Image.At(x, y)
+}
+
+// Close waits for calls with an image in hand: that is the caller's, and goes to
+// memory that Close gives back.
+func TestCloseWaitsForImages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDetector(t, Config{Model: newFakeModel(), Workers: 1})
+		img := slowImage{image.NewGray(image.Rect(0, 0, 40, 20)), make(chan struct{}), &sync.Once{}}
+		returned := make(chan time.Time, 1)
+		start := time.Now()
+		go func() {
+			if _, err := d.DetectBatch(t.Context(), []image.Image{img}); !errors.Is(err, ErrClosed) {
+				t.Error(err)
+			}
+			returned <- time.Now()
+		}()
+		<-img.looked
+		d.Close()
+		if took := time.Since(start); took != time.Second || (<-returned).Sub(start) != time.Second {
+			t.Errorf("closed after %v", took)
+		}
+	})
+}
+
 // What ends a call's context may be another page's error; it is not this one's.
 func TestDetectEndsWithAnotherPagesError(t *testing.T) {
 	path := file(t, "a.pdf")
@@ -306,6 +472,187 @@ func TestDetectEndsWithAnotherPagesError(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A call that fails, wherever it does, takes back what it had announced: the next
+// one waits for no company that cannot come.
+func TestFailedCallsAnnounceNothing(t *testing.T) {
+	good, bad := file(t, "a.pdf"), file(t, "broken.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		var fail error
+		r := &fakeRenderer{pages: map[string]int{"a.pdf": 3}, draw: func(context.Context, string, int) error { return fail }}
+		d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 1, MaxAge: time.Hour})
+		defer d.Close()
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		call := func(ctx context.Context, path string, page int, err error) error {
+			fail = err
+			defer func() { fail = nil }()
+			_, err = d.Detect(ctx, path, page)
+			return err
+		}
+		for name, failing := range map[string]func() error{
+			"no such page":      func() error { return call(t.Context(), good, 4, nil) },
+			"a broken document": func() error { return call(t.Context(), bad, 1, nil) },
+			"a page that fails": func() error {
+				return call(t.Context(), good, 2, &PageError{Stage: StageRender, Category: CategoryMalformed})
+			},
+			"a worker that breaks":     func() error { return call(t.Context(), good, 2, errors.New("broken")) },
+			"a call that is cancelled": func() error { return call(gone, good, 1, nil) },
+			"images that are cancelled": func() error {
+				_, err := d.DetectBatch(gone, []image.Image{image.NewGray(image.Rect(0, 0, 40, 20)), image.NewGray(image.Rect(0, 0, 4, 2))})
+				return err
+			},
+		} {
+			if err := failing(); err == nil {
+				t.Errorf("%s: no error", name)
+			}
+			synctest.Wait()
+			start := time.Now()
+			if _, err := d.Detect(t.Context(), good, 1); err != nil || time.Since(start) != 0 {
+				t.Errorf("after %s a page took %v: %v", name, time.Since(start), err)
+			}
+		}
+	})
+}
+
+// So does one that is cancelled while it waits for a place in a batch.
+func TestWaiterThatGivesUpAnnouncesNothing(t *testing.T) {
+	path := file(t, "a.pdf")
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = slow(time.Minute)
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 9}}, Workers: 1, Batch: 2, InFlight: 1, MaxAge: time.Hour})
+		defer d.Close()
+		var calls sync.WaitGroup
+		detect := func(ctx context.Context, page int, want error) {
+			calls.Go(func() {
+				if _, err := d.Detect(ctx, path, page); !errors.Is(err, want) {
+					t.Errorf("page %d: %v", page, err)
+				}
+			})
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		detect(t.Context(), 1, nil) // in flight
+		detect(t.Context(), 2, nil)
+		detect(t.Context(), 3, nil) // the open batch is full
+		detect(ctx, 4, context.Canceled)
+		if s := d.Stats(); s.InFlight != 1 || s.Filling != 2 || s.Stalled != 1 {
+			t.Errorf("%+v", s)
+		}
+		cancel()
+		calls.Wait()
+		start := time.Now()
+		if _, err := d.Detect(t.Context(), path, 5); err != nil || time.Since(start) != time.Minute {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+// A worker keeps a document open for the next call as long as the file at its path
+// is the same.
+func TestDetectOpensWhatHasChanged(t *testing.T) {
+	path := file(t, "a.pdf")
+	r := &fakeRenderer{pages: map[string]int{"a.pdf": 3}}
+	d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 1})
+	defer d.Close()
+	opens := 0
+	detect := func(what string, again bool) {
+		t.Helper()
+		if _, err := d.Detect(t.Context(), path, 1); err != nil {
+			t.Fatal(err)
+		}
+		if again {
+			opens++
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.opens != opens {
+			t.Errorf("%s: opened %d times, want %d", what, r.opens, opens)
+			opens = r.opens
+		}
+	}
+	then := time.Now().Add(-time.Hour).Truncate(time.Second)
+	must := func(errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Chtimes(path, then, then))
+	detect("at first", true)
+	detect("the same", false)
+	must(os.Chtimes(path, then, then.Add(time.Second)))
+	detect("another time", true)
+	must(os.WriteFile(path, []byte("longer"), 0o600), os.Chtimes(path, then, then.Add(time.Second)))
+	detect("another size", true)
+	other := path + ".new"
+	must(os.WriteFile(other, []byte("other."), 0o600), os.Chtimes(other, then, then.Add(time.Second)), os.Rename(other, path))
+	detect("another file of the same size and time", true)
+	detect("the same", false)
+}
+
+// What would not open is not taken for what was open before.
+func TestNothingIsOpenAfterAFailure(t *testing.T) {
+	good, bad := file(t, "a.pdf"), file(t, "broken.pdf")
+	r := &fakeRenderer{pages: map[string]int{"a.pdf": 3}}
+	d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 1})
+	defer d.Close()
+	for page := range 3 {
+		got, err := d.Detect(t.Context(), good, page+1)
+		if err != nil || got.Regions[0].Label != fmt.Sprint(hash("a.pdf")) {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if _, err := d.Detect(t.Context(), bad, 1); err == nil {
+			t.Error("a broken document has a page")
+		}
+	}
+}
+
+// A document that kills the worker that opens it has one try more, and one that
+// breaks it has another worker for that; no more, or it would be opened for ever.
+func TestTriesOfOpening(t *testing.T) {
+	dead := &PageError{Stage: StageOpen, Category: CategoryCrash, Message: "the process ended"}
+	broken := errors.New("it makes no sense")
+	for _, tt := range []struct {
+		name    string
+		err     error
+		times   int
+		tries   int
+		workers int
+		want    Status
+	}{
+		{"killed once", dead, 1, 2, 1, StatusDone},
+		{"killed each time", dead, 99, 2, 1, StatusFailed},
+		{"broken once", broken, 1, 2, 2, StatusDone},
+		{"broken each time", broken, 99, 2, 2, StatusFailed},
+		{"refused", &PageError{Stage: StageOpen, Category: CategoryMalformed}, 99, 1, 1, StatusFailed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := file(t, "a.pdf")
+			tries, workers := 0, 0
+			r := &fakeRenderer{
+				pages: map[string]int{"a.pdf": 1},
+				start: func() error { workers++; return nil },
+				open: func(string) error {
+					if tries++; tries > 10 {
+						return nil
+					}
+					if tries <= tt.times {
+						return tt.err
+					}
+					return nil
+				},
+			}
+			d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 1})
+			got, err := d.Detect(t.Context(), path, 1)
+			d.Close()
+			if got.Status != tt.want || tries != tt.tries || workers != tt.workers {
+				t.Errorf("%s, %v after %d tries with %d workers", got.Status, err, tries, workers)
+			}
+		})
+	}
 }
 
 func TestDetectRefusals(t *testing.T) {

@@ -140,6 +140,34 @@ func TestPageThatKillsTheServer(t *testing.T) {
 	}
 }
 
+// TestSuspectsAreAskedAlone: what the server may have died of twice is asked with
+// nothing else of ours there, or other pages would become suspects with it.
+func TestSuspectsAreAskedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		killer := seenPage{hash("d003.pdf"), 5}
+		server := newMortal(func(pages []seenPage) bool { return slices.Contains(pages, killer) })
+		m, alone := server.model(), 0
+		ask := m.ask
+		m.ask = func(ctx context.Context, pages []seenPage) error {
+			if server.died() >= suspicion && slices.Contains(pages, killer) {
+				time.AfterFunc(server.took/4, func() { // it dies after half of that
+					m.mu.Lock()
+					defer m.mu.Unlock()
+					if m.running != 1 {
+						t.Errorf("%d pages that the server may have died of are asked beside %d other requests", len(pages), m.running-1)
+					}
+					alone++
+				})
+			}
+			return ask(ctx, pages)
+		}
+		runAll(t, Config{Model: m, InFlight: 3}, 20, 16, 1)
+		if alone < convict {
+			t.Errorf("asked alone %d times", alone)
+		}
+	})
+}
+
 // TestServerThatDiesOfItself: no page is blamed for a server that dies again and
 // again, every few seconds, for reasons of its own.
 func TestServerThatDiesOfItself(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -15,21 +16,27 @@ import (
 
 func TestReloadWithSmallerBatch(t *testing.T) {
 	path := file(t, "a.pdf")
+	for _, fewer := range []int{2, 7} {
+		testReloadWithSmallerBatch(t, path, fewer)
+	}
+}
+
+func testReloadWithSmallerBatch(t *testing.T, path string, fewer int) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFakeModel()
 		m.ask = func(ctx context.Context, pages []seenPage) error {
 			m.mu.Lock()
 			served := 8
 			if len(m.requests) > 3 {
-				served = 2
+				served = fewer
 			}
 			m.mu.Unlock()
 			if len(pages) > served {
-				return &ModelError{Action: ActionRefresh, Message: "batch-size must be <= 2"}
+				return &ModelError{Action: ActionRefresh, Message: fmt.Sprintf("batch-size must be <= %d", served)}
 			}
 			return slow(time.Millisecond)(ctx, pages)
 		}
-		m.refresh = func(in *Input) error { in.MaxBatch = 2; return nil }
+		m.refresh = func(in *Input) error { in.MaxBatch = fewer; return nil }
 		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 100}}, Workers: 2})
 		defer d.Close()
 		var wg sync.WaitGroup
@@ -41,7 +48,7 @@ func TestReloadWithSmallerBatch(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if last := m.sizes()[len(m.requests)-5:]; slices.Max(last) > 2 {
+		if last := m.sizes()[len(m.requests)-5:]; slices.Max(last) > fewer {
 			t.Errorf("the last requests had %v pages", last)
 		}
 	})

@@ -126,6 +126,28 @@ func TestSinkThatTakesItsTime(t *testing.T) {
 	})
 }
 
+// Of a document that does not stand nothing is counted but that, whatever was there
+// of it before.
+func TestNothingStandsOfWhatIsResumed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDetector(t, Config{Model: newFakeModel(), Renderer: &fakeRenderer{pages: map[string]int{"half.pdf": 3}}})
+		defer d.Close()
+		sink, progress, full := newFakeSink(t), &Progress{}, errors.New("no space left on device")
+		half := pastOf(3, 1, 2)
+		half.Redone = RedoneFailed
+		sink.past["half.pdf"] = half
+		sink.past["stands.pdf"] = Past{Result: &DocumentResult{Path: "stands.pdf", Status: StatusDone, PageCount: 5, Done: 5}}
+		sink.stand = func(_ DocumentResult, stands func(error)) { time.AfterFunc(time.Minute, func() { stands(full) }) }
+		sum, err := d.Run(t.Context(), Job{Source: docs{"half.pdf", "stands.pdf"}, Sink: sink, Progress: progress})
+		if !errors.Is(err, full) || sum.Documents != (Counts{Cancelled: 2}) || sum.Pages != (Counts{Cancelled: 8}) {
+			t.Errorf("%+v, %v", sum, err)
+		}
+		if sum.Resumed != 0 || len(sum.Redone) != 0 || sum.DocumentsBefore != (Counts{}) || sum.PagesBefore != (Counts{}) || progress.Now().Redone[RedoneFailed] != 0 {
+			t.Errorf("%+v", sum)
+		}
+	})
+}
+
 // telling is a sink whose documents end as tell says.
 type telling struct {
 	*fakeSink

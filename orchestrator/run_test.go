@@ -241,6 +241,96 @@ func TestSoftStopWritesWhatIsDrawn(t *testing.T) {
 	})
 }
 
+// A soft stop that may take for ever waits for what is drawn.
+func TestSoftStopForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = slow(time.Hour)
+		list, count := manyDocs(20, 40)
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: count}, Workers: 2, InferTimeout: 2 * time.Hour, SoftStop: -1})
+		defer d.Close()
+		sink, progress, stop := newFakeSink(t), &Progress{}, make(chan struct{})
+		time.AfterFunc(time.Second, func() { close(stop) })
+		sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink, Stop: stop, Progress: progress})
+		if !errors.Is(err, ErrInterrupted) || sum.Pages.Done < 16 {
+			t.Errorf("%+v, %v", sum, err)
+		}
+		checkAccounts(t, sink, sum, progress.Now())
+	})
+}
+
+// A worker goes on with the document that it has open; one that has none of those
+// whose pages are left takes the one that was opened first.
+func TestWorkersKeepToTheirDocuments(t *testing.T) {
+	s := newSchedule()
+	var tasks []*drawTask
+	for range 3 {
+		dt := newDrawTask(&openTask{}, 2*chunk)
+		tasks = append(tasks, dt)
+		s.addDraw(dt)
+	}
+	for i, turn := range []struct{ open, want *drawTask }{
+		{tasks[1], tasks[1]}, {nil, tasks[0]}, {tasks[2], tasks[2]}, {tasks[1], tasks[1]}, {tasks[1], tasks[0]}, {tasks[0], tasks[2]},
+	} {
+		got, ok := s.next(openDocument{draw: turn.open})
+		if !ok || got.draw != turn.want || got.to-got.from != chunk {
+			t.Errorf("turn %d: pages %d to %d of document %d", i, got.from, got.to, slices.Index(tasks, got.draw))
+		}
+	}
+}
+
+// All workers share the last document.
+func TestWorkersShareADocument(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const workers = 5
+		r := &fakeRenderer{pages: map[string]int{"a.pdf": workers * chunk}, draw: func(context.Context, string, int) error {
+			time.Sleep(10 * time.Millisecond)
+			return nil
+		}}
+		d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: workers})
+		defer d.Close()
+		start := time.Now()
+		if _, err := d.Run(t.Context(), Job{Source: docs{"a.pdf"}, Sink: newFakeSink(t)}); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took != chunk*10*time.Millisecond {
+			t.Errorf("%d workers took %v", workers, took)
+		}
+	})
+}
+
+// A run keeps nothing of documents and pages that have ended, however many there
+// are.
+func TestRunForgetsWhatHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeModel()
+		m.ask = slow(time.Millisecond)
+		list, count := manyDocs(300, 3)
+		const workers, inFlight, batch = 2, 2, 8
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: count}, Workers: workers, InFlight: inFlight, Batch: batch})
+		defer d.Close()
+		sink := newFakeSink(t)
+		sink.stand = func(_ DocumentResult, stands func(error)) {
+			d.runsMu.Lock()
+			for r := range d.runs {
+				r.mu.Lock()
+				if open, live := len(r.open), len(r.live); open > 2*workers || live > (inFlight+1)*batch+workers {
+					t.Errorf("after %d documents %d are open and %d pages are on their way", len(sink.ends), open, live)
+				}
+				r.mu.Unlock()
+			}
+			d.runsMu.Unlock()
+			stands(nil)
+		}
+		if sum, err := d.Run(t.Context(), Job{Source: list, Sink: sink}); err != nil || sum.Pages != (Counts{Done: 900}) {
+			t.Errorf("%+v, %v", sum, err)
+		}
+		if n := len(d.runs); n != 0 {
+			t.Errorf("the detector keeps %d runs", n)
+		}
+	})
+}
+
 func TestServerThatNeverAnswers(t *testing.T) {
 	path := file(t, "single.pdf")
 	synctest.Test(t, func(t *testing.T) {

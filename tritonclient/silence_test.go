@@ -2,8 +2,11 @@ package tritonclient_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
 
 	"quire/tritonclient"
 	"quire/tritonclient/tritontest"
@@ -76,6 +79,68 @@ func TestWaitingOverADeadConnection(t *testing.T) {
 	}
 	if _, err := c.Infer(t.Context(), request(1)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSilentConnectionIsCut: what comes after a request whose server is gone does
+// not go to the same connection.
+func TestSilentConnectionIsCut(t *testing.T) {
+	s, p, c := viaProxy(t)
+	s.Script(func(call *tritontest.Call) tritontest.Fault {
+		if call.Method == "ModelInfer" && call.Index == 0 {
+			p.Drop(true)
+		}
+		return tritontest.Fault{}
+	})
+	silent := func(err error) bool { return err != nil && strings.Contains(err.Error(), "no sign of life within") }
+	_, err := c.Infer(t.Context(), request(1))
+	if wantKind(t, err, tritonclient.Unavailable); !silent(err) {
+		t.Errorf("it says %v", err)
+	}
+	p.Drop(false) // the one that was there stays dead
+	for {
+		if _, err = c.Infer(t.Context(), request(1)); err == nil {
+			return
+		}
+		// Until gRPC has taken notice it fails at once.
+		if wantKind(t, err, tritonclient.Unavailable); silent(err) && p.Accepted() < 2 {
+			t.Fatal("the dead connection was asked again")
+		}
+	}
+}
+
+// TestSignsOfLife: whatever a server answers when it is asked whether it lives, it
+// does; and one that is not to be asked is not.
+func TestSignsOfLife(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		cfg := tritonclient.Config{Silence: short.Silence}
+		if !asked {
+			cfg.Silence = -1
+		}
+		s, c := start(t, tritontest.Config{Models: []tritontest.Model{tritontest.Layout(height, width, 8)}}, cfg)
+		answer := make(chan struct{})
+		s.Script(func(call *tritontest.Call) tritontest.Fault {
+			if call.Method == "ModelInfer" {
+				return tritontest.Fault{Hold: answer}
+			}
+			return tritontest.Fail(codes.Unimplemented, "unknown method")
+		})
+		go func() {
+			if asked {
+				_ = s.WaitCalls(t.Context(), "ServerLive", 5)
+			} else {
+				time.Sleep(4 * short.Silence)
+			}
+			close(answer)
+		}()
+		res, err := c.Infer(t.Context(), request(3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkPages(t, res, 3)
+		if n := len(s.Calls("ServerLive")); n > 0 != asked {
+			t.Errorf("it was asked %d times whether it lives", n)
+		}
 	}
 }
 

@@ -27,9 +27,14 @@ func faults(tree *Tree, fault func(step, name string) error) {
 
 // fullFrom is a disk without space from the n-th write on, until a time.
 func fullFrom(n int, until time.Time) func(step, name string) error {
+	return fullAt(n, until, "write", "create", "mkdir")
+}
+
+// fullAt is a disk without space from the n-th of some steps on, until a time.
+func fullAt(n int, until time.Time, steps ...string) func(step, name string) error {
 	var mu sync.Mutex
 	return func(step, name string) error {
-		if step != "write" && step != "create" && step != "mkdir" {
+		if !slices.Contains(steps, step) {
 			return nil
 		}
 		mu.Lock()
@@ -156,6 +161,27 @@ func TestFullDiskIsWaitedFor(t *testing.T) {
 	}
 }
 
+// So is one that says only at a flush that it is full, of whatever that is.
+func TestFullDiskAtAnyFlush(t *testing.T) {
+	whole := unbroken(t)
+	for _, step := range []string{"sync", "syncdir"} {
+		for n := range 9 {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				tree := openTree(t, dir)
+				faults(tree, fullAt(n, time.Now().Add(90*time.Second), step))
+				if err := scenario(t.Context(), tree, nil); err != nil {
+					t.Errorf("%s %d: %v", step, n, err)
+				}
+				check(t, tree.Close())
+				if got := results(t, dir); !maps.Equal(got, whole) {
+					t.Errorf("%s %d: %v", step, n, got)
+				}
+			})
+		}
+	}
+}
+
 // The patience with a full disk ends, and so does a run that is to end at once.
 // What had come is there for the next run.
 func TestFullDiskEndsTheRun(t *testing.T) {
@@ -245,6 +271,16 @@ func TestFullDiskAtTheFlush(t *testing.T) {
 		check(t, tree.Page(t.Context(), donePage("a.pdf", 2)))
 		check(t, tree.Close())
 	})
+}
+
+// A document that ends while it is about to be flushed is no failure.
+func TestFlushOfWhatHasEnded(t *testing.T) {
+	tree := openTree(t, t.TempDir())
+	begin(t, tree, "a.pdf", 1)
+	s := tree.inWork("a.pdf")
+	check(t, end(t.Context(), tree, ended(t, tree, "a.pdf", donePage("a.pdf", 1))))
+	s.dirty.Store(true) // as it was when the flusher looked
+	check(t, s.flush())
 }
 
 // Documents that end together wait together: the patience with a full disk is not
@@ -391,6 +427,68 @@ func TestOrderOfSteps(t *testing.T) {
 		if gone := after(0, "remove "+segment); gone < kept {
 			t.Errorf("%s: its pages went (step %d) before its result stood (step %d)", path, gone, kept)
 		}
+	}
+	// The ledger is whole before it takes the place of the one before, and what it
+	// is made of goes after that.
+	last := -1
+	for _, step := range []string{"sync " + tempPrefix + ledgerName, "rename " + tempPrefix + ledgerName + " to " + ledgerName, "syncdir .", "remove " + recentName} {
+		i := slices.Index(trace[last+1:], step)
+		if i < 0 {
+			t.Fatalf("no %q after step %d of %q", step, last, trace)
+		}
+		last += 1 + i
+	}
+}
+
+// The journal of a document in work is flushed every second, and its name too.
+func TestJournalIsFlushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := openTree(t, t.TempDir())
+		begin(t, tree, "a.pdf", 2)
+		var mu sync.Mutex
+		var trace []string
+		faults(tree, func(step, name string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if step == "sync" || step == "syncdir" {
+				trace = append(trace, step+" "+name)
+			}
+			return nil
+		})
+		page(t, tree, donePage("a.pdf", 1))
+		time.Sleep(3*syncEvery + syncEvery/2)
+		segment, _ := segmentFile("a.pdf")
+		mu.Lock()
+		if want := []string{"sync " + segment, "syncdir ."}; !slices.Equal(trace, want) {
+			t.Errorf("it did %q, want %q and that once", trace, want)
+		}
+		mu.Unlock()
+		check(t, tree.Close())
+	})
+}
+
+// A document that could not be noted in the ledger does not stand, and its pages are
+// there for the next run.
+func TestNotNotedDoesNotStand(t *testing.T) {
+	for _, at := range []string{"create", "write", "sync"} {
+		dir := t.TempDir()
+		tree := openTree(t, dir)
+		begin(t, tree, "a.pdf", 2)
+		d := ended(t, tree, "a.pdf", donePage("a.pdf", 1), failedPage("a.pdf", 2))
+		faults(tree, func(step, name string) error {
+			if step == at && name == recentName {
+				return &os.PathError{Op: step, Path: name, Err: syscall.EIO}
+			}
+			return nil
+		})
+		if err := end(t.Context(), tree, d); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s: %v", at, err)
+		}
+		if w := tree.Written(); w.Documents != 0 {
+			t.Errorf("%s: %d results are said to be written", at, w.Documents)
+		}
+		check(t, tree.Close())
+		want(t, past(t, openTree(t, dir), document("a.pdf")), orchestrator.Past{PageCount: 2, Done: 1, Failed: 1}, 1, 2)
 	}
 }
 

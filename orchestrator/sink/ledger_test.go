@@ -260,6 +260,63 @@ func TestDamagedLedger(t *testing.T) {
 	}
 }
 
+// So it is when no run was killed, and the ledger is read as it lies: in whatever
+// order it is asked, each document that is whole is found, and what is not is told
+// of, once.
+func TestDamagedLedgerAlone(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 5))
+	paths := manyPaths(rnd, 300)
+	var lost int64
+	base := t.TempDir()
+	l := openTestLedger(t, base, &lost)
+	for i, p := range paths {
+		check(t, l.add([]record{testRecord(p, int64(i))}, false))
+	}
+	check(t, l.merge())
+	l.close()
+	whole, err := os.ReadFile(filepath.Join(base, ledgerName))
+	check(t, err)
+	for round := range 60 {
+		dir := t.TempDir()
+		data := damage(rnd, whole)
+		check(t, os.WriteFile(filepath.Join(dir, ledgerName), data, 0o666))
+		intact := map[string]bool{}
+		bodies, r := readLines(t, bytes.Clone(data))
+		for _, body := range bodies {
+			if r, ok, _ := parseRecord([]byte(body)); ok {
+				intact[r.path] = true
+			}
+		}
+		lost = 0
+		l := openTestLedger(t, dir, &lost)
+		ask := func(i int) {
+			found, ok, err := l.find(paths[i])
+			if check(t, err); ok != intact[paths[i]] || ok && found.Bytes != int64(i) {
+				t.Fatalf("round %d: %q is %v %d", round, paths[i], ok, found.Bytes)
+			}
+		}
+		for _, i := range rnd.Perm(len(paths)) {
+			ask(i)
+		}
+		l.close()
+		// Jumps meet damage or do not; who goes through in order meets all of it.
+		l = openTestLedger(t, dir, &lost)
+		order := make([]int, len(paths))
+		for i := range order {
+			order[i] = i
+		}
+		slices.SortFunc(order, func(a, b int) int { return comparePaths(paths[a], paths[b]) })
+		lost = 0
+		for _, i := range order {
+			ask(i)
+		}
+		l.close()
+		if lost > r.lost || (lost > 0) != (r.lost > 0) {
+			t.Fatalf("round %d: %d bytes said to be lost, %d are", round, lost, r.lost)
+		}
+	}
+}
+
 // A ledger of another version is not read as if it were ours.
 func TestLedgerOfAnotherVersion(t *testing.T) {
 	dir := t.TempDir()

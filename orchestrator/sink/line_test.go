@@ -108,6 +108,9 @@ func TestDamagedJournal(t *testing.T) {
 	lost := 0
 	for round := range 1000 {
 		data := damage(rnd, whole)
+		if round == 0 {
+			data = whole[:len(whole)-1] // all but the last line's end
+		}
 		check(t, os.WriteFile(name, data, 0o666))
 		s, cut, err := loadSegment(d, path, filepath.Base(name))
 		if errors.Is(err, errNotThis) {

@@ -108,13 +108,14 @@ func (l *ledger) merge() error {
 	}
 	_ = l.recent.Close()
 	l.recent = nil
+	// First, since a try after one that fails below may find nothing to do.
+	if err := l.openSorted(); err != nil {
+		return err
+	}
 	if err := l.disk.remove(recentName); err != nil {
 		return err
 	}
-	if err := l.disk.sync("."); err != nil {
-		return err
-	}
-	return l.openSorted()
+	return l.disk.sync(".")
 }
 
 // mergeTo writes the ledger that sources make together.

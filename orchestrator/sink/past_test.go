@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -211,6 +212,107 @@ func TestRetryFailedAfterCrashes(t *testing.T) {
 	check(t, tree.Close())
 	if p := past(t, openTree(t, dir), doc); p.SetAside == nil {
 		t.Errorf("without being asked: %+v", p)
+	}
+}
+
+// What was done of a document that is asked for again is taken over once, also when
+// there is no space for it at first.
+func TestRetryFailedOnAFullDisk(t *testing.T) {
+	for n := range 5 {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			tree := openTree(t, dir)
+			write(t, tree, "a.pdf", donePage("a.pdf", 1), failedPage("a.pdf", 2), donePage("a.pdf", 3), donePage("a.pdf", 4))
+			finish(t, tree)
+			check(t, tree.Close())
+			tree = openWith(t, Config{Dir: dir, RetryFailed: true}, testModel, testOptions)
+			faults(tree, fullFrom(n, time.Now().Add(10*time.Second)))
+			p := past(t, tree, document("a.pdf"))
+			want(t, p, orchestrator.Past{PageCount: 4, Done: 3, Redone: orchestrator.RedoneFailed}, 1, 3, 4)
+			rest(t, tree, document("a.pdf"), p, donePage("a.pdf", 1), donePage("a.pdf", 2), donePage("a.pdf", 3), donePage("a.pdf", 4))
+			check(t, tree.Close())
+		})
+	}
+}
+
+// A file that is no journal of the document makes way for one; where there are two,
+// the one that is good counts.
+func TestJournalThatIsNone(t *testing.T) {
+	inWork, left := segmentFile("a.pdf")
+	other := appendLine(nil, []byte(`{"schema":"quire-pages/1","path":"b.pdf","size":1,"mtime":"","model":"m","options":"o"}`))
+	for _, junk := range [][]byte{nil, []byte("junk\n"), other} {
+		for _, good := range []bool{false, true} {
+			dir := t.TempDir()
+			tree := openTree(t, dir)
+			begin(t, tree, "a.pdf", 2)
+			page(t, tree, donePage("a.pdf", 1))
+			check(t, tree.Close())
+			check(t, os.WriteFile(filepath.Join(dir, workDirectory, inWork), junk, 0o666))
+			if !good {
+				check(t, os.WriteFile(filepath.Join(dir, workDirectory, left), junk, 0o666))
+			}
+			var log bytes.Buffer
+			tree = openWith(t, Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))}, testModel, testOptions)
+			p := past(t, tree, document("a.pdf"))
+			if good {
+				want(t, p, orchestrator.Past{PageCount: 2, Done: 1}, 1)
+			} else {
+				want(t, p, orchestrator.Past{})
+			}
+			if n := strings.Count(log.String(), "the journal of a document cannot be read"); n == 0 {
+				t.Errorf("of %q it says:\n%s", junk, log.String())
+			}
+			rest(t, tree, document("a.pdf"), p, donePage("a.pdf", 1), donePage("a.pdf", 2))
+			finish(t, tree)
+			check(t, tree.Close())
+			if got := files(t, filepath.Join(dir, workDirectory)); !slices.Equal(got, []string{ledgerName, lockName}) {
+				t.Errorf("left %q", got)
+			}
+		}
+	}
+}
+
+// A journal that a run left behind beside its result, killed before it could remove
+// it, goes with the next run.
+func TestJournalBesideItsResult(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	segment, _ := segmentFile("a.pdf")
+	faults(tree, func(step, name string) error {
+		if step == "remove" && name == segment {
+			return &os.PathError{Op: step, Path: name, Err: syscall.EIO}
+		}
+		return nil
+	})
+	write(t, tree, "a.pdf", donePage("a.pdf", 1))
+	crash(t, tree)
+	if got := files(t, filepath.Join(dir, workDirectory)); !slices.Contains(got, segment) {
+		t.Fatalf("there is %q", got)
+	}
+	tree = openTree(t, dir)
+	if p := past(t, tree, document("a.pdf")); p.Result == nil {
+		t.Errorf("the past is %+v", p)
+	}
+	if got := files(t, filepath.Join(dir, workDirectory)); slices.Contains(got, segment) {
+		t.Errorf("left %q", got)
+	}
+}
+
+// A result that somebody else has removed is pruned as well.
+func TestPruneOfWhatHasGone(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	write(t, tree, "gone.pdf", donePage("gone.pdf", 1))
+	finish(t, tree)
+	check(t, tree.Close())
+	check(t, os.Remove(filepath.Join(dir, "gone.pdf.json")))
+	for _, want := range []Vanished{{Found: 1, Pruned: 1}, {}} {
+		tree = openWith(t, Config{Dir: dir, Prune: true}, testModel, testOptions)
+		v, err := tree.Finish(t.Context(), orchestrator.Summary{}, nil, nil)
+		if err != nil || v != want {
+			t.Errorf("%+v, %v", v, err)
+		}
+		check(t, tree.Close())
 	}
 }
 

@@ -80,37 +80,6 @@ func TestPictures(t *testing.T) {
 	check(t, p.Trim("never/there.pdf", 0))
 }
 
-// Pictures are there when each of them is, none empty as a power cut leaves one, and
-// none older than the result.
-func TestDrawn(t *testing.T) {
-	dir := t.TempDir()
-	tree := openTree(t, dir)
-	p := tree.Pictures()
-	write(t, tree, "a.pdf", donePage("a.pdf", 1), donePage("a.pdf", 2), donePage("a.pdf", 3))
-	second := filepath.Join(dir, "a.pdf.pages", "0002.png")
-	for name, spoil := range map[string]func() error{
-		"one is not there":            func() error { return os.Remove(second) },
-		"one is empty":                func() error { return os.Truncate(second, 0) },
-		"one is older than that":      func() error { return os.Chtimes(second, time.Unix(1, 0), time.Unix(1, 0)) },
-		"a directory is in its place": func() error { return errors.Join(os.Remove(second), os.Mkdir(second, 0o777)) },
-	} {
-		_ = os.RemoveAll(second)
-		for page := range 3 {
-			check(t, p.Write(t.Context(), "a.pdf", page+1, put("picture")))
-		}
-		if !p.Drawn("a.pdf", 3) {
-			t.Errorf("before %s: not drawn", name)
-		}
-		check(t, spoil())
-		if p.Drawn("a.pdf", 3) {
-			t.Errorf("%s: drawn", name)
-		}
-	}
-	if p.Drawn("a.pdf", 0) || p.Drawn("b.pdf", 1) {
-		t.Error("what has no pages or no result is drawn")
-	}
-}
-
 // A picture waits for space on the disk, as a result does, and no longer than it may.
 func TestPictureOnAFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -142,8 +111,11 @@ func TestPicturesOfAnOlderResult(t *testing.T) {
 	for _, page := range []int{1, 2, 3, 5} { // one in between was taken away
 		check(t, tree.Pictures().Write(t.Context(), "sub/a.pdf", page, put("old")))
 	}
-	mine := filepath.Join(dir, "sub", "a.pdf.pages", "mine.txt")
-	check(t, os.WriteFile(mine, nil, 0o666))
+	for _, mine := range []string{"mine.txt", "1.png", "7.png", "00002.png", "0004.jpg"} {
+		check(t, os.WriteFile(filepath.Join(dir, "sub", "a.pdf.pages", mine), nil, 0o666))
+	}
+	check(t, os.Mkdir(filepath.Join(dir, "sub", "a.pdf.pages", "0007.png"), 0o777))
+	check(t, os.WriteFile(filepath.Join(dir, "sub", "a.pdf.pages", "0007.png", "mine.txt"), nil, 0o666))
 	check(t, os.WriteFile(filepath.Join(dir, "sub", "b.pdf.pages"), nil, 0o666))
 	check(t, os.Mkdir(filepath.Join(dir, "sub", "c.pdf.pages"), 0o777)) // of whose document there is no result
 	check(t, os.WriteFile(filepath.Join(dir, "sub", "c.pdf.pages", "0001.png"), nil, 0o666))
@@ -174,9 +146,82 @@ func TestPicturesOfAnOlderResult(t *testing.T) {
 		check(t, tree.Opened(t.Context(), document(name), 1))
 		check(t, end(t.Context(), tree, ended(t, tree, name, failedPage(name, 1))))
 	}
-	want := []string{"sub/a.pdf.json", "sub/a.pdf.pages/mine.txt", "sub/b.pdf.json", "sub/b.pdf.pages", "sub/c.pdf.json", "sub/c.pdf.pages/0001.png"}
+	want := []string{"sub/a.pdf.json", "sub/a.pdf.pages/00002.png", "sub/a.pdf.pages/0004.jpg", "sub/a.pdf.pages/0007.png/mine.txt", "sub/a.pdf.pages/1.png", "sub/a.pdf.pages/7.png",
+		"sub/a.pdf.pages/mine.txt", "sub/b.pdf.json", "sub/b.pdf.pages", "sub/c.pdf.json", "sub/c.pdf.pages/0001.png"}
 	if got := visible(t, dir); !slices.Equal(got, want) {
 		t.Errorf("there is %q, want %q", got, want)
+	}
+}
+
+// The pictures of a document are there when each is, none empty, as a power cut may
+// leave one, and none older than the result.
+func TestDrawn(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	write(t, tree, "a.pdf", donePage("a.pdf", 1), donePage("a.pdf", 2))
+	p := tree.Pictures()
+	drawn := func(when string, want bool) {
+		t.Helper()
+		if got := p.Drawn("a.pdf", 2); got != want {
+			t.Errorf("%s: drawn is %v", when, got)
+		}
+	}
+	first, result := filepath.Join(dir, "a.pdf.pages", "0001.png"), filepath.Join(dir, "a.pdf.json")
+	drawn("before any", false)
+	check(t, p.Write(t.Context(), "a.pdf", 1, put("one")))
+	drawn("with one of two", false)
+	check(t, p.Write(t.Context(), "a.pdf", 2, put("two")))
+	drawn("with both", true)
+	check(t, os.Truncate(first, 0))
+	drawn("with an empty one", false)
+	check(t, os.Remove(first))
+	drawn("without the first", false)
+	check(t, os.Mkdir(first, 0o777))
+	drawn("with a directory for one", false)
+	check(t, os.Remove(first))
+	check(t, p.Write(t.Context(), "a.pdf", 1, put("one")))
+	drawn("with both again", true)
+	info, err := os.Stat(first)
+	check(t, err)
+	check(t, os.Chtimes(result, time.Time{}, info.ModTime().Add(time.Second)))
+	drawn("with a younger result", false)
+	check(t, os.Remove(result))
+	drawn("without a result", false)
+	if p.Drawn("a.pdf", 0) || p.Drawn("../a.pdf", 1) {
+		t.Error("pictures of nothing are drawn")
+	}
+}
+
+// What could not be written replaces nothing, neither a result nor its pictures.
+func TestNothingIsReplacedByHalf(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	write(t, tree, "a.pdf", donePage("a.pdf", 1))
+	check(t, tree.Pictures().Write(t.Context(), "a.pdf", 1, put("old")))
+	old := read(t, dir, "a.pdf.json")
+	finish(t, tree)
+	check(t, tree.Close())
+	for _, at := range []string{"write", "sync"} {
+		tree = openWith(t, Config{Dir: dir, Fresh: true}, testModel, testOptions)
+		past(t, tree, document("a.pdf"))
+		check(t, tree.Opened(t.Context(), document("a.pdf"), 2))
+		d := ended(t, tree, "a.pdf", donePage("a.pdf", 1), donePage("a.pdf", 2))
+		faults(tree, func(step, name string) error {
+			if step == at && strings.Contains(name, tempPrefix) {
+				return &os.PathError{Op: step, Path: name, Err: syscall.EIO}
+			}
+			return nil
+		})
+		if err := end(t.Context(), tree, d); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s: %v", at, err)
+		}
+		check(t, tree.Close())
+		if got := read(t, dir, "a.pdf.json"); got != old {
+			t.Errorf("%s: the result is %s", at, got)
+		}
+		if got := visible(t, dir); !slices.Equal(got, []string{"a.pdf.json", "a.pdf.pages/0001.png"}) {
+			t.Errorf("%s: there is %q", at, got)
+		}
 	}
 }
 

@@ -112,6 +112,10 @@ func TestPagesOutliveACrash(t *testing.T) {
 			default:
 				check(t, tree.Close())
 			}
+			inWork, left := segmentFile("a.pdf")
+			if n := opened(t, filepath.Join(dir, workDirectory, inWork)) + opened(t, filepath.Join(dir, workDirectory, left)); n > 0 {
+				t.Errorf("its journal is open %d times", n)
+			}
 			tree = openTree(t, dir)
 			p := past(t, tree, document("a.pdf"))
 			want(t, p, orchestrator.Past{PageCount: 4, Done: 1, Failed: 1}, 2, 3)
@@ -140,6 +144,22 @@ func TestPagesOfAnotherCount(t *testing.T) {
 	check(t, tree.Opened(t.Context(), document("a.pdf"), 1))
 	page(t, tree, donePage("a.pdf", 1))
 	check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusDone, PageCount: 1, Done: 1}))
+	check(t, tree.Close())
+
+	// Also for the run after, when this one is killed.
+	dir = t.TempDir()
+	tree = openTree(t, dir)
+	begin(t, tree, "a.pdf", 4)
+	region := orchestrator.Region{Label: "text", LabelRaw: "text", Score: 0.9, BBox: [4]float64{1, 2, 3, 4}}
+	for no := range 4 { // more than is read at once
+		page(t, tree, donePage("a.pdf", no+1, slices.Repeat([]orchestrator.Region{region}, 200)...))
+	}
+	crash(t, tree)
+	tree = openTree(t, dir)
+	past(t, tree, document("a.pdf"))
+	check(t, tree.Opened(t.Context(), document("a.pdf"), 5))
+	crash(t, tree)
+	want(t, past(t, openTree(t, dir), document("a.pdf")), orchestrator.Past{PageCount: 5})
 }
 
 // What stands is skipped as long as nothing that it depends on has changed.
@@ -333,6 +353,8 @@ func TestRetryFailed(t *testing.T) {
 	} {
 		if p := past(t, tree, document(path)); p.Result == nil || p.Result.Status != status || path == "closed.pdf" && (p.Result.Err == nil || p.Result.Err.Category != orchestrator.CategoryMalformed) {
 			t.Errorf("%s: %+v", path, p)
+		} else if path == "partial.pdf" && (p.Result.PageCount != 3 || p.Result.Done != 2 || p.Result.Failed != 1 || p.Result.Size != 1234) {
+			t.Errorf("%s ended as %+v", path, p.Result)
 		}
 	}
 	check(t, tree.Close())
@@ -362,6 +384,25 @@ func TestRetryFailed(t *testing.T) {
 	if got := read(t, dir, failuresName); strings.Count(got, "\n") != 3 || strings.Contains(got, "partial") {
 		t.Errorf("failures: %s", got)
 	}
+}
+
+// What was failed and then done of a document in work is done, also when that run
+// is killed and the next one asks for no failures.
+func TestRetriedPagesOutliveACrash(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	begin(t, tree, "a.pdf", 4)
+	page(t, tree, failedPage("a.pdf", 2))
+	page(t, tree, donePage("a.pdf", 1))
+	check(t, tree.Close())
+	tree = openWith(t, Config{Dir: dir, RetryFailed: true}, testModel, testOptions)
+	want(t, past(t, tree, document("a.pdf")), orchestrator.Past{PageCount: 4, Done: 1}, 1)
+	page(t, tree, donePage("a.pdf", 2))
+	crash(t, tree)
+	tree = openTree(t, dir)
+	p := past(t, tree, document("a.pdf"))
+	want(t, p, orchestrator.Past{PageCount: 4, Done: 2}, 1, 2)
+	rest(t, tree, document("a.pdf"), p, donePage("a.pdf", 1), donePage("a.pdf", 2), donePage("a.pdf", 3), donePage("a.pdf", 4))
 }
 
 // What could not be read is looked at again, and what was encrypted when there
@@ -414,6 +455,12 @@ func TestSetAsideAfterCrashes(t *testing.T) {
 			past(t, tree, document("bad.pdf"))
 		}
 		past(t, tree, document("worse.pdf")) // which never came to be opened
+		if i == 1 {
+			check(t, tree.Close()) // a run that was interrupted makes up for no crash
+			tree = openTree(t, dir)
+			past(t, tree, document("bad.pdf"))
+			past(t, tree, document("worse.pdf"))
+		}
 		crash(t, tree)
 	}
 	tree := openTree(t, dir)
@@ -448,6 +495,32 @@ func TestSetAsideAfterCrashes(t *testing.T) {
 	want(t, past(t, tree, document("bad.pdf")), orchestrator.Past{PageCount: 3, Done: 1, Redone: orchestrator.RedoneFailed}, 2)
 }
 
+// Nor is a result that could not be written.
+func TestFailedResultIsNoCrash(t *testing.T) {
+	dir := t.TempDir()
+	for i := range maxCrashes + 1 {
+		tree := openTree(t, dir)
+		p := past(t, tree, document("a.pdf"))
+		if p.SetAside != nil || i > 0 && p.Done != 1 {
+			t.Errorf("after %d failures the past is %+v", i, p)
+		}
+		faults(tree, func(step, name string) error {
+			if step == "rename" && strings.HasSuffix(name, " to a.pdf.json") {
+				return &os.PathError{Op: step, Path: name, Err: syscall.EIO}
+			}
+			return nil
+		})
+		if i == 0 {
+			check(t, tree.Opened(t.Context(), document("a.pdf"), 1))
+			page(t, tree, donePage("a.pdf", 1))
+		}
+		if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Size: 1234, PageCount: 1, Done: 1, Status: orchestrator.StatusDone}); !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+		crash(t, tree)
+	}
+}
+
 func TestProgressIsNoCrash(t *testing.T) {
 	dir := t.TempDir()
 	const pages = progressPages * (maxCrashes + 2)
@@ -462,6 +535,14 @@ func TestProgressIsNoCrash(t *testing.T) {
 		}
 		for no := i*progressPages + 1; no <= (i+1)*progressPages; no++ {
 			page(t, tree, donePage("long.pdf", no))
+		}
+		crash(t, tree)
+	}
+	// What earlier lives have brought does not speak for those that bring nothing.
+	for i := range maxCrashes + 1 {
+		tree := openTree(t, dir)
+		if p := past(t, tree, document("long.pdf")); (p.SetAside != nil) != (i == maxCrashes) {
+			t.Errorf("after %d crashes without a page: %v", i, p.SetAside)
 		}
 		crash(t, tree)
 	}
@@ -500,6 +581,11 @@ func TestVanished(t *testing.T) {
 		check(t, finishErr)
 		return v, told
 	}
+	tree = openTree(t, dir)
+	begin(t, tree, "journal.pdf", 2) // of which a journal is all that there is
+	page(t, tree, donePage("journal.pdf", 1))
+	check(t, tree.Close())
+	_, journal := segmentFile("journal.pdf")
 	gone := []string{"sub/deep/b.pdf", "x/d.pdf"}
 	before := results(t, dir)
 	if v, told := run(Config{Prune: true}, orchestrator.ErrInterrupted, false); v != (Vanished{}) || told != nil {
@@ -514,12 +600,18 @@ func TestVanished(t *testing.T) {
 	if v, told := run(Config{Prune: true}, nil, true); v.Found != 2 || v.Pruned != 0 || v.Kept == "" || !slices.Equal(told, gone) {
 		t.Errorf("with inputs that could not be read: %+v, %q", v, told)
 	}
+	if got := files(t, filepath.Join(dir, workDirectory)); !slices.Contains(got, journal) {
+		t.Errorf("the journal has gone: %q", got)
+	}
 	if v, _ := run(Config{Prune: true}, nil, false); v != (Vanished{Found: 3, Pruned: 3}) { // and what could not be read
 		t.Errorf("%+v", v)
 	}
 	want := []string{".quire/finished.jsonl", ".quire/lock", "a.pdf.json", "failed.jsonl", "run.json", "sub/c.pdf.json", "x/mine.txt"}
 	if got := files(t, dir); !slices.Equal(got, want) {
 		t.Errorf("left %q, want %q", got, want)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "sub", "deep")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of what was removed is left: %v", err)
 	}
 	if got := read(t, dir, failuresName); strings.Count(got, "\n") != 2 {
 		t.Errorf("failures: %s", got)

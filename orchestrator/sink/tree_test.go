@@ -384,6 +384,9 @@ func TestAccountsMustAddUp(t *testing.T) {
 		{"fewer pages than begun", func(ctx context.Context, tr *Tree) error {
 			return end(ctx, tr, orchestrator.DocumentResult{Path: "a.pdf", Status: done, PageCount: 1, Done: 1})
 		}},
+		{"fewer pages than begun, as many as came", func(ctx context.Context, tr *Tree) error {
+			return end(ctx, tr, orchestrator.DocumentResult{Path: "a.pdf", Status: done, PageCount: 2, Done: 1})
+		}},
 		{"a page twice", func(ctx context.Context, tr *Tree) error {
 			if err := tr.Page(ctx, donePage("a.pdf", 1)); err != nil {
 				return nil

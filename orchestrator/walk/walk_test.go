@@ -357,6 +357,14 @@ func TestOutputIsNotWalked(t *testing.T) {
 // listed.
 func TestChangedAfterListing(t *testing.T) {
 	dir := plant(t, "a.pdf", "b.pdf", "c.pdf", "d.pdf", "e.pdf")
+	files := func() int {
+		open, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(open)
+	}
+	atFirst := files()
 	w := newWalker(t, Config{}, dir)
 	var docs []orchestrator.Document
 	for d := range w.Documents(t.Context()) {
@@ -367,9 +375,11 @@ func TestChangedAfterListing(t *testing.T) {
 		t.Fatal(err)
 	}
 	d, e, later := filepath.Join(dir, "d.pdf"), filepath.Join(dir, "e.pdf"), time.Now().Add(time.Hour)
-	if err := errors.Join(os.WriteFile(a, []byte("x.pdf"), 0o666), os.Chtimes(a, later, later), os.Rename(a, d), os.WriteFile(e, []byte("longer"), 0o666)); err != nil {
+	if err := errors.Join(os.WriteFile(a, []byte("x.pdf"), 0o666), os.Chtimes(a, later, later), os.Rename(a, d),
+		os.WriteFile(e, []byte("longer"), 0o666), os.Chtimes(e, later, docs[4].ModTime)); err != nil {
 		t.Fatal(err)
 	}
+	listed := files()
 	want := []orchestrator.Category{orchestrator.CategoryUnreadable, orchestrator.CategoryNotRegular, "", orchestrator.CategoryChanged, orchestrator.CategoryChanged}
 	for i, d := range docs {
 		f, err := d.Open()
@@ -378,6 +388,12 @@ func TestChangedAfterListing(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", d.Path, err, want[i])
 		}
 		f.Close()
+	}
+	if n := files(); n > listed {
+		t.Errorf("%d files are open, %d before", n, listed)
+	}
+	if err := w.Close(); err != nil || files() > atFirst {
+		t.Errorf("closed, %v: %d files are open, at first %d", err, files(), atFirst)
 	}
 }
 

@@ -347,6 +347,48 @@ func TestExitStates(t *testing.T) {
 	}
 }
 
+// A process whose limits cannot be set does not go on without.
+func TestWithoutItsLimits(t *testing.T) {
+	g := start(t)
+	r, w := pipe(t)
+	if _, err := g.Spawn(Command{
+		Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 1000"}, Files: []*os.File{nil, w},
+		Rlimits: []Rlimit{{Resource: unix.RLIMIT_DATA, Cur: 2, Max: 1}},
+	}); !errors.Is(err, syscall.EINVAL) || !strings.Contains(err.Error(), "setrlimit") {
+		t.Errorf("got %v", err)
+	}
+	w.Close()
+	wantReleased(t, r)
+}
+
+// A guard that was closed leaves no descriptor and no process, not even a dead one.
+func TestClosedGuardLeavesNothing(t *testing.T) {
+	ours := func(st procStat) bool { return st.parent == os.Getpid() }
+	var files, children int
+	for i := range 4 {
+		g, err := Start(t.Context(), Config{Name: "quiretest"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := g.Spawn(Command{Path: "/bin/true"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantEnded(t, p, State{})
+		if err := g.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(g.waiting); n > 0 {
+			t.Errorf("it keeps %d requests", n)
+		}
+		nowFiles, nowChildren := descriptors(t, os.Getpid()), len(processes(ours))
+		if i > 0 && (nowFiles > files || nowChildren > children) {
+			t.Errorf("%d descriptors and %d children, before %d and %d", nowFiles, nowChildren, files, children)
+		}
+		files, children = nowFiles, nowChildren
+	}
+}
+
 func TestSignalAndKill(t *testing.T) {
 	g := start(t)
 	p, held := spawnStubborn(t, g, "echo up; sleep 1000; echo never", 1)
@@ -432,6 +474,16 @@ func TestWhatAProcessGets(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(extra.Name()); string(b) != "extra\n" {
 		t.Errorf("the file holds %q", b)
+	}
+
+	// Nor does it get what the guard has open when it gets few files itself.
+	r, w = pipe(t)
+	if _, err = g.Spawn(Command{Path: "/bin/ls", Args: []string{"ls", "/proc/self/fd"}, Files: []*os.File{nil, w}}); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if b, err = io.ReadAll(r); err != nil || string(b) != "0\n1\n2\n3\n" { // 3 is the directory
+		t.Errorf("descriptors %q, %v", b, err)
 	}
 }
 

@@ -157,8 +157,181 @@ func TestAgeRunsFromTheFirstItem(t *testing.T) {
 		if got := k.seen(); got != "[[0 1 2 3 4] [6]] [age age]" {
 			t.Fatal(got)
 		}
+		// So does one that was emptied when it was past its age, and waited for a permit.
+		s = k.arrive(t, 7)
+		time.Sleep(time.Hour)
+		s.Remove()
+		k.arrive(t, 8)
 		k.open(1)
+		time.Sleep(49 * time.Millisecond)
+		synctest.Wait()
+		if got := k.seen(); got != "[[0 1 2 3 4] [6]] [age age]" {
+			t.Fatalf("sealed by another item's age: %s", got)
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if got := k.seen(); got != "[[0 1 2 3 4] [6] [8]] [age age age]" {
+			t.Fatal(got)
+		}
+		k.open(2)
 		k.Close()
+	})
+}
+
+// A place that was given up counts no more, whatever is put into it after: a batch
+// waits for its other places.
+func TestCommitAfterRemove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newBench(t, Config[places]{MaxItems: 2, MaxAge: time.Hour, InFlight: 1})
+		k.Expect(3)
+		gone, err := k.Reserve(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone.Remove()
+		late, err := k.Reserve(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone.Commit(1)
+		k.arrive(t, 2)
+		synctest.Wait()
+		if got := k.seen(); got != "[] []" {
+			t.Fatalf("sealed with a place that is not filled: %s", got)
+		}
+		late.Resource[late.Place] = 3
+		late.Commit(3)
+		synctest.Wait()
+		if got := k.seen(); got != "[[3 2]] [size]" {
+			t.Fatal(got)
+		}
+		k.open(0)
+		k.Close()
+	})
+}
+
+// Whichever places are given up, the rest is what runs, without gaps; newBench
+// holds that each item is in its place.
+func TestGaps(t *testing.T) {
+	const items = 5
+	for gone := range 1<<items - 1 {
+		synctest.Test(t, func(t *testing.T) {
+			k := newBench(t, Config[places]{MaxItems: items + 1, MaxAge: time.Hour, InFlight: 1})
+			k.auto = true
+			k.Expect(items + 1)
+			var slots []Slot[places, int]
+			var want []int
+			for i := range items {
+				slots = append(slots, k.arrive(t, i))
+			}
+			for i, s := range slots {
+				if gone>>i&1 == 1 {
+					s.Remove()
+				} else {
+					want = append(want, i)
+				}
+			}
+			k.Withdraw()
+			synctest.Wait()
+			for _, ran := range k.started {
+				slices.Sort(ran)
+			}
+			if got := k.seen(); got != fmt.Sprint([][]int{want}, []Reason{Idle}) {
+				t.Errorf("without the places %05b: %s, want %v", gone, got, want)
+			}
+			k.Close()
+		})
+	}
+}
+
+// A larger window lets what waits for a permit go at once; it is never without one
+// permit, nor larger than InFlight.
+func TestSetWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newBench(t, Config[places]{MaxItems: 1, InFlight: 2})
+		k.SetWindow(0)
+		if n := k.Stats().Window; n != 1 {
+			t.Errorf("a window of %d", n)
+		}
+		k.add(t, 1)
+		k.add(t, 2)
+		synctest.Wait()
+		if got := k.seen(); got != "[[1]] [size]" {
+			t.Fatal(got)
+		}
+		k.SetWindow(3)
+		synctest.Wait()
+		if got := k.seen(); got != "[[1] [2]] [size size]" || k.Stats().Window != 2 {
+			t.Errorf("%s, a window of %d", got, k.Stats().Window)
+		}
+		// So does a limit that is raised.
+		k.add(t, 3)
+		k.SetLimits(1, 3, 0)
+		synctest.Wait()
+		if got := k.seen(); got != "[[1] [2] [3]] [size size size]" {
+			t.Error(got)
+		}
+		for i := range k.gates {
+			k.open(i)
+		}
+		k.Close()
+	})
+}
+
+// A batch that has run leaves nothing behind in the context that it came from.
+func TestContextEndsWithTheBatch(t *testing.T) {
+	k := newBench(t, Config[places]{MaxItems: 1, InFlight: 1})
+	var ctx context.Context
+	k.inside = func(b *Batch[places, int]) { ctx = b.Context }
+	k.add(t, 1)
+	k.Close()
+	if ctx.Err() == nil {
+		t.Error("the context of a batch that has run lives on")
+	}
+}
+
+// Without an age the first item waits for nobody.
+func TestNoAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newBench(t, Config[places]{MaxItems: 8, InFlight: 1})
+		k.Expect(4)
+		k.arrive(t, 1)
+		synctest.Wait()
+		k.arrive(t, 2)
+		k.arrive(t, 3) // there is no permit
+		k.open(0)
+		synctest.Wait()
+		if got := k.seen(); got != "[[1] [2 3]] [age age]" {
+			t.Fatal(got)
+		}
+		k.open(1)
+		k.Withdraw()
+		k.Close()
+	})
+}
+
+// Close waits for places that are reserved, and no longer.
+func TestCloseWaitsForPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newBench(t, Config[places]{MaxItems: 2, MaxAge: time.Hour, InFlight: 1})
+		k.Expect(1)
+		s, err := k.Reserve(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := make(chan struct{})
+		go func() { k.Close(); close(closed) }()
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Fatal("closed with a place reserved")
+		default:
+		}
+		s.Remove()
+		<-closed
+		if k.lent != 0 {
+			t.Errorf("%d resources still lent", k.lent)
+		}
 	})
 }
 
@@ -263,9 +436,10 @@ func TestCloseRefusesAndDrains(t *testing.T) {
 		k.auto = true
 		k.Expect(3)
 		k.arrive(t, 1)
+		start := time.Now()
 		k.Close()
-		if got := k.seen(); got != "[[1]] [close]" {
-			t.Fatal(got)
+		if got := k.seen(); got != "[[1]] [close]" || time.Since(start) != 0 {
+			t.Fatalf("%s after %v", got, time.Since(start))
 		}
 		if _, err := k.Reserve(context.Background()); !errors.Is(err, ErrClosed) {
 			t.Fatal(err)
