@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -259,46 +258,6 @@ func TestSoftStopForEver(t *testing.T) {
 	})
 }
 
-// A worker goes on with the document that it has open; one that has none of those
-// whose pages are left takes the one that was opened first.
-func TestWorkersKeepToTheirDocuments(t *testing.T) {
-	s := newSchedule()
-	var tasks []*drawTask
-	for range 3 {
-		dt := newDrawTask(&openTask{}, 2*chunk)
-		tasks = append(tasks, dt)
-		s.addDraw(dt)
-	}
-	for i, turn := range []struct{ open, want *drawTask }{
-		{tasks[1], tasks[1]}, {nil, tasks[0]}, {tasks[2], tasks[2]}, {tasks[1], tasks[1]}, {tasks[1], tasks[0]}, {tasks[0], tasks[2]},
-	} {
-		got, ok := s.next(openDocument{draw: turn.open})
-		if !ok || got.draw != turn.want || got.to-got.from != chunk {
-			t.Errorf("turn %d: pages %d to %d of document %d", i, got.from, got.to, slices.Index(tasks, got.draw))
-		}
-	}
-}
-
-// All workers share the last document.
-func TestWorkersShareADocument(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const workers = 5
-		r := &fakeRenderer{pages: map[string]int{"a.pdf": workers * chunk}, draw: func(context.Context, string, int) error {
-			time.Sleep(10 * time.Millisecond)
-			return nil
-		}}
-		d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: workers})
-		defer d.Close()
-		start := time.Now()
-		if _, err := d.Run(t.Context(), Job{Source: docs{"a.pdf"}, Sink: newFakeSink(t)}); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(start); took != chunk*10*time.Millisecond {
-			t.Errorf("%d workers took %v", workers, took)
-		}
-	})
-}
-
 // A run keeps nothing of documents and pages that have ended, however many there
 // are.
 func TestRunForgetsWhatHasEnded(t *testing.T) {
@@ -447,20 +406,6 @@ func TestRunStopsOnAModelThatDoesNotFit(t *testing.T) {
 	})
 }
 
-func TestWorkersThatCannotStartEndTheRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		list, count := manyDocs(20, 5)
-		no := errors.New("too many processes")
-		r := &fakeRenderer{pages: count, start: func() error { return no }}
-		d := newDetector(t, Config{Model: newFakeModel(), Renderer: r})
-		defer d.Close()
-		_, _, err := runDocs(t, d, list)
-		if !errors.Is(err, no) {
-			t.Fatal(err)
-		}
-	})
-}
-
 // listed is a source of documents as they are.
 type listed []Document
 
@@ -486,44 +431,6 @@ func TestTooManyOpenFiles(t *testing.T) {
 			}
 		}
 	})
-}
-
-// A worker that turns out broken has the page drawn by another one. When that
-// breaks too, it is this machine: the run ends, and the page has not failed.
-func TestBrokenWorkerIsNoPagesFault(t *testing.T) {
-	for _, lasting := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			list, count := manyDocs(6, 40)
-			no := errors.New("the guard process ended")
-			broke := map[int]int{} // by page: two workers may share the document
-			r := &fakeRenderer{pages: count}
-			r.draw = func(_ context.Context, path string, page int) error {
-				if path != list[3] || page < 20 {
-					return nil
-				}
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				if broke[page] > 0 && !lasting {
-					return nil
-				}
-				broke[page]++
-				return no
-			}
-			d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 2})
-			defer d.Close()
-			_, sum, err := runDocs(t, d, list)
-			if lasting != errors.Is(err, no) || sum.Pages.Failed > 0 || lasting == (sum.Pages.Cancelled == 0) {
-				t.Errorf("lasting %v: %v, %+v", lasting, err, sum)
-			}
-			most, want := slices.Max(slices.Collect(maps.Values(broke))), 1
-			if lasting {
-				want = 2 // a page has a second worker before the run ends
-			}
-			if most != want || !lasting && len(broke) != 21 {
-				t.Errorf("lasting %v: workers broke at %v, want %d times a page", lasting, broke, want)
-			}
-		})
-	}
 }
 
 // wider draws pages that many pixels wider than it is asked for.
