@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -25,8 +27,11 @@ type overlay struct {
 	ctx      context.Context // of the run
 	end      context.CancelCauseFunc
 	stop     <-chan struct{}
+	writing  context.Context // ends at any stop: what waits for space on the disk does not
+	unwatch  func()
 	pool     *render.Pool
 	pictures *sink.Pictures
+	log      *slog.Logger
 
 	begun map[string]orchestrator.Document // by path
 	work  chan orchestrator.Document
@@ -37,11 +42,13 @@ type overlay struct {
 // newOverlay puts pictures into tree, drawn by n workers of their own. When
 // ctx, the run's, ends or stop is closed, no further page is drawn; a picture
 // that cannot be written ends ctx.
-func newOverlay(ctx context.Context, end context.CancelCauseFunc, stop <-chan struct{}, tree *sink.Tree, pool *render.Pool, n int) *overlay {
+func newOverlay(ctx context.Context, end context.CancelCauseFunc, stop <-chan struct{}, tree *sink.Tree, pool *render.Pool, n int, log *slog.Logger) *overlay {
 	o := &overlay{
-		Sink: tree, ctx: ctx, end: end, stop: stop, pool: pool, pictures: tree.Pictures(),
+		Sink: tree, ctx: ctx, end: end, stop: stop, pool: pool, pictures: tree.Pictures(), log: log,
 		begun: make(map[string]orchestrator.Document), work: make(chan orchestrator.Document),
 	}
+	writing, unwatch := untilStopped(ctx, stop)
+	o.writing, o.unwatch = writing, func() { unwatch(nil) }
 	for range n {
 		o.hands.Go(o.draw)
 	}
@@ -96,6 +103,7 @@ func (o *overlay) hand(doc orchestrator.Document, result orchestrator.DocumentRe
 func (o *overlay) finish() error {
 	close(o.work)
 	o.hands.Wait()
+	o.unwatch()
 	if err := context.Cause(o.ctx); err != nil && !errors.Is(err, orchestrator.ErrInterrupted) {
 		return err
 	}
@@ -141,16 +149,26 @@ func (o *overlay) stopped() bool {
 	}
 }
 
-// document draws what the document's result says.
+// document draws what the document's result says. One that cannot be opened again
+// now has no pictures, and so they are drawn by the next run.
 func (o *overlay) document(drawer *render.Pictures, doc orchestrator.Document) error {
 	result, err := o.pictures.Result(doc.Path)
 	if err != nil {
 		return err
 	}
-	_, err = drawer.Open(o.ctx, doc)
-	cannotOpen, err := pageError(err)
+	cannotOpen, err := pageError(twice(func() error {
+		if !slices.ContainsFunc(result.Pages, done) {
+			return nil // there is nothing to draw
+		}
+		_, err := drawer.Open(o.ctx, doc)
+		return err
+	}))
 	if err != nil {
 		return err
+	}
+	if cannotOpen != nil {
+		o.log.Warn("a document has no pictures: it cannot be opened again", "document", doc.Path, "reason", cannotOpen.Message)
+		return nil
 	}
 	for _, p := range result.Pages {
 		if o.stopped() {
@@ -158,28 +176,43 @@ func (o *overlay) document(drawer *render.Pictures, doc orchestrator.Document) e
 			return nil
 		}
 		page := pictureOf(result, p)
-		switch {
-		case p.Status != orchestrator.StatusDone:
-		case cannotOpen != nil:
-			page.Note = "The document cannot be opened again: " + cannotOpen.Message
-		default:
-			image, _, err := drawer.Draw(o.ctx, p.PageNo)
-			cannotDraw, err := pageError(err)
-			switch {
-			case err != nil:
+		if done(p) {
+			cannotDraw, err := pageError(twice(func() error {
+				image, _, err := drawer.Draw(o.ctx, p.PageNo)
+				if err == nil {
+					page.Image = image
+				}
 				return err
-			case cannotDraw != nil:
+			}))
+			if err != nil {
+				return err
+			}
+			if cannotDraw != nil {
 				page.Note = "The page cannot be drawn again: " + cannotDraw.Message
-			default:
-				page.Image = image
 			}
 		}
 		picture := report.Picture(page)
-		if err := o.pictures.Write(doc.Path, p.PageNo, func(w io.Writer) error { return report.WritePNG(w, picture) }); err != nil {
+		err := o.pictures.Write(o.writing, doc.Path, p.PageNo, func(w io.Writer) error { return report.WritePNG(w, picture) })
+		if err != nil && o.stopped() { // it may have waited for space
+			o.left.Store(true)
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return o.pictures.Trim(doc.Path, len(result.Pages))
+}
+
+func done(p sink.Page) bool { return p.Status == orchestrator.StatusDone }
+
+// twice does once more what a worker has died of: that may have meant the process.
+func twice(do func() error) error {
+	err := do()
+	if p, ok := errors.AsType[*orchestrator.PageError](err); ok && p.Category == orchestrator.CategoryCrash {
+		return do()
+	}
+	return err
 }
 
 // pageError takes a page's own failure apart from one that leaves nothing to go

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"image/color"
 	"image/png"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +22,13 @@ import (
 // overlayOver gives an overlay on a new tree in out.
 func overlayOver(t *testing.T, ctx context.Context, stop <-chan struct{}, out string) *overlay {
 	t.Helper()
+	o, _ := loggedOverlay(t, ctx, stop, out)
+	return o
+}
+
+// loggedOverlay gives its log too.
+func loggedOverlay(t *testing.T, ctx context.Context, stop <-chan struct{}, out string) (*overlay, *bytes.Buffer) {
+	t.Helper()
 	g := startedGuard(t)
 	tree, err := sink.Open(sink.Config{Dir: out, Tool: "quire", ToolVersion: "test"})
 	if err != nil {
@@ -30,7 +40,8 @@ func overlayOver(t *testing.T, ctx context.Context, stop <-chan struct{}, out st
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	t.Cleanup(func() { end(nil) })
-	return newOverlay(ctx, end, stop, tree, render.New(render.Config{Guard: g}), 2)
+	var log bytes.Buffer
+	return newOverlay(ctx, end, stop, tree, render.New(render.Config{Guard: g}), 2, slog.New(slog.NewTextHandler(&log, nil))), &log
 }
 
 // sendDocument sends a document through the overlay, with one table on each page
@@ -99,10 +110,11 @@ const paper = "../../examples/paper.pdf" // four pages of 612×792 points
 
 func TestOverlay(t *testing.T) {
 	out := t.TempDir()
-	o := overlayOver(t, t.Context(), nil, out)
+	o, log := loggedOverlay(t, t.Context(), nil, out)
 	gone := filepath.Join(t.TempDir(), "gone.pdf")
 	sendDocument(t, o, paper, "sub/paper.pdf", 4, 3)
-	sendDocument(t, o, gone, "gone.pdf", 1)
+	sendDocument(t, o, gone, "gone.pdf", 2, 1)
+	sendDocument(t, o, gone, "failed.pdf", 1, 1)
 	if _, err := o.Begin(t.Context(), orchestrator.Document{Path: "never.pdf"}); err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +133,7 @@ func TestOverlay(t *testing.T) {
 	}{
 		{"sub/paper.pdf.pages", "0001.png", true}, {"sub/paper.pdf.pages", "0002.png", true}, {"sub/paper.pdf.pages", "0004.png", true},
 		{"long.pdf.pages", "0004.png", true},
-		{"sub/paper.pdf.pages", "0003.png", false}, {"gone.pdf.pages", "0001.png", false},
+		{"sub/paper.pdf.pages", "0003.png", false}, {"failed.pdf.pages", "0001.png", false},
 	} {
 		width, height, n := readPicture(t, table, out, p.doc, p.name)
 		if p.drawn && (n < 1000 || height < pictureSide || height > pictureSide+200 || width < 1000) {
@@ -131,8 +143,27 @@ func TestOverlay(t *testing.T) {
 			t.Errorf("%s/%s: %d×%d pixels, %d of a box: it is no page", p.doc, p.name, width, height, n)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(out, "never.pdf.pages")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("pictures of a document that did not open: %v", err)
+	// What cannot be opened has none, and so the next run draws them.
+	for _, name := range []string{"never.pdf.pages", "gone.pdf.pages"} {
+		if _, err := os.Stat(filepath.Join(out, name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: pictures of a document that did not open: %v", name, err)
+		}
+	}
+	if said := log.String(); strings.Count(said, "has no pictures") != 1 || !strings.Contains(said, "document=gone.pdf") {
+		t.Errorf("it says %s", said)
+	}
+}
+
+// A worker that dies has what it died of done once more, by another one.
+func TestTwice(t *testing.T) {
+	died := &orchestrator.PageError{Category: orchestrator.CategoryCrash}
+	slow := &orchestrator.PageError{Category: orchestrator.CategoryTimeout}
+	for _, errs := range [][]error{{nil}, {died, nil}, {died, died}, {died, slow}, {slow}, {context.Canceled}} {
+		calls := 0
+		err := twice(func() error { calls++; return errs[calls-1] })
+		if calls != len(errs) || err != errs[calls-1] {
+			t.Errorf("%v: %d calls, %v", errs, calls, err)
+		}
 	}
 }
 

@@ -136,7 +136,7 @@ func run(c *cli.Context, stop stops) (err error) {
 	}
 	results, finishPictures := orchestrator.Sink(tree), func() error { return nil }
 	if cfg.overlay {
-		o := newOverlay(ctx, cancel, stop.soft, tree, pool, max(1, detector.Settings().Workers/2))
+		o := newOverlay(ctx, cancel, stop.soft, tree, pool, max(1, detector.Settings().Workers/2), log)
 		results, finishPictures = o, o.finish
 	}
 	if scraped != nil {

@@ -43,7 +43,7 @@ func (p *Pictures) Write(ctx context.Context, documentPath string, page int, wri
 	}
 	root := p.tree.root
 	temp := path.Join(workDirectory, p.tree.tempName())
-	err = p.tree.space.try(ctx, func() error {
+	err = p.tree.wait(ctx, func() error {
 		f, err := root.create(temp)
 		if err != nil {
 			return err

@@ -420,17 +420,21 @@ func (t *Tree) put(temp, name string) error {
 // try does op, waits while the disk is full, and explains what fails. The tree
 // takes nothing more then: what cannot be written now is for the next run.
 func (t *Tree) try(ctx context.Context, verb, name string, op func() error) error {
-	var err error
-	if t.broken() != nil {
-		err = op() // whatever else fails has been waited for
-	} else {
-		err = t.space.try(ctx, op)
-	}
+	err := t.wait(ctx, op)
 	if err != nil {
 		err = t.explain(verb, name, err)
 		t.fail(err)
 	}
 	return err
+}
+
+// wait does op, and waits while the disk is full; no more once the tree has failed,
+// since that has been waited for.
+func (t *Tree) wait(ctx context.Context, op func() error) error {
+	if t.broken() != nil {
+		return op()
+	}
+	return t.space.try(ctx, op)
 }
 
 // explain says in one line what could not be done where, why, and what helps.
