@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,22 +83,31 @@ func TestNoAnswerInTime(t *testing.T) {
 // A server that comes back as what cannot be used is not waited for.
 func TestServerThatComesBackAsAnother(t *testing.T) {
 	path := file(t, "a.pdf")
-	synctest.Test(t, func(t *testing.T) {
-		m := newFakeModel()
-		m.ask = func(context.Context, []seenPage) error { return &ModelError{Action: ActionWait, Message: "refused"} }
-		m.ready = func(ctx context.Context) error {
-			_ = slow(5*time.Second)(ctx, nil)
-			return &ModelError{Action: ActionStop, Message: "the model is another one"}
-		}
-		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}})
-		defer d.Close()
-		start := time.Now()
-		_, err := d.Detect(t.Context(), path, 1)
-		var pe *PageError
-		if took := time.Since(start); !errors.As(err, &pe) || pe.Message != "the model is another one" || took != 5*time.Second {
-			t.Errorf("after %v: %v", took, err)
-		}
-	})
+	for _, action := range []Action{ActionStop, ActionBisect} { // whatever is told of it
+		synctest.Test(t, func(t *testing.T) {
+			m := newFakeModel()
+			m.ask = func(context.Context, []seenPage) error { return &ModelError{Action: ActionWait, Message: "refused"} }
+			m.ready = func(ctx context.Context) error {
+				_ = slow(5*time.Second)(ctx, nil)
+				return &ModelError{Action: action, Message: "the model is another one"}
+			}
+			d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 9}}, InFlight: 9})
+			defer d.Close()
+			start := time.Now()
+			var calls sync.WaitGroup
+			for page := range 9 {
+				calls.Go(func() {
+					_, err := d.Detect(t.Context(), path, page+1)
+					var pe *PageError
+					if took := time.Since(start); !errors.As(err, &pe) || pe.Message != "the model is another one" || took != 5*time.Second {
+						t.Errorf("%s, after %v: %v", action, took, err)
+					}
+				})
+				time.Sleep(100 * time.Millisecond)
+			}
+			calls.Wait()
+		})
+	}
 }
 
 // Each time that everybody waits for the server is told of, and counted.

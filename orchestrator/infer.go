@@ -65,7 +65,7 @@ func (p *part) infer() {
 		}
 		suspect := suspected(p.pages)
 		e, err := p.ask(wanted{alone: suspect, avoid: p.failed})
-		if len(p.pages) == 1 && p.pages[0].live() && p.ctx.Err() == nil && bisects(err) {
+		if e != nil && len(p.pages) == 1 && p.pages[0].live() && p.ctx.Err() == nil && bisects(err) {
 			// Triton merges requests: the culprit may be another request's page.
 			// It counts only when this page failed with nothing beside it, and
 			// when the model does not fail everything; of another endpoint, if
