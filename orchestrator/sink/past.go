@@ -25,33 +25,16 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 	if err != nil {
 		return past, nil, t.explain("read", workDirectory+"/"+ledgerName, err)
 	}
-	if s, err = t.take(ctx, doc.Path); err != nil {
-		return past, nil, err
-	}
-	// Why the segment is of no use, and why the result is not. A run that ended
-	// between a result and its line in the ledger has left the segment: what is
-	// there may be of that then, and not of the line.
-	var again, redone orchestrator.Redone
-	if s != nil {
-		again = id.changed(s.id)
-	}
+	var redone orchestrator.Redone
 	if found {
-		if redone = cmp.Or(t.redone(was, id, name), again); redone == "" {
+		if redone = cmp.Or(t.redone(was, id, name), t.replaced(doc.Path, id)); redone == "" {
 			past.Result = was.result()
-			return past, nil, t.stands(ctx, s, id, was)
+			return past, nil, t.stands(ctx, id, was)
 		}
 	}
-	if s != nil && t.cfg.Fresh {
-		again = orchestrator.RedoneFresh
-	}
-	if again != "" {
-		redone = again
-		s.remove()
-		s = nil
-	}
-	if s != nil {
-		err = t.resume(ctx, s, id)
-	} else {
+	s, again, err := t.resume(ctx, doc.Path, id)
+	redone = cmp.Or(again, redone)
+	if err == nil && s == nil {
 		err = t.try(ctx, "write in", workDirectory, func() (err error) {
 			s, err = newSegment(t.work, doc.Path, id)
 			return err
@@ -77,12 +60,10 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 	return past, s, nil
 }
 
-// stands settles a document whose result stands: a segment that is left of it is
-// not wanted, and from now on it is known by its content where that is told.
-func (t *Tree) stands(ctx context.Context, s *segment, id identity, was record) error {
-	if s != nil {
-		s.remove()
-	}
+// stands settles a document whose result stands: nothing else of it is wanted, and
+// from now on it is known by its content where that is told.
+func (t *Tree) stands(ctx context.Context, id identity, was record) error {
+	t.discard(was.path)
 	if id.Sum == "" || id.Sum == was.Sum && id.ModTime == was.ModTime {
 		return nil
 	}
@@ -90,13 +71,24 @@ func (t *Tree) stands(ctx context.Context, s *segment, id identity, was record) 
 	return t.try(ctx, "write in", workDirectory, func() error { return t.ledger.add([]record{was}, false) })
 }
 
-// resume goes on with the segment that an earlier run has left.
-func (t *Tree) resume(ctx context.Context, s *segment, id identity) error {
+// resume takes up the segment that an earlier run has left of a document, nil if
+// there is none. One that is of no use now is removed, and again tells why.
+func (t *Tree) resume(ctx context.Context, path string, id identity) (s *segment, again orchestrator.Redone, err error) {
+	if s, err = t.take(ctx, path); s == nil {
+		return nil, "", err
+	}
+	if again = id.changed(s.id); t.cfg.Fresh {
+		again = orchestrator.RedoneFresh
+	}
+	if again != "" {
+		s.remove()
+		return nil, again, nil
+	}
 	s.id = id.over(s.id)
 	if t.cfg.RetryFailed {
 		s.dropFailed()
 	}
-	return t.try(ctx, "write in", workDirectory, func() error { return s.event(eventBegun) })
+	return s, "", t.try(ctx, "write in", workDirectory, func() error { return s.event(eventBegun) })
 }
 
 // redone tells why a document is done again that was finished; empty when its
@@ -125,6 +117,30 @@ func (t *Tree) redone(was record, id identity, name string) orchestrator.Redone 
 	}
 	if t.cfg.RetryFailed && was.Status != orchestrator.StatusDone {
 		return orchestrator.RedoneFailed
+	}
+	return ""
+}
+
+// replaced tells whether there may be another result than the ledger says, and of
+// what: a run that ended between the two has left its segment, with all pages. Of
+// one that is torn that is not known. Nothing is done to it.
+func (t *Tree) replaced(path string, id identity) orchestrator.Redone {
+	inWork, left := segmentFile(path)
+	for _, name := range []string{inWork, left} {
+		if !t.left[name] {
+			continue
+		}
+		f, err := t.work.open(name, os.O_RDONLY)
+		if err != nil {
+			continue
+		}
+		s, r, _, err := readSegment(f, path)
+		_ = f.Close()
+		if err == nil && (r.lost > 0 || s.pages <= len(s.index)) {
+			if why := id.changed(s.id); why != "" {
+				return why
+			}
+		}
 	}
 	return ""
 }

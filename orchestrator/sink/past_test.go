@@ -297,3 +297,99 @@ func TestJournalBesideItsResult(t *testing.T) {
 		t.Errorf("left %q", got)
 	}
 }
+
+// A run that ends between a result and its line in the ledger leaves a result
+// that is not what the line says: it does not stand for the document as it was
+// before, though it has the size of the one that was there then.
+func TestResultThatTheLedgerDoesNotKnow(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	write(t, tree, "a.pdf", donePage("a.pdf", 1))
+	finish(t, tree)
+	check(t, tree.Close())
+	before := read(t, dir, "a.pdf.json")
+
+	tree = openTree(t, dir)
+	changed := document("a.pdf")
+	changed.ModTime = changed.ModTime.Add(time.Hour)
+	changedPage := donePage("a.pdf", 1)
+	changedPage.Geometry.WidthPt++
+	p := past(t, tree, changed)
+	check(t, tree.Opened(t.Context(), changed, 1))
+	page(t, tree, changedPage)
+	faults(tree, func(step, name string) error {
+		if name == recentName {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Size: changed.Size, Status: orchestrator.StatusDone, PageCount: 1, Done: 1}); err == nil {
+		t.Fatal("a ledger that cannot be written stands")
+	}
+	crash(t, tree)
+	if after := read(t, dir, "a.pdf.json"); after == before || len(after) != len(before) {
+		t.Fatalf("%s: not another result of the same size", after)
+	}
+
+	tree = openTree(t, dir)
+	p = past(t, tree, document("a.pdf"))
+	if p.Result != nil || p.Redone != orchestrator.RedoneInput || p.Pages.Len() != 0 {
+		t.Errorf("the past is %+v, want that it is done again", p)
+	}
+	rest(t, tree, document("a.pdf"), p, donePage("a.pdf", 1))
+	finish(t, tree)
+	check(t, tree.Close())
+	if after := read(t, dir, "a.pdf.json"); after != before {
+		t.Errorf("got %s, want %s", after, before)
+	}
+}
+
+// What else an earlier run has left of a document whose result stands is of no
+// account: pages that no result can have been made of, or what is torn. Nothing is
+// said of it, and no space taken.
+func TestWhatIsLeftOfWhatStands(t *testing.T) {
+	for name, options := range map[string]map[string]any{"the same": testOptions, "another": {"threshold": 0.3}} {
+		for how, spoil := range map[string]func([]byte) []byte{
+			"cancelled": nil,
+			"killed":    func(b []byte) []byte { return b },
+			"empty":     func(b []byte) []byte { return nil },
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				dir := t.TempDir()
+				tree := openTree(t, dir)
+				write(t, tree, "a.pdf", donePage("a.pdf", 1), donePage("a.pdf", 2))
+				finish(t, tree)
+				check(t, tree.Close())
+
+				tree = openWith(t, Config{Dir: dir, Fresh: true}, testModel, options)
+				past(t, tree, document("a.pdf"))
+				check(t, tree.Opened(t.Context(), document("a.pdf"), 2))
+				page(t, tree, donePage("a.pdf", 1))
+				if spoil == nil {
+					check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Status: orchestrator.StatusCancelled, PageCount: 2, Done: 1, Cancelled: 1}))
+					finish(t, tree)
+					check(t, tree.Close())
+				} else {
+					crash(t, tree)
+					inWork, _ := segmentFile("a.pdf")
+					journal := filepath.Join(dir, workDirectory, inWork)
+					check(t, os.WriteFile(journal, spoil([]byte(read(t, journal))), 0o666))
+				}
+
+				var log bytes.Buffer
+				tree = openWith(t, Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))}, testModel, testOptions)
+				faults(tree, fullFrom(0, time.Now().Add(time.Hour)))
+				if p := past(t, tree, document("a.pdf")); p.Result == nil {
+					t.Errorf("the past is %+v", p)
+				}
+				check(t, tree.Close())
+				if log.Len() > 0 {
+					t.Errorf("it says %s", &log)
+				}
+				if got := files(t, filepath.Join(dir, workDirectory)); !slices.Equal(got, []string{ledgerName, "lock"}) {
+					t.Errorf("left %q", got)
+				}
+			})
+		}
+	}
+}

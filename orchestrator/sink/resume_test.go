@@ -249,52 +249,6 @@ func TestPagesOfAChangedDocument(t *testing.T) {
 	want(t, past(t, tree, doc), orchestrator.Past{Redone: orchestrator.RedoneInput})
 }
 
-// A run that ends between a result and its line in the ledger leaves a result
-// that is not what the line says: it does not stand for the document as it was
-// before, though it has the size of the one that was there then.
-func TestResultThatTheLedgerDoesNotKnow(t *testing.T) {
-	dir := t.TempDir()
-	tree := openTree(t, dir)
-	write(t, tree, "a.pdf", donePage("a.pdf", 1))
-	finish(t, tree)
-	check(t, tree.Close())
-	before := read(t, dir, "a.pdf.json")
-
-	tree = openTree(t, dir)
-	changed := document("a.pdf")
-	changed.ModTime = changed.ModTime.Add(time.Hour)
-	changedPage := donePage("a.pdf", 1)
-	changedPage.Geometry.WidthPt++
-	p := past(t, tree, changed)
-	check(t, tree.Opened(t.Context(), changed, 1))
-	page(t, tree, changedPage)
-	faults(tree, func(step, name string) error {
-		if name == recentName {
-			return syscall.EIO
-		}
-		return nil
-	})
-	if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Size: changed.Size, Status: orchestrator.StatusDone, PageCount: 1, Done: 1}); err == nil {
-		t.Fatal("a ledger that cannot be written stands")
-	}
-	crash(t, tree)
-	if after := read(t, dir, "a.pdf.json"); after == before || len(after) != len(before) {
-		t.Fatalf("%s: not another result of the same size", after)
-	}
-
-	tree = openTree(t, dir)
-	p = past(t, tree, document("a.pdf"))
-	if p.Result != nil || p.Redone != orchestrator.RedoneInput || p.Pages.Len() != 0 {
-		t.Errorf("the past is %+v, want that it is done again", p)
-	}
-	rest(t, tree, document("a.pdf"), p, donePage("a.pdf", 1))
-	finish(t, tree)
-	check(t, tree.Close())
-	if after := read(t, dir, "a.pdf.json"); after != before {
-		t.Errorf("got %s, want %s", after, before)
-	}
-}
-
 // With digests the content counts, not the time; and a document that was done
 // without one is known by its content from then on.
 func TestChecksum(t *testing.T) {

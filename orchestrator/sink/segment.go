@@ -254,7 +254,7 @@ var errNotThis = errors.New("the segment of another document, or of none")
 // suspect it.
 const progressPages = 1000
 
-// loadSegment reads what an earlier run has left of a document. What is damaged
+// loadSegment opens what an earlier run has left of a document. What is damaged
 // is left out, and what is torn at the end cut off: lost tells how many bytes, also
 // beside an error, since what is cut off is not met again.
 func loadSegment(dir *disk, documentPath, name string) (_ *segment, lost int64, err error) {
@@ -267,28 +267,47 @@ func loadSegment(dir *disk, documentPath, name string) (_ *segment, lost int64, 
 			_ = f.Close()
 		}
 	}()
-	s := &segment{file: f, name: name, pages: -1}
-	r := newLineReader(f, 0)
-	lately := 0 // pages since it was begun last
+	s, r, lately, err := readSegment(f, documentPath)
+	if err != nil {
+		return nil, 0, err
+	}
+	s.end = r.good
+	if err := f.Truncate(s.end); err != nil {
+		return nil, 0, err // the next try meets it again
+	}
+	if strings.HasPrefix(name, segmentPrefix) && lately < progressPages {
+		// Nobody has left it in order.
+		if err := s.event(eventCrashed); err != nil {
+			return nil, r.lost, err
+		}
+		s.crashes++
+	}
+	return s, r.lost, nil
+}
+
+// readSegment reads the segment of a document, and tells how many pages have come
+// since it was begun last.
+func readSegment(f *file, documentPath string) (s *segment, r *lineReader, lately int, err error) {
+	s, r = &segment{file: f, name: f.name, pages: -1}, newLineReader(f, 0)
 	for first := true; ; first = false {
 		body, at, err := r.next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		if first && at > 0 {
-			return nil, 0, errNotThis // whose it is is damaged
+			return nil, nil, 0, errNotThis // whose it is is damaged
 		}
 		switch {
 		case first:
 			var head segmentHead
 			if json.Unmarshal(body, &head) != nil || head.Schema != segmentSchema {
-				return nil, 0, errNotThis
+				return nil, nil, 0, errNotThis
 			}
 			if path, err := pathFrom(head.Path, head.PathEncoding); err != nil || path != documentPath {
-				return nil, 0, errNotThis
+				return nil, nil, 0, errNotThis
 			}
 			s.id, s.head = head.identity, bytes.Clone(body)
 		case bytes.HasPrefix(body, []byte(pageKey)):
@@ -314,21 +333,10 @@ func loadSegment(dir *disk, documentPath, name string) (_ *segment, lost int64, 
 		}
 	}
 	if s.head == nil {
-		return nil, 0, errNotThis
-	}
-	s.end = r.good
-	if err := f.Truncate(s.end); err != nil {
-		return nil, 0, err // the next try meets it again
+		return nil, nil, 0, errNotThis
 	}
 	s.settle(func(entry) bool { return true })
-	if strings.HasPrefix(name, segmentPrefix) && lately < progressPages {
-		// Nobody has left it in order.
-		if err := s.event(eventCrashed); err != nil {
-			return nil, r.lost, err
-		}
-		s.crashes++
-	}
-	return s, r.lost, nil
+	return s, r, lately, nil
 }
 
 // settle keeps the last record of each page, of those that keep says.
