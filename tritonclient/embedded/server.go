@@ -221,7 +221,9 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	err = waitReady(wait, s.Addr(), s.life, s.cfg.Models, process.Done())
 	if err == nil {
-		dropLeftover(environmentDirs, before)
+		if len(s.cfg.Models) > 0 { // else no Python backend has made one
+			dropLeftover(environmentDirs, before)
+		}
 		return nil
 	}
 	_ = process.Kill()

@@ -42,7 +42,7 @@ typedef struct {
 	int rotation;
 	double crop[4];
 	int px_width, px_height; /* the raster that was drawn */
-	int lent; /* a font that is kept was drawn with this page's resources */
+	int heavy; /* the document has come to hold so much that it had better be closed */
 	int repaired; /* MuPDF made the document's table of objects anew meanwhile */
 } engine_page;
 

@@ -92,9 +92,8 @@ type Engine struct {
 	c    *C.engine
 	file *os.File
 	// tainted says that the open document must not be used for the next page:
-	// its caches may lack what a stopped page did not get, or hold a font that
-	// is the last page's only, or what was put right in its page tree is gone
-	// after a repair.
+	// its caches may lack what a stopped page did not get, or what was put
+	// right in its page tree is gone after a repair.
 	tainted   bool
 	repairs   int // of the open document, on the way
 	format    Format
@@ -145,9 +144,9 @@ func (e *Engine) open() (int, error) {
 // rgb on and without gaps between rows; Page tells its size. The geometry is
 // valid also with an error where its width is not 0. Errors are *Error.
 //
-// After a page that was stopped or ran out of memory, that lent a font its
-// resources, or during which MuPDF repaired the document, it is opened again
-// before the next one, so that no page's pixels depend on the page before.
+// After a page that was stopped or ran out of memory, or during which MuPDF
+// repaired the document, it is opened again before the next one, so that no
+// page's pixels depend on what happened to the page before.
 func (e *Engine) Draw(number, width, height int, fit bool, rgb []byte) (Page, error) {
 	if len(rgb) != width*height*3 {
 		return Page{}, &Error{Malformed, "the raster has the wrong size"}
@@ -174,7 +173,7 @@ func (e *Engine) Draw(number, width, height int, fit bool, rgb []byte) (Page, er
 	if rc != 0 {
 		err = e.fail(&cerr)
 	}
-	e.tainted = e.tainted || cpage.lent != 0
+	e.tainted = e.tainted || cpage.heavy != 0
 	if cpage.repaired != 0 {
 		// Opened again it is as before the repair, so that the next page is what
 		// it is alone. But where every page leads to a repair, each would cost

@@ -179,3 +179,36 @@ func TestLargeLettersAreNotKept(t *testing.T) {
 		t.Errorf("%d bytes are held after the last page that were not after the first", grown)
 	}
 }
+
+// A document does not take ever more memory for fonts that had a page's resources,
+// and is opened again for that as seldom as it can be.
+func TestFontsWithAPagesResources(t *testing.T) {
+	const memory, pages = 16 << 20, 4000
+	e, err := New(memory, memory/4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	f := pdftest.Simple("", pdftest.Page{
+		Attrs:   "/MediaBox[0 0 200 100]/Resources<</Font<</F 5 0 R>>/ExtGState<</G<</ca 0.5>>>>>>",
+		Content: "BT /F 1 Tf 9 0 0 9 9 9 Tm <00> Tj ET",
+	})
+	f.Add("<</Type/Font/Subtype/Type3/FontMatrix[1 0 0 1 0 0]/FontBBox[0 0 20 20]/FirstChar 0/LastChar 0/Widths[2]/Encoding<</Differences[0/a]>>/CharProcs<</a 6 0 R>>>>")
+	f.Stream("", []byte("2 0 d0 /G gs 0 0 5 5 re f"))
+	open(t, e, f.Bytes())
+	again, rgb := 0, make([]byte, 20*10*3)
+	for range pages {
+		if _, err := e.Draw(0, 20, 10, false, rgb); err != nil {
+			t.Fatal(err)
+		}
+		if e.Used() > memory*3/4 {
+			t.Fatalf("%d bytes are used", e.Used())
+		}
+		if e.tainted {
+			again++
+		}
+	}
+	if again == 0 || again > pages/100 {
+		t.Errorf("opened again %d times", again)
+	}
+}

@@ -181,7 +181,11 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 	fz_catch(ctx)
 		message = fz_convert_error(ctx, &code);
 
-	out->lent = e->lent;
+	if (e->lent) {
+		fz_empty_store(ctx); /* with the fonts that have this page's resources */
+		/* The document holds on to each of them until it is closed. */
+		out->heavy = e->used > e->limit / 2;
+	}
 	out->repaired = pdf && pdf_was_repaired(ctx, pdf) != repaired;
 	if (engine_conclude(e, code, message, err) < 0)
 		return -1;
