@@ -34,7 +34,8 @@ type Config struct {
 	// always ready when an instance comes free.
 	InFlight int
 	// InferTimeout bounds one request. Default 60 s, also where ServerWait is less: a
-	// server that is slow is not away.
+	// server that is slow is not away. A client has a limit of its own (InferTimeout
+	// of package tritonclient's Config, 60 s too): the shorter one counts.
 	InferTimeout time.Duration
 	// Logger takes details. Default: none.
 	Logger *slog.Logger
