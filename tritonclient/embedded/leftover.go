@@ -1,15 +1,12 @@
 package embedded
 
-import (
-	"path/filepath"
-
-	"golang.org/x/sys/unix"
-)
+import "path/filepath"
 
 // environmentDirs is where each server's Python backend makes a directory, for
 // environments that come packed with a model. The name is fixed in its library,
 // and it removes the directory only when the server ends by itself, which takes
-// it seconds: quire kills it.
+// it seconds: quire kills it. A server whose directory has gone before crashes
+// then.
 var environmentDirs = filepath.Join("/tmp", "python_env_*")
 
 // leftovers lists what matches a pattern.
@@ -22,16 +19,18 @@ func leftovers(pattern string) map[string]bool {
 	return found
 }
 
-// dropLeftover removes the empty directory that a server has made since before
-// was listed. Where several have come, another server's is among them, and all stay.
-func dropLeftover(pattern string, before map[string]bool) {
-	var made []string
+// leftover is the directory that a server has made since before was listed; empty
+// where several have come: another server's is among them.
+func leftover(pattern string, before map[string]bool) string {
+	made := ""
 	for name := range leftovers(pattern) {
-		if !before[name] {
-			made = append(made, name)
+		switch {
+		case before[name]:
+		case made != "":
+			return ""
+		default:
+			made = name
 		}
 	}
-	if len(made) == 1 {
-		_ = unix.Rmdir(made[0]) // a model's environment may be in it
-	}
+	return made
 }

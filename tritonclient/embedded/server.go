@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -202,6 +203,7 @@ func (s *Server) start(ctx context.Context) error {
 		return fmt.Errorf("embedded Triton: %w", err)
 	}
 	run := &running{process: process, done: make(chan struct{})}
+	var left atomic.Value // the directory that it has made, a string
 	s.mu.Lock()
 	s.run = run
 	s.mu.Unlock()
@@ -211,6 +213,9 @@ func (s *Server) start(ctx context.Context) error {
 		// The stubs of models hold the log open; they are gone when it ends.
 		<-lines
 		unlinkShm(prefix)
+		if dir, _ := left.Load().(string); dir != "" {
+			_ = unix.Rmdir(dir) // gone if it ended by itself; a model's environment may be in it
+		}
 	}()
 
 	wait := ctx
@@ -222,7 +227,7 @@ func (s *Server) start(ctx context.Context) error {
 	err = waitReady(wait, s.Addr(), s.life, s.cfg.Models, process.Done())
 	if err == nil {
 		if len(s.cfg.Models) > 0 { // else no Python backend has made one
-			dropLeftover(environmentDirs, before)
+			left.Store(leftover(environmentDirs, before))
 		}
 		return nil
 	}
