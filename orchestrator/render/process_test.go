@@ -312,6 +312,68 @@ func TestNoDescriptorLeaks(t *testing.T) {
 	}
 }
 
+// A worker that cannot start is told of, and leaves nothing here.
+func TestFailedStartLeavesNothing(t *testing.T) {
+	closed, starved, small := newPool(t, Config{}), newPool(t, Config{}), newPool(t, Config{MemoryLimit: 1 << 10})
+	if err := closed.cfg.Guard.Close(); err != nil {
+		t.Fatal(err)
+	}
+	starved.cfg.MemoryLimit = 1<<20 - runtimeBytes
+	for _, c := range []struct {
+		name, want string
+		pool       *Pool
+	}{
+		{"no guard any more", guard.ErrClosed.Error(), closed},
+		{"no memory for its runtime", "it ended at once", starved},
+		{"no memory for MuPDF", "MuPDF does not start", small},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var before int
+			for i := range 3 {
+				w, err := c.pool.NewWorker(t.Context(), width, height)
+				if err == nil {
+					w.Close()
+					t.Fatal("it started")
+				}
+				if !strings.Contains(err.Error(), "cannot start a worker process") || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v; want to be told that %q", err, c.want)
+				}
+				if n := countFiles(t, os.Getpid()); i == 0 {
+					before = n
+				} else if n > before {
+					t.Errorf("%d files open, at first %d", n, before)
+				}
+			}
+		})
+	}
+}
+
+// What a worker may take of the machine, whatever the kernel has of a sandbox.
+func TestLimits(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{MemoryLimit: 100 << 20, Sandbox: SandboxOff})) // or only root could look
+	pid := w.process.guarded.Pid()
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{} // of each limit, the one in force and the one that it can be raised to
+	for line := range strings.Lines(string(limits)) {
+		if len(line) > 66 {
+			got[strings.TrimSpace(line[:26])] = strings.Join(strings.Fields(line[26:66]), " ")
+		}
+	}
+	data := strconv.Itoa(100<<20 + runtimeBytes)
+	for name, want := range map[string]string{"Max file size": "0 0", "Max open files": "64 64", "Max core file size": "0 0", "Max data size": data + " " + data} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+	if err != nil || strings.TrimSpace(string(score)) != "500" {
+		t.Errorf("oom_score_adj is %q, %v", score, err)
+	}
+}
+
 // program draws without end and says with which processes.
 func program(path string) {
 	err := func() error {

@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"quire/orchestrator"
+	"quire/orchestrator/render/internal/mupdf"
 	"quire/orchestrator/render/internal/pdftest"
 )
 
 // takeOver has a worker's commands answered by the test, as a document would
-// that has taken the process over.
-func takeOver(t *testing.T, w *worker, answer func(id uint64) reply) {
+// that has taken the process over. The files go with each answer.
+func takeOver(t *testing.T, w *worker, answer func(id uint64) reply, files ...int) {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -46,12 +47,16 @@ func takeOver(t *testing.T, w *worker, answer func(id uint64) reply) {
 			if err != nil {
 				t.Error(err)
 			}
-			_, _ = unix.Write(pair[1], data)
+			var rights []byte
+			if len(files) > 0 {
+				rights = unix.UnixRights(files...)
+			}
+			_ = unix.Sendmsg(pair[1], data, rights, nil, 0)
 		}
 	}()
 	t.Cleanup(func() {
-		w.Close()
 		theirs.close()
+		w.Close()
 		<-done
 	})
 }
@@ -84,6 +89,78 @@ func TestMorePagesThanThereCanBe(t *testing.T) {
 		}
 		open(t, w, newDocument(t, pdf))
 		wantColour(t, w, 1, 255, 0, 0)
+	}
+}
+
+// A page is not taken for what it cannot be, and what was not asked for is no
+// answer; the worker is ended.
+func TestAnswersThatCannotBe(t *testing.T) {
+	pool := newPool(t, Config{})
+	doc := newDocument(t, pdftest.Simple("", plainPage(255, 0, 0)).Bytes())
+	page := func(change func(*drawnPage)) *drawnPage {
+		p := &drawnPage{WidthPt: 200, HeightPt: 100, CropBox: [4]float64{0, 0, 200, 100}, Width: width, Height: height}
+		change(p)
+		return p
+	}
+	whole := page(func(*drawnPage) {})
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, c := range []struct {
+		name   string
+		fit    bool
+		answer reply // its ID is how far it is from the right one
+		files  []int
+		drawn  bool
+	}{
+		{"what it should be", false, reply{Page: whole}, nil, true},
+		{"no geometry", false, reply{}, nil, false},
+		{"turned by 45 degrees", false, reply{Page: page(func(p *drawnPage) { p.Rotation = 45 })}, nil, false},
+		{"no width", false, reply{Page: page(func(p *drawnPage) { p.WidthPt = 0 })}, nil, false},
+		{"no height", false, reply{Page: page(func(p *drawnPage) { p.HeightPt = 0 })}, nil, false},
+		{"failed and narrower than nothing", false, reply{Reason: mupdf.Malformed, Page: page(func(p *drawnPage) { p.WidthPt = -1 })}, nil, false},
+		{"failed and lower than nothing", false, reply{Reason: mupdf.Malformed, Page: page(func(p *drawnPage) { p.HeightPt = -1 })}, nil, false},
+		{"another raster", false, reply{Page: page(func(p *drawnPage) { p.Width-- })}, nil, false},
+		{"another raster's height", false, reply{Page: page(func(p *drawnPage) { p.Height-- })}, nil, false},
+		{"a smaller picture", true, reply{Page: page(func(p *drawnPage) { p.Width, p.Height = 1, 1 })}, nil, true},
+		{"a picture that is too wide", true, reply{Page: page(func(p *drawnPage) { p.Width++ })}, nil, false},
+		{"a picture that is too high", true, reply{Page: page(func(p *drawnPage) { p.Height = 1 << 40 })}, nil, false},
+		{"a picture without width", true, reply{Page: page(func(p *drawnPage) { p.Width = 0 })}, nil, false},
+		{"a picture without height", true, reply{Page: page(func(p *drawnPage) { p.Height = -1 })}, nil, false},
+		{"the answer to another command", false, reply{ID: 1, Page: whole}, nil, false},
+		{"a file with it", false, reply{Page: whole}, []int{int(null.Fd())}, false},
+		{"two files with it", false, reply{Page: whole}, []int{int(null.Fd()), int(null.Fd())}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, err := pool.newWorker(t.Context(), raster{width, height, c.fit})
+			if err != nil {
+				t.Fatal(err)
+			}
+			open(t, w, doc)
+			takeOver(t, w, func(id uint64) reply {
+				r := c.answer
+				r.ID += id
+				return r
+			}, c.files...)
+			files, process := countFiles(t, os.Getpid()), w.process.guarded
+			got, err := w.draw(t.Context(), 1)
+			if c.drawn {
+				if err != nil || len(got.pixels) != got.width*got.height*3 {
+					t.Errorf("%d bytes of %d×%d, %v", len(got.pixels), got.width, got.height, err)
+				}
+				return
+			}
+			wantError(t, err, orchestrator.StageRender, 1, orchestrator.CategoryCrash)
+			if state := process.State(); state.Success() {
+				t.Errorf("its process ended with %v", state)
+			}
+			if n := countFiles(t, os.Getpid()); n >= files {
+				t.Errorf("%d files open, %d before the process was given up", n, files)
+			}
+			open(t, w, doc)
+		})
 	}
 }
 
