@@ -99,10 +99,12 @@ type closedConn struct {
 	start  time.Time
 	once   sync.Once
 	closed time.Duration // 0: never
+	of     *trackedConn
+	early  bool // it was told of before
 }
 
 func (c *closedConn) Close() error {
-	c.once.Do(func() { c.closed = time.Since(c.start) })
+	c.once.Do(func() { c.closed, c.early = time.Since(c.start), isClosed(c.of.closed) })
 	return nil
 }
 
@@ -124,6 +126,7 @@ func TestSettle(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				raw := &closedConn{start: time.Now()}
 				conn := &trackedConn{Conn: raw, closed: make(chan struct{})}
+				raw.of = conn
 				b := &borrowedRequest{lease: lease{over: make(chan struct{})}}
 				b.lease.refs.Store(1)
 				if tt.dropped > 0 {
@@ -135,6 +138,9 @@ func TestSettle(t *testing.T) {
 				b.settle(&peer.Peer{LocalAddr: connAddr{conn: conn}})
 				if d := time.Since(raw.start); d != tt.returns || raw.closed != tt.cut {
 					t.Errorf("back after %v, the connection closed after %v; want %v and %v", d, raw.closed, tt.returns, tt.cut)
+				}
+				if raw.early {
+					t.Error("the connection was said to be closed before it was")
 				}
 			})
 		})
