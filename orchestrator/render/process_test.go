@@ -196,6 +196,16 @@ func TestCrash(t *testing.T) {
 	if s := w.pool.Stats(); s.Kills != 0 || s.Crashes != 1 {
 		t.Errorf("stats %+v", s)
 	}
+
+	// It may be the change that a reader crashes of.
+	failed = beginDrawing(context.Background(), t, w)
+	if err := os.Chtimes(w.doc.file.Name(), time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.process.guarded.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, <-failed, orchestrator.StageRender, 1, orchestrator.CategoryChanged)
 }
 
 // What a crash says reaches the log, sandbox or not.
@@ -224,6 +234,37 @@ func TestDeathBetweenPagesIsNoPagesFault(t *testing.T) {
 		}
 		<-process.Done()
 		wantColour(t, w, 2, 255, 0, 0)
+	}
+}
+
+// A process that took another one's place and could not open the document has it
+// open no more than before, though it lives.
+func TestNewProcessWithoutTheDocument(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{}))
+	path := filepath.Join(t.TempDir(), "a.pdf")
+	good := pdftest.Simple("", plainPage(255, 0, 0)).Bytes()
+	// All that is known of the file stays.
+	write := func(data []byte) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path, data, 0o600), os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(good)
+	open(t, w, fileDocument(path))
+	process := w.process.guarded
+	if err := process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-process.Done()
+	write(bytes.Repeat([]byte("x"), len(good)))
+	_, _, err := w.Draw(t.Context(), 1)
+	wantError(t, err, orchestrator.StageRender, 1, orchestrator.CategoryMalformed)
+	process = w.process.guarded
+	write(good)
+	wantColour(t, w, 1, 255, 0, 0)
+	if s := w.pool.Stats(); w.process.guarded != process || s.Crashes != 0 {
+		t.Errorf("the process was replaced: %v; stats %+v", w.process.guarded != process, s)
 	}
 }
 
@@ -324,7 +365,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 		pool       *Pool
 	}{
 		{"no guard any more", guard.ErrClosed.Error(), closed},
-		{"no memory for its runtime", "it ended at once", starved},
+		{"no memory for its runtime", "", starved},
 		{"no memory for MuPDF", "MuPDF does not start", small},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -3,8 +3,12 @@
 package render
 
 import (
+	"errors"
+	"io"
 	"math"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,35 +107,30 @@ func TestAnswersThatCannotBe(t *testing.T) {
 		return p
 	}
 	whole := page(func(*drawnPage) {})
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
 	for _, c := range []struct {
 		name   string
 		fit    bool
 		answer reply // its ID is how far it is from the right one
-		files  []int
+		files  int   // that come with it
 		drawn  bool
 	}{
-		{"what it should be", false, reply{Page: whole}, nil, true},
-		{"no geometry", false, reply{}, nil, false},
-		{"turned by 45 degrees", false, reply{Page: page(func(p *drawnPage) { p.Rotation = 45 })}, nil, false},
-		{"no width", false, reply{Page: page(func(p *drawnPage) { p.WidthPt = 0 })}, nil, false},
-		{"no height", false, reply{Page: page(func(p *drawnPage) { p.HeightPt = 0 })}, nil, false},
-		{"failed and narrower than nothing", false, reply{Reason: mupdf.Malformed, Page: page(func(p *drawnPage) { p.WidthPt = -1 })}, nil, false},
-		{"failed and lower than nothing", false, reply{Reason: mupdf.Malformed, Page: page(func(p *drawnPage) { p.HeightPt = -1 })}, nil, false},
-		{"another raster", false, reply{Page: page(func(p *drawnPage) { p.Width-- })}, nil, false},
-		{"another raster's height", false, reply{Page: page(func(p *drawnPage) { p.Height-- })}, nil, false},
-		{"a smaller picture", true, reply{Page: page(func(p *drawnPage) { p.Width, p.Height = 1, 1 })}, nil, true},
-		{"a picture that is too wide", true, reply{Page: page(func(p *drawnPage) { p.Width++ })}, nil, false},
-		{"a picture that is too high", true, reply{Page: page(func(p *drawnPage) { p.Height = 1 << 40 })}, nil, false},
-		{"a picture without width", true, reply{Page: page(func(p *drawnPage) { p.Width = 0 })}, nil, false},
-		{"a picture without height", true, reply{Page: page(func(p *drawnPage) { p.Height = -1 })}, nil, false},
-		{"the answer to another command", false, reply{ID: 1, Page: whole}, nil, false},
-		{"a file with it", false, reply{Page: whole}, []int{int(null.Fd())}, false},
-		{"two files with it", false, reply{Page: whole}, []int{int(null.Fd()), int(null.Fd())}, false},
+		{"what it should be", false, reply{Page: whole}, 0, true},
+		{"no geometry", false, reply{}, 0, false},
+		{"turned by 45 degrees", false, reply{Page: page(func(p *drawnPage) { p.Rotation = 45 })}, 0, false},
+		{"no width", false, reply{Page: page(func(p *drawnPage) { p.WidthPt = 0 })}, 0, false},
+		{"no height", false, reply{Page: page(func(p *drawnPage) { p.HeightPt = 0 })}, 0, false},
+		{"failed and narrower than nothing", false, reply{Reason: mupdf.Malformed, Page: page(func(p *drawnPage) { p.WidthPt = -1 })}, 0, false},
+		{"failed and lower than nothing", false, reply{Reason: mupdf.Malformed, Page: page(func(p *drawnPage) { p.HeightPt = -1 })}, 0, false},
+		{"another raster", false, reply{Page: page(func(p *drawnPage) { p.Width-- })}, 0, false},
+		{"another raster's height", false, reply{Page: page(func(p *drawnPage) { p.Height-- })}, 0, false},
+		{"a smaller picture", true, reply{Page: page(func(p *drawnPage) { p.Width, p.Height = 1, 1 })}, 0, true},
+		{"a picture that is too wide", true, reply{Page: page(func(p *drawnPage) { p.Width++ })}, 0, false},
+		{"a picture that is too high", true, reply{Page: page(func(p *drawnPage) { p.Height = 1 << 40 })}, 0, false},
+		{"a picture without width", true, reply{Page: page(func(p *drawnPage) { p.Width = 0 })}, 0, false},
+		{"a picture without height", true, reply{Page: page(func(p *drawnPage) { p.Height = -1 })}, 0, false},
+		{"the answer to another command", false, reply{ID: 1, Page: whole}, 0, false},
+		{"a file with it", false, reply{Page: whole}, 1, false},
+		{"two files with it", false, reply{Page: whole}, 2, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w, err := pool.newWorker(t.Context(), raster{width, height, c.fit})
@@ -139,12 +138,18 @@ func TestAnswersThatCannotBe(t *testing.T) {
 				t.Fatal(err)
 			}
 			open(t, w, doc)
+			ours, theirs, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ours.Close()
+			defer theirs.Close()
 			takeOver(t, w, func(id uint64) reply {
 				r := c.answer
 				r.ID += id
 				return r
-			}, c.files...)
-			files, process := countFiles(t, os.Getpid()), w.process.guarded
+			}, slices.Repeat([]int{int(theirs.Fd())}, c.files)...)
+			process := w.process.guarded
 			got, err := w.draw(t.Context(), 1)
 			if c.drawn {
 				if err != nil || len(got.pixels) != got.width*got.height*3 {
@@ -156,12 +161,35 @@ func TestAnswersThatCannotBe(t *testing.T) {
 			if state := process.State(); state.Success() {
 				t.Errorf("its process ended with %v", state)
 			}
-			if n := countFiles(t, os.Getpid()); n >= files {
-				t.Errorf("%d files open, %d before the process was given up", n, files)
+			// No copy of the file that came is open here.
+			theirs.Close()
+			_ = ours.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				t.Errorf("the file that came with it is still open: %v", err)
 			}
-			open(t, w, doc)
 		})
 	}
+}
+
+// Whatever a worker writes to its standard error, its beginning is kept, and it can
+// go on.
+func TestHead(t *testing.T) {
+	said, stderr, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := readHead(said)
+	for _, text := range []string{"\nthis is first\n", strings.Repeat("x", 1<<20)} {
+		if _, err := stderr.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stderr.Close()
+	<-h.done
+	if got := h.said(); !strings.HasPrefix(got, ": this is first\nxxx") || len(got) > headBytes+2 {
+		t.Errorf("%d bytes are kept: %.40q", len(got), got)
+	}
+	h.close()
 }
 
 // A worker that does not hear of aborts holds nobody up.
