@@ -2,8 +2,13 @@ package tritonclient
 
 import (
 	"bytes"
+	"net"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 
 	"quire/tritonclient/inferencepb"
@@ -45,7 +50,9 @@ func FuzzBorrowedRequest(f *testing.F) {
 			return
 		}
 		for _, size := range []uint32{a, b, c} {
-			m.RawInputContents = append(m.RawInputContents, content[:size%uint32(len(content))])
+			n := size % uint32(len(content))
+			// No more room than bytes: by that gRPC tells what it counts references of.
+			m.RawInputContents = append(m.RawInputContents, content[:n:n])
 		}
 		want, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 		if err != nil {
@@ -84,6 +91,60 @@ func FuzzBorrowedRequest(f *testing.F) {
 			t.Fatal("the lease is not over when all references are dropped")
 		}
 	})
+}
+
+// closedConn knows when it was closed first.
+type closedConn struct {
+	net.Conn
+	start  time.Time
+	once   sync.Once
+	closed time.Duration // 0: never
+	of     *trackedConn
+	early  bool // it was told of before
+}
+
+func (c *closedConn) Close() error {
+	c.once.Do(func() { c.closed, c.early = time.Since(c.start), isClosed(c.of.closed) })
+	return nil
+}
+
+// A call waits for its tensors until gRPC has dropped them or closed the call's
+// connection, and cuts that only when neither has come in time: others' requests
+// are on it, too.
+func TestSettle(t *testing.T) {
+	for _, tt := range []struct {
+		name            string
+		dropped, closed time.Duration // 0: never
+		returns, cut    time.Duration
+	}{
+		{"dropped in time", settleTime / 2, 0, settleTime / 2, 0},
+		{"closed in time", 0, settleTime / 2, settleTime / 2, settleTime / 2},
+		{"cut, and dropped", 2 * settleTime, 0, 2 * settleTime, settleTime},
+		{"cut, and closed", 0, 2 * settleTime, 2 * settleTime, settleTime},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				raw := &closedConn{start: time.Now()}
+				conn := &trackedConn{Conn: raw, closed: make(chan struct{})}
+				raw.of = conn
+				b := &borrowedRequest{lease: lease{over: make(chan struct{})}}
+				b.lease.refs.Store(1)
+				if tt.dropped > 0 {
+					time.AfterFunc(tt.dropped, func() { b.lease.Put(nil) })
+				}
+				if tt.closed > 0 {
+					time.AfterFunc(tt.closed, func() { conn.Close() })
+				}
+				b.settle(&peer.Peer{LocalAddr: connAddr{conn: conn}})
+				if d := time.Since(raw.start); d != tt.returns || raw.closed != tt.cut {
+					t.Errorf("back after %v, the connection closed after %v; want %v and %v", d, raw.closed, tt.returns, tt.cut)
+				}
+				if raw.early {
+					t.Error("the connection was said to be closed before it was")
+				}
+			})
+		})
+	}
 }
 
 func TestBorrowRefusesWhatIsNoMessage(t *testing.T) {

@@ -24,6 +24,7 @@ func servedConfig(t testing.TB, edits ...string) *inferencepb.ModelConfig {
 		output { name: "labels" data_type: TYPE_INT32 dims: [300] label_filename: "labels.txt" }
 		instance_group { name: "a" kind: KIND_GPU count: 2 gpus: [0, 1, 3] }
 		instance_group { name: "b" kind: KIND_CPU count: 1 }
+		instance_group { name: "c" kind: KIND_CPU count: 4 passive: true }
 		parameters { key: "quire.labels" value { string_value: "text, title,figure" } }
 	`
 	for i := 0; i < len(edits); i += 2 {
@@ -63,6 +64,7 @@ func TestNewContract(t *testing.T) {
 		`[800, 608, 3]`, `[32, 16, 3]`,
 		`dims: [300, 4]`, `dims: [5, 4]`, `dims: [300]`, `dims: [5]`, `dims: [300]`, `dims: [5]`,
 		`instance_group { name: "a" kind: KIND_GPU count: 2 gpus: [0, 1, 3] }`, `output { name: "more" data_type: TYPE_FP32 dims: [1] }`,
+		`instance_group { name: "c" kind: KIND_CPU count: 4 passive: true }`, "",
 		`instance_group { name: "b" kind: KIND_CPU count: 1 }`, `input { name: "extra" optional: true data_type: TYPE_FP32 dims: [1] }`,
 		`parameters { key: "quire.labels" value { string_value: "text, title,figure" } }`, labels+
 			param("quire.color_order", "rgb")+param("quire.score_threshold", "0.25")+param("quire.nms_iou", " 0.6 ")+
@@ -101,6 +103,7 @@ func TestNewContractRefuses(t *testing.T) {
 		{"input not UINT8", []string{"TYPE_UINT8", "TYPE_FP32"}, []string{"pages is FP32 [800,608,3]", wanted}},
 		{"channels first", []string{"[800, 608, 3]", "[3, 800, 608]"}, []string{"pages is UINT8 [3,800,608]", wanted}},
 		{"free raster", []string{"[800, 608, 3]", "[-1, -1, 3]"}, []string{"pages is UINT8 [-1,-1,3]", wanted}},
+		{"no raster", []string{"[800, 608, 3]", "[0, 608, 3]"}, []string{"pages is UINT8 [0,608,3]", wanted}},
 		{"absurd raster", []string{"[800, 608, 3]", "[4611686018427387904, 608, 3]"}, []string{"pages is UINT8", wanted}},
 		{"a second input", []string{"output {", `input { name: "scale" data_type: TYPE_FP32 dims: [2] } output {`}, []string{"it wants an input scale too"}},
 		{"no boxes", []string{`"boxes"`, `"dets"`}, []string{"boxes is missing", "outputs dets FP32 [300,4], scores FP32 [300], labels INT32 [300]", wanted}},
@@ -121,6 +124,10 @@ func TestNewContractRefuses(t *testing.T) {
 		{"batch zero", []string{`name: "layout"`, param("quire.batch", "0")}, []string{`quire.batch is "0"`}},
 		{"window half", []string{`name: "layout"`, param("quire.in_flight", "1.5")}, []string{`quire.in_flight is "1.5"`}},
 		{"age below zero", []string{`name: "layout"`, param("quire.max_age_ms", "-5")}, []string{`quire.max_age_ms is "-5"`}},
+		{"age of two hours", []string{`name: "layout"`, param("quire.max_age_ms", "7200000")}, []string{`quire.max_age_ms is "7200000"`, "3.6e+06"}},
+		{"more candidates than boxes can be", []string{`name: "layout"`, param("quire.nms_candidates", "65537")}, []string{`quire.nms_candidates is "65537"`, "from 1 to 65536"}},
+		{"many inputs", []string{"output {", strings.Repeat(`input { name: "more" data_type: TYPE_FP32 dims: [1] } `, 9) + "output {"}, []string{"more FP32 [1], 4 more, outputs"}},
+		{"many dimensions", []string{"[800, 608, 3]", "[1, 2, 3, 4, 5, 6, 7, 8, 9]"}, []string{"pages UINT8 [1,2,3,4,5,6,7,8,…]"}},
 		{"pages too large", []string{"[800, 608, 3]", "[60000, 60000, 3]"}, []string{"a page has 10800000000 bytes", wanted}},
 		{"a label that is a book", []string{"text, title", "text, " + strings.Repeat("x", 300)}, []string{"label 1", "at most 200 bytes"}},
 		{"a label that moves the cursor", []string{"text, title", "text, ti\\033[2Jtle"}, []string{"label 1"}},
@@ -152,7 +159,8 @@ func FuzzContract(f *testing.F) {
 		{"max_batch_size: 8", "max_batch_size: 2147483647", "count: 2", "count: 2147483647"},
 		{"[800, 608, 3]", "[65536, 65536, 3]"},
 		{"[300, 4]", "[9223372036854775807, 4]"},
-		{`name: "layout"`, param("quire.batch", "65536") + param("quire.in_flight", "65536") + param("quire.max_age_ms", "1e300")},
+		{`name: "layout"`, param("quire.batch", "65536") + param("quire.in_flight", "65536")},
+		{`name: "layout"`, param("quire.max_age_ms", "1e300")},
 	} {
 		data, err := proto.Marshal(servedConfig(f, edits...))
 		if err != nil {
@@ -187,6 +195,46 @@ func FuzzContract(f *testing.F) {
 			t.Fatalf("thresholds %v and %v", c.ScoreThreshold, c.IoUThreshold)
 		}
 	})
+}
+
+// Whatever the answers depend on makes a difference, and nothing else does.
+func TestDiffers(t *testing.T) {
+	contract := func(change func(*Contract)) *Contract {
+		c := testContract()
+		c.Source, c.Precision = "cafe", "f32"
+		change(c)
+		return c
+	}
+	same := contract(func(*Contract) {})
+	for want, change := range map[string]func(*Contract){
+		"model version (2, there 1)":                            func(c *Contract) { c.Version = "2" },
+		"page width (101, there 100)":                           func(c *Contract) { c.Width++ },
+		"page height (201, there 200)":                          func(c *Contract) { c.Height++ },
+		"boxes a page (9, there 8)":                             func(c *Contract) { c.Detections++ },
+		"network (beef, there cafe)":                            func(c *Contract) { c.Source = "beef" },
+		"precision (none, there f32)":                           func(c *Contract) { c.Precision = "" },
+		"labels (a,b, there text,title,doodle)":                 func(c *Contract) { c.Labels = []string{"a", "b"} },
+		"score threshold (0.6, there 0.5)":                      func(c *Contract) { c.ScoreThreshold = 0.6 },
+		"overlap threshold (0.6, there 0.5)":                    func(c *Contract) { c.IoUThreshold = 0.6 },
+		"candidates a class (201, there 200)":                   func(c *Contract) { c.MaxCandidates++ },
+		"regions kept a class (101, there 100)":                 func(c *Contract) { c.MaxKept++ },
+		"page width (1, there 100), page height (2, there 200)": func(c *Contract) { c.Width, c.Height = 1, 2 },
+	} {
+		if got := same.Differs(contract(change)); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	for what, change := range map[string]func(*Contract){
+		"batching": func(c *Contract) {
+			c.MaxBatch, c.Batch, c.MaxAge, c.InFlight, c.Instances = 1, 1, time.Second, 1, 9
+		},
+		"a config that does not name the network": func(c *Contract) { c.Source = "" },
+	} {
+		other := contract(change)
+		if got := same.Differs(other) + other.Differs(same); got != "" {
+			t.Errorf("%s: %q", what, got)
+		}
+	}
 }
 
 func TestNewestVersion(t *testing.T) {

@@ -73,6 +73,8 @@ func TestDecode(t *testing.T) {
 			{[4]float32{90, 190, 130, 230}, 0.8, 1},
 			{[4]float32{100, 0, 130, 50}, 0.7, 2},
 			{[4]float32{20, 20, 20, 60}, 0.6, 2},
+			{[4]float32{20, 60, 60, 60}, 0.6, 2},
+			{[4]float32{0, 200, 50, 230}, 0.6, 2},
 		}, []orchestrator.Region{
 			{ID: 0, Label: "text", LabelRaw: "text", ClassID: 0, Score: 0.9, BBox: [4]float64{0, 0, 25, 100}, Order: 0},
 			{ID: 1, Label: "section_header", LabelRaw: "title", ClassID: 1, Score: 0.8, BBox: [4]float64{45, 380, 50, 400}, Order: 1},
@@ -135,6 +137,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"box NaN", detection{[4]float32{10, nan, 30, 40}, 0.9, 0}, "boxes[1] is [10 NaN 30 40]"},
 		{"box infinite", detection{[4]float32{10, 20, inf, 40}, 0.9, 0}, "boxes[1] is [10 20 +Inf 40]"},
 		{"box turned round", detection{[4]float32{30, 20, 10, 40}, 0.9, 0}, "boxes[1] is [30 20 10 40]"},
+		{"box upside down", detection{[4]float32{10, 40, 30, 20}, 0.9, 0}, "boxes[1] is [10 40 30 20]"},
 		{"label negative", detection{good, 0.9, -1}, "labels[1] is -1, and there are 3 labels"},
 		{"label too large", detection{good, 0.9, 3}, "labels[1] is 3, and there are 3 labels"},
 	}
@@ -156,7 +159,7 @@ func TestDecodeRefuses(t *testing.T) {
 			}
 		})
 	}
-	for _, f := range []orchestrator.Frame{{}, {Width: math.NaN(), Height: 1}, {Width: 1, Height: math.Inf(1)}} {
+	for _, f := range []orchestrator.Frame{{}, {Width: math.NaN(), Height: 1}, {Width: 1}, {Width: 1, Height: -1}, {Width: 1, Height: math.Inf(1)}} {
 		if v := c.decode(encode(c.Detections), f); v.Err == nil || v.Err.Category != orchestrator.CategoryInternal {
 			t.Errorf("frame %v: got %+v, want an internal error", f, v)
 		}
@@ -164,7 +167,7 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 func TestSuppress(t *testing.T) {
-	box := func(x0, x1 float64) [4]float64 { return [4]float64{x0, 0, x1, 10} }
+	box := func(x0, x1 float64) [4]float64 { return [4]float64{x0, 30, x1, 40} }
 	all := []candidate{
 		{box(0, 100), 0.9, 0},
 		{box(0, 50), 0.8, 0},  // IoU exactly 0.5: stays
@@ -192,7 +195,7 @@ func TestDecodeIsDeterministic(t *testing.T) {
 	dets := []detection{
 		{[4]float32{10, 20, 30, 40}, 0.9, 1}, {[4]float32{10, 20, 30, 40}, 0.9, 0},
 		{[4]float32{5, 60, 30, 80}, 0.9, 0}, {[4]float32{5, 60, 30, 79}, 0.9, 0},
-		{[4]float32{50, 60, 70, 80}, 0.8, 2}, {[4]float32{50, 100, 70, 120}, 0.8, 2},
+		{[4]float32{50, 60, 70, 80}, 0.8, 2}, {[4]float32{50, 60, 69, 80}, 0.8, 2}, {[4]float32{50, 100, 70, 120}, 0.8, 2},
 	}
 	frame := orchestrator.Frame{Width: 612, Height: 792}
 	want := c.decode(encode(c.Detections, dets...), frame)

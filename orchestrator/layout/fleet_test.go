@@ -160,6 +160,190 @@ func TestFleetWithoutAServer(t *testing.T) {
 	wantAction(t, err, orchestrator.ActionWait)
 }
 
+// A server that is ready and does not tell of its model is one of those that are
+// waited for, and no reason to end.
+func TestFleetStartsWithoutOneThatFails(t *testing.T) {
+	a, b := serve(t, standIn(4), tritontest.Config{}), serve(t, standIn(4), tritontest.Config{})
+	a.Script(func(c *tritontest.Call) tritontest.Fault {
+		if c.Method == "ModelConfig" {
+			return tritontest.Stopping()
+		}
+		return tritontest.Fault{}
+	})
+	f := openFleet(t, fleetConfig(t, a.Addr()+","+b.Addr()))
+	if got := names(f); !slices.Equal(got, []string{b.Addr()}) {
+		t.Errorf("it starts with %v", got)
+	}
+	a.Script(nil)
+	m := newMembers()
+	follow(t, f, m)
+	m.want(t, "+"+a.Addr())
+}
+
+// A start that is called off says so, and not that servers are away.
+func TestFleetCalledOff(t *testing.T) {
+	for name, prepare := range map[string]func(*testing.T, context.CancelFunc) FleetConfig{
+		"while a name is looked up": func(t *testing.T, cancel context.CancelFunc) FleetConfig {
+			cfg := fleetConfig(t, "dns:///fleet:8001")
+			cfg.Endpoints.Lookup = func(ctx context.Context, _ string) ([]string, error) {
+				cancel()
+				return nil, errors.New("no such host")
+			}
+			return cfg
+		},
+		"while servers are waited for": func(t *testing.T, cancel context.CancelFunc) FleetConfig {
+			cfg := fleetConfig(t, "127.0.0.1:1,127.0.0.1:2")
+			cfg.Grace = time.Hour
+			cfg.Connection.Dial = func(context.Context, string) (net.Conn, error) {
+				cancel()
+				return nil, errors.New("refused")
+			}
+			return cfg
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(testContext(t))
+			defer cancel()
+			if _, err := OpenFleet(ctx, prepare(t, cancel)); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want the context's error", err)
+			}
+		})
+	}
+}
+
+// namedFleet is a fleet of the servers that lookup finds, by addresses.
+func namedFleet(t *testing.T, servers map[string]*tritontest.Server, lookup func(context.Context, string) ([]string, error)) FleetConfig {
+	t.Helper()
+	cfg := fleetConfig(t, "dns:///fleet:8001")
+	cfg.Endpoints.Lookup = lookup
+	cfg.Connection.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+		return servers[address].Dial(ctx, address)
+	}
+	return cfg
+}
+
+// Nothing has to be said about time.
+func TestFleetDefaults(t *testing.T) {
+	servers := map[string]*tritontest.Server{"10.0.0.1:8001": serve(t, standIn(4), tritontest.Config{})}
+	cfg := namedFleet(t, servers, func(context.Context, string) ([]string, error) { return []string{"10.0.0.1"}, nil })
+	cfg.Grace, cfg.ResolveEvery = 0, 0
+	f := openFleet(t, cfg)
+	if got := names(f); !slices.Equal(got, []string{"10.0.0.1:8001"}) {
+		t.Errorf("it starts with %v", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f.Follow(ctx, newMembers())
+}
+
+// Where all servers are there and none can come or go, there is nothing to follow.
+func TestNothingToFollow(t *testing.T) {
+	a, b := serve(t, standIn(4), tritontest.Config{}), serve(t, standIn(4), tritontest.Config{})
+	ctx := testContext(t)
+	openFleet(t, fleetConfig(t, a.Addr()+","+b.Addr())).Follow(ctx, newMembers())
+	if err := ctx.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that the engine does not take is not used.
+func TestServerThatCannotJoin(t *testing.T) {
+	a, b := serve(t, standIn(4), tritontest.Config{}), serve(t, standIn(4), tritontest.Config{})
+	b.Stop()
+	cfg := fleetConfig(t, a.Addr()+","+b.Addr())
+	log := newSaid()
+	cfg.Log = slog.New(log)
+	f, m := openFleet(t, cfg), newMembers()
+	m.err = errors.New("no memory for its slabs")
+	follow(t, f, m)
+	if err := b.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	log.want(t, "a server is left out", b.Addr(), "no memory for its slabs")
+	if got := names(f); !slices.Equal(got, []string{a.Addr()}) {
+		t.Errorf("there are %v", got)
+	}
+}
+
+// slowMembers takes its time to take a server in, and uses it until it has left.
+type slowMembers struct {
+	*members
+	model                 orchestrator.Model
+	joining, joined, left chan struct{}
+}
+
+func (m *slowMembers) Join(e orchestrator.Endpoint) error {
+	m.model = e.Model
+	close(m.joining)
+	select {
+	case <-m.left:
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(m.joined)
+	return m.members.Join(e)
+}
+
+func (m *slowMembers) Leave(name string) {
+	select {
+	case <-m.joined:
+	default:
+		name += " before it has joined"
+	}
+	close(m.left)
+	if _, err := m.model.Infer(context.Background(), heapSlab(1), 0, frames(1)); err != nil {
+		name = err.Error()
+	}
+	m.members.Leave(name)
+}
+
+// A server that goes while it joins leaves after that, and works until it has.
+func TestServerThatGoesWhileItJoins(t *testing.T) {
+	servers := map[string]*tritontest.Server{}
+	for i := range 2 {
+		servers[fmt.Sprintf("10.0.0.%d:8001", i)] = serve(t, standIn(4), tritontest.Config{})
+	}
+	m := &slowMembers{members: newMembers(), joining: make(chan struct{}), joined: make(chan struct{}), left: make(chan struct{})}
+	first := true
+	f := openFleet(t, namedFleet(t, servers, func(context.Context, string) ([]string, error) {
+		select {
+		case <-m.joining:
+		default:
+			if !first {
+				return []string{"10.0.0.0", "10.0.0.1"}, nil
+			}
+		}
+		first = false
+		return []string{"10.0.0.0"}, nil
+	}))
+	follow(t, f, m)
+	m.want(t, "+10.0.0.1:8001")
+	m.want(t, "-10.0.0.1:8001")
+	if got := names(f); !slices.Equal(got, []string{"10.0.0.0:8001"}) {
+		t.Errorf("there are %v", got)
+	}
+}
+
+// A look at a name that does not end keeps nobody from the next one.
+func TestLookupThatHangs(t *testing.T) {
+	servers := map[string]*tritontest.Server{}
+	for i := range 2 {
+		servers[fmt.Sprintf("10.0.0.%d:8001", i)] = serve(t, standIn(4), tritontest.Config{})
+	}
+	looks := 0
+	f, m := openFleet(t, namedFleet(t, servers, func(ctx context.Context, _ string) ([]string, error) {
+		switch looks++; looks {
+		case 1:
+			return []string{"10.0.0.0"}, nil
+		case 2:
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return []string{"10.0.0.0", "10.0.0.1"}, nil
+	})), newMembers()
+	follow(t, f, m)
+	m.want(t, "+10.0.0.1:8001")
+}
+
 // One run has one model: a server with another one is refused at the start, with
 // its name and with what differs; one that comes later is left out.
 func TestFleetHasOneModel(t *testing.T) {

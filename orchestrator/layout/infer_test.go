@@ -38,6 +38,9 @@ func TestTransportsAgree(t *testing.T) {
 			inBand++
 		}
 	}
+	if n := len(s.Calls("SystemSharedMemoryRegister")); n != 2 {
+		t.Errorf("registered %d times, want the probe and the one slab that is shared", n)
+	}
 	if shared != 4 || inBand != 4 {
 		t.Errorf("%d requests through shared memory and %d in-band, want 4 and 4", shared, inBand)
 	}
@@ -64,12 +67,25 @@ func TestSlabIsRegisteredOnce(t *testing.T) {
 		})
 	}
 	group.Wait()
+	// What a batch has found out late is not held against a newer name.
+	m.regions.forget(slabs[0], "an older name")
+	if _, err := m.Infer(ctx, slabs[0], 0, frames(1)); err != nil {
+		t.Error(err)
+	}
 	if registered() != 2 || len(s.Regions()) != 2 {
 		t.Errorf("registered %d times for two slabs, and %q stand", registered(), s.Regions())
 	}
 	m.Release(slabs[0])
 	m.Release(slabs[0]) // to release twice, or what was never used, is no fault
 	m.Release(heapSlab(1))
+	spellings.Lock()
+	if n, kept := spellings.of[slabs[0].Key]; kept {
+		t.Errorf("the key of a slab that is gone is remembered, %d times spelled", n)
+	}
+	spellings.Unlock()
+	if n := len(m.regions.byKey); n != 1 {
+		t.Errorf("%d slabs are remembered after the release of one of two", n)
+	}
 	if left := s.Regions(); len(left) != 1 || !strings.HasPrefix(left[0], strings.TrimPrefix(slabs[1].Key, "/")) {
 		t.Errorf("%q stand after the release of one of two slabs", left)
 	}
@@ -107,6 +123,26 @@ func TestBusySlabIsUnregistered(t *testing.T) {
 	m.Release(slab)
 	if left := s.Regions(); len(left) != 0 {
 		t.Errorf("%q stand", left)
+	}
+}
+
+// A server that cannot unregister a slab for another reason than that it reads it,
+// as one that is gone, is not asked again.
+func TestSlabIsUnregisteredOnce(t *testing.T) {
+	s, m := open(t, tritontest.Config{}, Config{})
+	slab := sharedSlab(t, m, 1)
+	if _, err := m.Infer(testContext(t), slab, 0, frames(1)); err != nil {
+		t.Fatal(err)
+	}
+	s.Script(func(c *tritontest.Call) tritontest.Fault {
+		if c.Method == "SystemSharedMemoryUnregister" {
+			return tritontest.Stopping()
+		}
+		return tritontest.Fault{}
+	})
+	m.Release(slab)
+	if n := len(s.Calls("SystemSharedMemoryUnregister")); n != 2 { // the probe's, and the slab's
+		t.Errorf("asked %d times for the probe and one slab", n)
 	}
 }
 
@@ -231,6 +267,7 @@ func TestSharedMemoryGoesAway(t *testing.T) {
 		}
 		wantBoxes(t, verdicts, 0, 2)
 	}
+	m.regions.disallow(errors.New("told of by another batch too"))
 	if n := strings.Count(log.String(), "\n"); n != 1 {
 		t.Errorf("said %d times: %s", n, log.String())
 	}
@@ -302,6 +339,17 @@ func TestUnusableAnswers(t *testing.T) {
 			if e := verdicts[0].Err; e == nil || e.Category != orchestrator.CategoryBadOutput || !strings.Contains(e.Message, "not usable") {
 				t.Errorf("got %v, want bad_output with the evidence", e)
 			}
+			asked := len(s.Calls("ModelInfer"))
+			s.Script(func(c *tritontest.Call) tritontest.Fault {
+				if c.Method == "ModelInfer" && c.Index == asked {
+					return fault
+				}
+				return tritontest.Fault{}
+			})
+			if verdicts, err = m.Infer(testContext(t), heapSlab(3), 2, frames(1)); err != nil {
+				t.Fatal(err)
+			}
+			wantBoxes(t, verdicts, 2, 1) // once is not held against the page
 		})
 	}
 }
@@ -401,6 +449,36 @@ func TestProbeCalledOff(t *testing.T) {
 	}
 	if asked == "" || undone != asked {
 		t.Errorf("registered %q, unregistered %q", asked, undone)
+	}
+}
+
+// Who waits for another batch to register the slab of both can be called off.
+func TestWaitingForATurnCalledOff(t *testing.T) {
+	s, m := open(t, tritontest.Config{}, Config{})
+	slab := sharedSlab(t, m, 2)
+	s.Script(func(c *tritontest.Call) tritontest.Fault {
+		return tritontest.Fault{Hang: c.Method == "SystemSharedMemoryRegister"}
+	})
+	registers, giveUp := context.WithTimeout(testContext(t), 5*time.Second)
+	registered := make(chan error, 1)
+	go func() {
+		_, err := m.Infer(registers, slab, 0, frames(1))
+		registered <- err
+	}()
+	if err := s.WaitCalls(testContext(t), "SystemSharedMemoryRegister", 2); err != nil { // the probe's, and this one
+		t.Fatal(err)
+	}
+	off, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := m.Infer(off, slab, 1, frames(1)); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the context's error", err)
+	}
+	if registers.Err() != nil {
+		t.Error("it waited for the other one")
+	}
+	giveUp()
+	if err := <-registered; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the context's error", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -208,6 +209,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"no labels", tritontest.Config{Models: []tritontest.Model{bare}}, Config{}, orchestrator.ActionStop, []string{"quire.labels"}},
 		{"no such model", noShm, Config{Model: "other"}, orchestrator.ActionWait, []string{"other"}},
 		{"threshold", noShm, Config{ScoreThreshold: 1}, orchestrator.ActionStop, []string{"threshold 1"}},
+		{"threshold that is no number", noShm, Config{ScoreThreshold: math.NaN()}, orchestrator.ActionStop, []string{"threshold NaN"}},
 		{"shared memory asked for and refused", noShm, Config{Transport: TransportShared}, orchestrator.ActionStop, []string{"--allow-client-shm=true", "grpc"}},
 		{"header missing", tritontest.Config{RestrictedKey: "k", RestrictedValue: "v", Models: noShm.Models}, Config{}, orchestrator.ActionStop, []string{"refuses this client"}},
 	}
@@ -296,6 +298,21 @@ func TestLabelsFromFile(t *testing.T) {
 	for _, cut := range []string{"\x05\x00\x00\x000:0:", "\x05\x00\x00", "\xff\xff\xff\xff0:0:a"} {
 		if labels, err := parseLabels([]byte(cut)); err == nil {
 			t.Errorf("%q is read as %q", cut, labels)
+		}
+	}
+}
+
+// What a server says may be anything, and is told in one line.
+func TestOneLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"as it is":                      "as it is",
+		"two\nlines\tlong":              "two; lines long",
+		"\x1b[2Jcleared\xff":            " [2Jcleared?",
+		strings.Repeat("x", maxMessage): strings.Repeat("x", maxMessage),
+		strings.Repeat("x", maxMessage-1) + "é and on": strings.Repeat("x", maxMessage-1) + "…",
+	} {
+		if got := oneLine(text); got != want {
+			t.Errorf("%.40q becomes %.40q, of %d bytes, want %.40q", text, got, len(got), want)
 		}
 	}
 }

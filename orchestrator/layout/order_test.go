@@ -99,6 +99,26 @@ func TestReadingOrder(t *testing.T) {
 		{"text inside a figure's box", []piece{
 			{"figure", [4]float64{5, 10, 95, 60}}, {"inside", [4]float64{10, 40, 40, 45}}, {"a", [4]float64{5, 65, 95, 90}},
 		}, "figure inside a"},
+		{"above is what has its middle above", []piece{
+			{"figure", [4]float64{50, 30, 70, 80}}, {"across", [4]float64{40, 40, 90, 50}},
+		}, "across figure"},
+		{"what spans both stands between also where the left one is below", []piece{
+			{"right", [4]float64{80, 30, 120, 40}}, {"across", [4]float64{40, 40, 100, 70}}, {"left", [4]float64{60, 30, 70, 90}},
+		}, "right across left"},
+		{"text makes no order among headers", []piece{
+			{"header-r", [4]float64{60, 20, 70, 70}}, {"a", [4]float64{40, 40, 70, 100}}, {"header-l", [4]float64{0, 70, 60, 120}},
+		}, "header-l header-r a"},
+		{"a header between two columns does not part them", []piece{
+			{"right", [4]float64{60, 10, 80, 40}}, {"header", [4]float64{50, 50, 80, 70}}, {"left", [4]float64{10, 90, 60, 100}},
+		}, "header left right"},
+		{"boxes that contradict: the one with the fewest before it", []piece{
+			{"a", [4]float64{70, 20, 80, 50}}, {"b", [4]float64{10, 40, 70, 70}}, {"c", [4]float64{0, 60, 20, 120}},
+			{"d", [4]float64{10, 50, 20, 110}}, {"e", [4]float64{50, 30, 80, 60}},
+		}, "e b d c a"},
+		{"headers that contradict are headers still", []piece{
+			{"header-a", [4]float64{40, 40, 90, 90}}, {"header-b", [4]float64{80, 0, 120, 10}}, {"text", [4]float64{40, 40, 50, 80}},
+			{"header-c", [4]float64{70, 10, 90, 30}}, {"header-d", [4]float64{40, 90, 60, 120}},
+		}, "header-b header-c header-a header-d text"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

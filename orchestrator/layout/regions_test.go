@@ -109,6 +109,9 @@ func TestNamesAreUnregisteredAtOnce(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if names := slices.Compact(slices.Sorted(slices.Values(registered))); len(names) != len(registered) {
+		t.Errorf("of %d names only %d are different: %q", len(registered), len(names), registered)
+	}
 	want := registered[tries-maxDoubtful:]
 	slices.Sort(want)
 	slices.Sort(asked)

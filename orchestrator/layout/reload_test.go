@@ -48,11 +48,28 @@ func TestModelAway(t *testing.T) {
 	if err := m.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	verdicts, err := m.Infer(ctx, heapSlab(2), 0, frames(2))
-	if err != nil {
+	infer := func(looks int) {
+		t.Helper()
+		before := len(s.Calls("ModelConfig"))
+		verdicts, err := m.Infer(ctx, heapSlab(2), 0, frames(2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantBoxes(t, verdicts, 0, 2)
+		if n := len(s.Calls("ModelConfig")) - before; n != looks {
+			t.Errorf("looked %d times whether it is the same model, want %d", n, looks)
+		}
+	}
+	infer(1) // it may have come back as another one
+	infer(0)
+	s.SetReady("layout", false)
+	_, err = m.Infer(ctx, heapSlab(2), 0, frames(2))
+	wantAction(t, err, orchestrator.ActionWait)
+	s.SetReady("layout", true)
+	if err := m.Refresh(ctx); err != nil {
 		t.Fatal(err)
 	}
-	wantBoxes(t, verdicts, 0, 2)
+	infer(0) // that was a look
 }
 
 // What comes back under the same name and would answer differently is refused:

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func TestAhead(t *testing.T) {
 			t.Fatal(err)
 		}
 		if w.process.ahead != nil {
-			if n := w.process.ahead.page + 1; n != next {
+			if n := w.process.ahead.page + 1; n != next || n < 1 || n > len(pages) {
 				t.Errorf("page %d is drawn ahead, not %d", n, next)
 			}
 			for end := time.Now().Add(20 * time.Millisecond); time.Now().Before(end); {
@@ -49,6 +50,13 @@ func TestAhead(t *testing.T) {
 		if !bytes.Equal(pixels, bytes.Repeat([]byte{byte(40 * (page - 1)), 0, 0}, width*height)) {
 			t.Errorf("page %d after Ahead(%d) begins with %v", page, next, pixels[:3])
 		}
+	}
+	// What was said of one page's successor is not about the next page's.
+	w.Ahead(2)
+	wantColour(t, w, 1, 0, 0, 0)
+	wantColour(t, w, 2, 40, 0, 0)
+	if w.process.ahead != nil {
+		t.Errorf("page %d is drawn ahead, and nobody said so", w.process.ahead.page+1)
 	}
 	// Another document's page of that number is another page.
 	w.Ahead(2)
@@ -122,7 +130,11 @@ func TestAheadOfEndlessPage(t *testing.T) {
 		w, doc := begin(t, -1)
 		process := w.process
 		stop(t, process.guarded)
+		files := countFiles(t, os.Getpid())
 		open(t, w, doc)
+		if n := countFiles(t, os.Getpid()); n > files {
+			t.Errorf("%d files open, %d before the process was given up", n, files)
+		}
 		wantColour(t, w, 2, 255, 0, 0)
 		if w.process == process {
 			t.Error("the process was not replaced")

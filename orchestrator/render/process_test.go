@@ -196,6 +196,16 @@ func TestCrash(t *testing.T) {
 	if s := w.pool.Stats(); s.Kills != 0 || s.Crashes != 1 {
 		t.Errorf("stats %+v", s)
 	}
+
+	// It may be the change that a reader crashes of.
+	failed = beginDrawing(context.Background(), t, w)
+	if err := os.Chtimes(w.doc.file.Name(), time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.process.guarded.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, <-failed, orchestrator.StageRender, 1, orchestrator.CategoryChanged)
 }
 
 // What a crash says reaches the log, sandbox or not.
@@ -224,6 +234,37 @@ func TestDeathBetweenPagesIsNoPagesFault(t *testing.T) {
 		}
 		<-process.Done()
 		wantColour(t, w, 2, 255, 0, 0)
+	}
+}
+
+// A process that took another one's place and could not open the document has it
+// open no more than before, though it lives.
+func TestNewProcessWithoutTheDocument(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{}))
+	path := filepath.Join(t.TempDir(), "a.pdf")
+	good := pdftest.Simple("", plainPage(255, 0, 0)).Bytes()
+	// All that is known of the file stays.
+	write := func(data []byte) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path, data, 0o600), os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(good)
+	open(t, w, fileDocument(path))
+	process := w.process.guarded
+	if err := process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-process.Done()
+	write(bytes.Repeat([]byte("x"), len(good)))
+	_, _, err := w.Draw(t.Context(), 1)
+	wantError(t, err, orchestrator.StageRender, 1, orchestrator.CategoryMalformed)
+	process = w.process.guarded
+	write(good)
+	wantColour(t, w, 1, 255, 0, 0)
+	if s := w.pool.Stats(); w.process.guarded != process || s.Crashes != 0 {
+		t.Errorf("the process was replaced: %v; stats %+v", w.process.guarded != process, s)
 	}
 }
 
@@ -309,6 +350,68 @@ func TestNoDescriptorLeaks(t *testing.T) {
 		} else if n > before {
 			t.Fatalf("%d files open, at first %d", n, before)
 		}
+	}
+}
+
+// A worker that cannot start is told of, and leaves nothing here.
+func TestFailedStartLeavesNothing(t *testing.T) {
+	closed, starved, small := newPool(t, Config{}), newPool(t, Config{}), newPool(t, Config{MemoryLimit: 1 << 10})
+	if err := closed.cfg.Guard.Close(); err != nil {
+		t.Fatal(err)
+	}
+	starved.cfg.MemoryLimit = 1<<20 - runtimeBytes
+	for _, c := range []struct {
+		name, want string
+		pool       *Pool
+	}{
+		{"no guard any more", guard.ErrClosed.Error(), closed},
+		{"no memory for its runtime", "", starved},
+		{"no memory for MuPDF", "MuPDF does not start", small},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var before int
+			for i := range 3 {
+				w, err := c.pool.NewWorker(t.Context(), width, height)
+				if err == nil {
+					w.Close()
+					t.Fatal("it started")
+				}
+				if !strings.Contains(err.Error(), "cannot start a worker process") || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v; want to be told that %q", err, c.want)
+				}
+				if n := countFiles(t, os.Getpid()); i == 0 {
+					before = n
+				} else if n > before {
+					t.Errorf("%d files open, at first %d", n, before)
+				}
+			}
+		})
+	}
+}
+
+// What a worker may take of the machine, whatever the kernel has of a sandbox.
+func TestLimits(t *testing.T) {
+	w := newWorker(t, newPool(t, Config{MemoryLimit: 100 << 20, Sandbox: SandboxOff})) // or only root could look
+	pid := w.process.guarded.Pid()
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{} // of each limit, the one in force and the one that it can be raised to
+	for line := range strings.Lines(string(limits)) {
+		if len(line) > 66 {
+			got[strings.TrimSpace(line[:26])] = strings.Join(strings.Fields(line[26:66]), " ")
+		}
+	}
+	data := strconv.Itoa(100<<20 + runtimeBytes)
+	for name, want := range map[string]string{"Max file size": "0 0", "Max open files": "64 64", "Max core file size": "0 0", "Max data size": data + " " + data} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+	if err != nil || strings.TrimSpace(string(score)) != "500" {
+		t.Errorf("oom_score_adj is %q, %v", score, err)
 	}
 }
 

@@ -177,6 +177,118 @@ func TestInstallErrors(t *testing.T) {
 	}
 }
 
+func TestCacheDir(t *testing.T) {
+	work := t.TempDir()
+	t.Chdir(work)
+	t.Setenv("XDG_CACHE_HOME", "/home/caches")
+	for _, tt := range []struct{ option, env, want string }{
+		{"", "", "/home/caches/quire"},
+		{"", "/elsewhere", "/elsewhere"},
+		{"", "here", filepath.Join(work, "here")}, // programs with other directories are told of it
+		{"/asked", "/elsewhere", "/asked"},
+	} {
+		t.Setenv(EnvCache, tt.env)
+		if got, err := CacheDir(Options{Cache: tt.option}); err != nil || got != tt.want {
+			t.Errorf("%+v: %q, %v", tt, got, err)
+		}
+	}
+	for err, want := range map[error]string{
+		unix.ENOSPC: "make room (1 GB)", unix.EDQUOT: "make room (1 GB)", unix.EACCES: "make it writable", unix.EROFS: "make it writable",
+	} {
+		wantSetupError(t, cacheError("/c", &os.PathError{Op: "mkdir", Path: "/c/d", Err: err}), "cache directory /c", err.Error(), want, EnvCache)
+	}
+}
+
+// An environment is another one with another interpreter, other packages or
+// another environment below it, and none without its interpreter.
+func TestEnvironments(t *testing.T) {
+	programs, cache := t.TempDir(), t.TempDir()
+	writeFiles(t, programs, map[string]string{
+		"python":       fakePython(t, nil),
+		"other-python": fakePython(t, map[string]any{"Executable": "/opt/python3"}),
+	})
+	env := func(python, name, lock string, base *Env) *Env {
+		t.Helper()
+		e, err := locate(t.Context(), Options{Cache: cache, Python: filepath.Join(programs, python)}, Requirements{Name: name, Lock: []byte(lock), Base: base})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	one, another := env("python", "a", tinyLock, nil), env("other-python", "a", tinyLock, nil)
+	all := []*Env{one, another, env("python", "a", otherLock, nil), env("python", "b", tinyLock, nil), env("", "b", tinyLock, one), env("", "b", tinyLock, another)}
+	seen := map[string]int{}
+	for i, e := range all {
+		if before, have := seen[e.Dir()]; have {
+			t.Errorf("environments %d and %d are both %s", before, i, e.Dir())
+		}
+		seen[e.Dir()] = i
+	}
+	if again := env("python", "a", tinyLock, nil); again.Dir() != one.Dir() {
+		t.Errorf("the same one is at %s and %s", one.Dir(), again.Dir())
+	}
+
+	for _, step := range []struct {
+		do       func() error
+		complete bool
+	}{
+		{func() error { return os.MkdirAll(one.bin(), 0o755) }, false},
+		{func() error { return os.WriteFile(filepath.Join(one.Dir(), completeName), nil, 0o644) }, false},
+		{func() error { return os.Symlink(filepath.Join(programs, "python"), one.Python()) }, true},
+		{func() error { return os.Remove(filepath.Join(programs, "python")) }, false},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if one.complete() != step.complete {
+			t.Errorf("complete: %v, want %v", !step.complete, step.complete)
+		}
+	}
+}
+
+// What the server's libraries lack of the system is told with the package that
+// has it.
+func TestLibraries(t *testing.T) {
+	g := startGuard(t)
+	const cannot = "echo \"$0: error while loading shared libraries: %s: cannot open shared object file\" >&2; exit 127\n"
+	for name, test := range map[string]struct {
+		server, stub string // the library that is missing
+		want         []string
+	}{
+		"all there":  {"", "", nil},
+		"known":      {"libz.so.1", "", []string{"libz.so.1: not found by tritonserver", "install zlib1g"}},
+		"libpython":  {"", "libpython3.11.so.1.0", []string{"libpython3.11.so.1.0: not found by triton_python_backend_stub", "install libpython3.11"}},
+		"who knows":  {"libodd.so.7", "", []string{"libodd.so.7: not found by tritonserver", "install the package that has it"}},
+		"the loader": {"libstdc++.so.6", "libz.so.1", []string{"libstdc++6"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, backends := &Env{dir: t.TempDir(), python: Python{Minor: 11}}, t.TempDir()
+			program := func(missing string) string {
+				if missing == "" {
+					return "#!/bin/sh\n"
+				}
+				return "#!/bin/sh\n" + fmt.Sprintf(cannot, missing)
+			}
+			writeFiles(t, "/", map[string]string{
+				serverPath(e): program(test.server),
+				filepath.Join(backends, "python", "triton_python_backend_stub"): program(test.stub),
+			})
+			err := checkLoads(t.Context(), g, e, backends)
+			if test.want == nil {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantSetupError(t, err, append(test.want, "--triton ADDR")...)
+		})
+	}
+	t.Setenv("LD_LIBRARY_PATH", "/the/users")
+	if got := (&Env{}).libraryPath("/backends"); !strings.HasSuffix(got, ":/backends/lib:/the/users") {
+		t.Errorf("libraries are looked for in %s", got)
+	}
+}
+
 func TestDiagnose(t *testing.T) {
 	for _, test := range []struct {
 		text, reason, remedy string
@@ -239,6 +351,32 @@ func TestDownloadLine(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: %+v, want %+v", line, got, want)
 		}
+	}
+}
+
+func TestReplaceFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	for mode, content := range map[os.FileMode]string{0o644: "text", 0o755: "program"} {
+		if err := replaceFile(path, []byte(content), mode); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != content || info.Mode() != mode {
+			t.Errorf("%q, %v, %v; want %q, %v", b, info.Mode(), err, content, mode)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "taken"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := replaceFile(filepath.Join(dir, "taken"), nil, 0o644); err == nil {
+		t.Error("a file is in the place of a directory")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
+		t.Errorf("there are %v, %v", left, err)
 	}
 }
 

@@ -35,6 +35,10 @@ func TestModelCurrent(t *testing.T) {
 		"other recipe":  {onnx(strings.Repeat("0", 64), "16"), false},
 		"no batch":      {onnx(recipe, ""), false},
 		"a user's own":  {"some other model", true},
+		"like another":  {onnx(strings.Repeat("0", 64), "8") + onnx(recipe, "16"), true},
+		"cut at once":   {"graph\x0a\x0cquire.recipe", true},
+		"cut short":     {"graph\x0a\x0cquire.recipe\x12\x40cut", true},
+		"a long entry":  {"graph\x0a\x0cquire.recipe\x12\x80\x01" + strings.Repeat("x", 200), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -59,6 +63,34 @@ func TestModelCurrent(t *testing.T) {
 	}
 	if err := PrepareModel(t.Context(), Options{}, t.TempDir()); err != nil {
 		t.Errorf("a repository without the model: %v", err)
+	}
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{"layout/config.pbtxt": "max_batch_size: 16\n", "layout/1/model.onnx": ""})
+	if ModelCurrent(dir) {
+		t.Error("a model that was cut to nothing is taken for a user's own")
+	}
+}
+
+func TestLargestBatch(t *testing.T) {
+	for name, test := range map[string]struct {
+		config, cpu string
+		want        int // 0: an error
+	}{
+		"for a GPU":  {"max_batch_size: 16\n", "max_batch_size: 4\n", 16},
+		"for a CPU":  {"# so many\nmax_batch_size: 4\n", "\tmax_batch_size : 16\n", 16},
+		"none":       {"max_batch_size: 0\n", "max_batch_size: 0\n", 0},
+		"not said":   {"max_batch_size: 4\n", "name: \"layout\"\n", 0},
+		"a comment":  {"# max_batch_size: 4\n", "max_batch_size: 4\n", 0},
+		"beyond all": {"max_batch_size: 99999999999999999999\n", "max_batch_size: 4\n", 0},
+	} {
+		dir := t.TempDir()
+		writeFiles(t, dir, map[string]string{"config.pbtxt": test.config, "configs/cpu.pbtxt": test.cpu})
+		if got, err := largestBatch(dir); got != test.want || (err == nil) != (test.want > 0) {
+			t.Errorf("%s: %d, %v; want %d", name, got, err, test.want)
+		}
+	}
+	if n, err := largestBatch(t.TempDir()); err == nil {
+		t.Errorf("no config at all allows %d", n)
 	}
 }
 

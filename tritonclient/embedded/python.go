@@ -61,6 +61,9 @@ type probe struct {
 	Prefix         string
 }
 
+// systemPython is there also where PATH has another one.
+var systemPython = "/usr/bin/python3" // tests have others
+
 const probeTimeout = 30 * time.Second
 
 // FindPython returns the first usable interpreter among want (a path or a name
@@ -82,7 +85,7 @@ func FindPython(ctx context.Context, want string) (Python, error) {
 		for minor := maxPython; minor >= minPython; minor-- {
 			names = append(names, fmt.Sprintf("python3.%d", minor))
 		}
-		names = append(names, "/usr/bin/python3")
+		names = append(names, systemPython)
 	}
 	var nearest *SetupError
 	farthest := -1

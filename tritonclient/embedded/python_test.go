@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -44,6 +45,8 @@ func TestMissing(t *testing.T) {
 		"a bare system Python": {fakePython(t, map[string]any{"Ensure": false, "Libpython": ""}),
 			[]string{"module ensurepip and libpython3.11.so.1.0", "apt-get install python3.11-venv libpython3.11"}},
 		"own static build": {fakePython(t, map[string]any{"Libpython": "", "Prefix": "/opt/python"}),
+			[]string{"libpython3.11.so.1.0", "--enable-shared"}},
+		"own build in the system's place": {fakePython(t, map[string]any{"Libpython": "", "Prefix": "/usr/local"}),
 			[]string{"libpython3.11.so.1.0", "--enable-shared"}},
 		"no Python at all":  {"#!/bin/sh\necho hello\n", []string{"does not answer like Python"}},
 		"a shim that fails": {"#!/bin/sh\necho 'shim: python3: command not found' >&2\nexit 127\n", []string{"command not found", "does not run"}},
@@ -112,10 +115,65 @@ func TestNextPython(t *testing.T) {
 	_, err = FindPython(t.Context(), "")
 	wantSetupError(t, err, "3.9.2")
 
+	if got, err := FindPython(t.Context(), "python3.12"); err != nil || got.Path != "/twelve" {
+		t.Errorf("what is asked for goes before %s: %+v, %v", EnvPython, got, err)
+	}
+	t.Setenv(EnvPython, "")
+	if err := os.Remove(filepath.Join(dir, "python3.12")); err != nil {
+		t.Fatal(err)
+	}
+	defer func(path string) { systemPython = path }(systemPython)
+	systemPython = filepath.Join(dir, "none")
+	_, err = FindPython(t.Context(), "")
+	wantSetupError(t, err, "3.13.0", "module venv")
+
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	if _, err := FindPython(ctx, ""); !errors.Is(err, why) {
+		t.Errorf("called off: %v", err)
+	}
+
 	// The wheel brings a libpython for 3.13.
 	writeFiles(t, dir, map[string]string{"python3": fakePython(t, map[string]any{"Version": "3.13.0", "Libpython": ""})})
 	if _, err := FindPython(t.Context(), ""); err != nil {
 		t.Error(err)
+	}
+	writeFiles(t, dir, map[string]string{"python3": fakePython(t, map[string]any{"Version": "3.13.0", "Libpython": "/thirteen.so"})})
+	if got, err := FindPython(t.Context(), ""); err != nil || got.Libpython != "" {
+		t.Errorf("got %+v, %v; want no libpython but the wheel's", got, err)
+	}
+}
+
+func TestGlibcAtLeast(t *testing.T) {
+	for libc, want := range map[string]bool{
+		"glibc 2.35": true, "glibc 2.41": true, "glibc 3.0": true, "glibc 2.34": false, "glibc 1.99": false, "musl 2.40": false, "": false,
+	} {
+		if got := glibcAtLeast(libc); got != want {
+			t.Errorf("%q: %v", libc, got)
+		}
+	}
+}
+
+// What is missing is installed with what the system has.
+func TestInstallCommand(t *testing.T) {
+	for _, tt := range []struct {
+		programs []string
+		want     string
+	}{
+		{nil, "apt-get install a-deb"},
+		{[]string{"apt-get"}, "apt-get install a-deb"},
+		{[]string{"dnf"}, "dnf install a-rpm"},
+		{[]string{"apt-get", "dnf"}, "apt-get install a-deb"},
+	} {
+		dir := t.TempDir()
+		t.Setenv("PATH", dir)
+		for _, name := range tt.programs {
+			writeFiles(t, dir, map[string]string{name: ""})
+		}
+		if got := installCommand("a-deb", "a-rpm"); got != tt.want {
+			t.Errorf("with %q: %s", tt.programs, got)
+		}
 	}
 }
 

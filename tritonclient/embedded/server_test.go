@@ -429,12 +429,37 @@ func TestStartReason(t *testing.T) {
 		"creating server: more":             "E1 1 b.cc:2] \"harmless\"\nerror: creating server: more",
 		"no driver":                         "E1 1 b.cc:2] \"no driver\"\nbye",
 		"failed to load 'm' version 1: warmup: no room; bye": "E1 1 b.cc:2] \"failed to load 'm' version 1: warmup: no room; no room; bye; no room; \"",
-		"Segmentation fault":    "I1 1 b.cc:2] \"fine\"\nSegmentation fault",
-		"Signal (11) received.": "I1 1 b.cc:2] \"fine\"\nSignal (11) received.\n 0# 0x0000A in tritonserver\n 1# 0x0000B in libc.so.6\n\n",
-		"":                      "I1 1 b.cc:2] \"Started\"\nW1128 11:50:43.2 7 b.cc:3] \"no metrics\"\n 0# 0x0000A in tritonserver",
+		"Segmentation fault":                  "I1 1 b.cc:2] \"fine\"\nSegmentation fault",
+		"Signal (11) received.":               "I1 1 b.cc:2] \"fine\"\nSignal (11) received.\n 0# 0x0000A in tritonserver\n 1# 0x0000B in libc.so.6\n\n",
+		"":                                    "I1 1 b.cc:2] \"Started\"\nW1128 11:50:43.2 7 b.cc:3] \"no metrics\"\n 0# 0x0000A in tritonserver",
+		"failed to poll model 'm': no config": "E1 1 b.cc:2] \"failed to poll model 'm': no config\"\nerror: creating server: more",
+		"no room":                             "E1 1 a.cc:1] \"CudaDriverHelper has not been initialized.\"\nno room\n+-------+---+\n| Model | 1 |\n+-------+---+",
+		"failed to start GRPC service: Socket '127.0.0.1:8001' already in use": "E1 1 b.cc:2] \"failed to load 'm' version 1: why\"\nerror: failed to start GRPC service: Socket '127.0.0.1:8001' already in use",
 	} {
 		if got := startReason(strings.Split(log, "\n")); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestArgs(t *testing.T) {
+	args := func(cfg Config) string {
+		return strings.Join((&Server{cfg: cfg.withDefaults(), metrics: 9}).args("p-"), " ") + " "
+	}
+	for _, tt := range []struct {
+		cfg       Config
+		have, not string
+	}{
+		{Config{}, "--model-config-name=cpu ", "--metrics-port"},
+		{Config{}, "--allow-metrics=false --load-model=layout ", "--load-model=a"},
+		{Config{Models: []string{"a", "b"}}, "--load-model=a --load-model=b ", "--load-model=layout"},
+		{Config{ModelConfigName: "gpu"}, "--model-config-name=gpu ", "cpu"},
+		{Config{ModelConfigName: "-"}, "--disable-auto-complete-config ", "--model-config-name"},
+		{Config{Metrics: true}, "--metrics-port=9 ", "--allow-metrics=false"},
+		{Config{ExtraArgs: []string{"--grpc-address=0.0.0.0"}}, "--load-model=layout --grpc-address=0.0.0.0 ", "--metrics-port"},
+	} {
+		if got := args(tt.cfg); !strings.Contains(got, tt.have) || strings.Contains(got, tt.not) {
+			t.Errorf("%+v: %s; want %q and no %q", tt.cfg, got, tt.have, tt.not)
 		}
 	}
 }

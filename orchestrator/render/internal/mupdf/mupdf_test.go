@@ -3,11 +3,14 @@
 package mupdf
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -353,6 +356,115 @@ func TestNotAPDF(t *testing.T) {
 		_, err := e.Open(file(t, []byte(data)), PDF, nil)
 		if reason(t, err) != Malformed {
 			t.Errorf("%q: %v", data, err)
+		}
+	}
+}
+
+// Messages that fill the room for them to the last byte are told, and those
+// after them are counted.
+func TestMessagesFillTheirRoom(t *testing.T) {
+	const room = 8192 // messages of inside.h
+	e := newEngine(t)
+	said := func(names []string) ([]string, int) {
+		content := ""
+		for _, name := range names {
+			content += "/" + name + " Do\n"
+		}
+		open(t, e, pdftest.Simple("", pdftest.Page{Attrs: "/MediaBox[0 0 9 9]", Content: content}).Bytes())
+		e.Messages()
+		if _, err := e.Draw(0, 10, 10, false, make([]byte, 300)); err != nil {
+			t.Fatal(err)
+		}
+		return e.Messages()
+	}
+	one, _ := said([]string{"N"})
+	if len(one) != 2 { // the page has something to say, too
+		t.Fatalf("got %q", one)
+	}
+	around := len(one[0]) // an end of line comes, the name goes
+	for _, more := range []int{-1, 0, 1} {
+		var names, want []string
+		for left := room + more; left > 0; {
+			n := min(100, left-around)
+			if rest := left - around - n; rest > 0 && rest < around+4 {
+				n -= around + 4
+			}
+			names = append(names, fmt.Sprintf("%0*d", n, len(names)))
+			left -= around + n
+		}
+		free, wantLost := room, 0
+		for _, line := range append(slices.Clone(names), one[1]) {
+			if line != one[1] {
+				line = strings.Replace(one[0], "N", line, 1)
+			}
+			if len(line)+1 > free {
+				wantLost++
+				continue
+			}
+			free -= len(line) + 1
+			want = append(want, line)
+		}
+		if lines, lost := said(names); !slices.Equal(lines, want) || lost != wantLost {
+			t.Errorf("%d bytes: %d lines and %d lost, want %d and %d", room+more, len(lines), lost, len(want), wantLost)
+		}
+	}
+	if lines, lost := said([]string{"N"}); !slices.Equal(lines, one) || lost != 0 {
+		t.Errorf("afterwards: %q, %d lost", lines, lost)
+	}
+}
+
+// What is kept of earlier pages makes way for what a page needs.
+func TestStoreMakesWay(t *testing.T) {
+	const pages, w, h = 20, 1200, 1600
+	e, err := New(24*mib, store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	var list []pdftest.Page
+	for i := range pages {
+		list = append(list, pdftest.Page{Attrs: fmt.Sprintf("/MediaBox[0 0 600 800]/Resources<</XObject<</I %d 0 R>>>>", 3+2*pages+i), Content: "600 0 0 800 0 0 cm /I Do"})
+	}
+	f := pdftest.Simple("", list...)
+	for i := range pages {
+		f.Stream(fmt.Sprintf("/Type/XObject/Subtype/Image/Width %d/Height %d/ColorSpace/DeviceRGB/BitsPerComponent 8/Filter/FlateDecode", w, h),
+			pdftest.Deflate(bytes.Repeat([]byte{byte(i), 0, 0}, w*h)))
+	}
+	open(t, e, f.Bytes())
+	most := int64(0)
+	for i := range pages {
+		rgb := make([]byte, 600*800*3)
+		if _, err := e.Draw(i, 600, 800, false, rgb); err != nil || at(rgb, 600, 300, 400) != [3]byte{byte(i), 0, 0} {
+			t.Errorf("page %d: %v, %v", i+1, err, at(rgb, 600, 300, 400))
+		}
+		most = max(most, e.Used())
+	}
+	if most < 12*mib {
+		t.Errorf("no more than %d bytes were kept: this test shows nothing", most)
+	}
+}
+
+// A document that is closed holds nothing: no fonts, no letters, no pictures.
+func TestClosedDocumentHoldsNothing(t *testing.T) {
+	e := newEngine(t)
+	draw := func(data []byte) int64 {
+		for page := range open(t, e, data) {
+			if _, err := e.Draw(page, 304, 400, false, make([]byte, 304*400*3)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e.closeDocument()
+		return e.Used()
+	}
+	all := orders(t)
+	paper := all["examples/paper.pdf"]
+	if paper == nil {
+		t.Fatal("no paper.pdf")
+	}
+	before := draw(pdftest.Simple("", pdftest.Page{Attrs: "/MediaBox[0 0 9 9]"}).Bytes())
+	for name, data := range all {
+		if grown := draw(data) - before; grown > 64<<10 {
+			t.Errorf("%s: %d bytes are still held", name, grown)
 		}
 	}
 }

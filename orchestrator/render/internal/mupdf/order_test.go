@@ -57,17 +57,19 @@ func orders(t *testing.T) map[string][]byte {
 	f.Stream(hatch, []byte(strokes))
 	all["a pattern that shines through"] = f.Bytes()
 
-	// Large ones go another way than small ones.
-	for _, size := range []float64{10, 200} {
+	// Large ones go another way than small ones, and small ones that are drawn large
+	// are kept elsewhere.
+	for _, as := range []struct{ size, drawn float64 }{{10, 10}, {200, 10}, {10, 1}} {
+		size := as.size
 		for mode, name := range []string{"filled", "stroked"} {
 			text := fmt.Sprintf("BT %d Tr /F 1 Tf %g 0 0 %[2]g 100 100 Tm <00> Tj ET", mode, size)
 			f = pdftest.Simple("",
 				pdftest.Page{Attrs: a4 + "/Resources<</Font<</F 7 0 R>>>>", Content: text},
 				pdftest.Page{Attrs: a4 + "/Resources<</XObject<</G 9 0 R>>>>", Content: "/G Do"})
-			f.Add(fmt.Sprintf("<</Type/Font/Subtype/Type3/FontMatrix[%g 0 0 %[1]g 0 0]%s>>", 10/size, letters))
+			f.Add(fmt.Sprintf("<</Type/Font/Subtype/Type3/FontMatrix[%g 0 0 %[1]g 0 0]%s>>", as.drawn/size, letters))
 			f.Stream("", []byte("2 0 d0 1 0 0 rg 0 0 m 13.3 17.1 l 4 0 l f 0 1 0 rg 5 5 4 4 re f"))
 			f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 500 500]/Group<</S/Transparency/CS/DeviceGray/I true>>/Resources<</Font<</F 7 0 R>>>>", []byte(text))
-			all[fmt.Sprintf("letters of %g in colour and in a grey group, %s", size, name)] = f.Bytes()
+			all[fmt.Sprintf("letters of %g in colour and in a grey group, %s, drawn as of %g", size, name, as.drawn)] = f.Bytes()
 		}
 	}
 
@@ -141,6 +143,36 @@ func TestPagesDoNotDependOnTheirOrder(t *testing.T) {
 				slices.Reverse(order)
 			}
 		})
+	}
+}
+
+// A letter that is drawn in colour and in a grey group of one page is in each what
+// it is there, whichever comes first, and whether it is small enough to be kept or not.
+func TestLettersInTwoColourSpaces(t *testing.T) {
+	const w, h = 600, 800
+	for _, size := range []float64{1, 10} { // of 14×18 and of 140×180 pixels
+		text := func(x float64) string {
+			return fmt.Sprintf("BT /F 1 Tf %g 0 0 %[1]g %g 100 Tm <00> Tj ET", size, x)
+		}
+		const group = "/G Do"
+		f := pdftest.Simple("",
+			pdftest.Page{Attrs: "/MediaBox[0 0 600 800]/Resources<</Font<</F 7 0 R>>/XObject<</G 9 0 R>>>>", Content: text(100) + " " + group},
+			pdftest.Page{Attrs: "/MediaBox[0 0 600 800]/Resources<</Font<</F 7 0 R>>/XObject<</G 9 0 R>>>>", Content: group + " " + text(100)})
+		f.Add("<</Type/Font/Subtype/Type3/FontMatrix[1 0 0 1 0 0]/FontBBox[0 0 14 18]/FirstChar 0/LastChar 0/Widths[2]/Encoding<</Type/Encoding/Differences[0/a]>>/CharProcs<</a 8 0 R>>/Resources<<>>>>")
+		f.Stream("", []byte("2 0 d0 1 0 0 rg 0 0 14 18 re f"))
+		f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 600 800]/Group<</S/Transparency/CS/DeviceGray/I true>>/Resources<</Font<</F 7 0 R>>>>", []byte(text(300)))
+		e := newEngine(t)
+		for page := range open(t, e, f.Bytes()) {
+			rgb := make([]byte, w*h*3)
+			if _, err := e.Draw(page, w, h, false, rgb); err != nil {
+				t.Fatal(err)
+			}
+			in := int(7 * size) // the middle of the letter
+			coloured, grey := at(rgb, w, 100+in, h-100-in), at(rgb, w, 300+in, h-100-in)
+			if coloured != red || grey[0] != grey[1] || grey[1] != grey[2] || grey == white || grey == black {
+				t.Errorf("size %g, page %d: %v in colour and %v in grey", size, page+1, coloured, grey)
+			}
+		}
 	}
 }
 
