@@ -112,6 +112,26 @@ func TestProposeDropsPreferred(t *testing.T) {
 	}
 }
 
+// TestProposeSaysAgain: what the file says and the choice does not is changed,
+// also to what is the default.
+func TestProposeSaysAgain(t *testing.T) {
+	file := parse(t, "max_batch_size: 8\nparameters { key: \"quire.batch\" value { string_value: \"2\" } }\nparameters { key: \"quire.in_flight\" value { string_value: \"7\" } }\nparameters { key: \"quire.max_age_ms\" value { string_value: \"5\" } }\n")
+	to := startOf(t, file)
+	to.Batch, to.InFlight, to.MaxAge = to.MaxBatch, to.Instances+1, orchestrator.DefaultMaxAge
+	edited, err := Propose(file, file.Config(), to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"quire.batch": "8", "quire.in_flight": "2", "quire.max_age_ms": "20"} {
+		if got := edited.Config().GetParameters()[key].GetStringValue(); got != want {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+	if len(edited.Config().GetModelWarmup()) != 0 || len(edited.Config().GetInstanceGroup()) != 0 {
+		t.Errorf("more has changed:\n%s", file.Diff(edited))
+	}
+}
+
 // TestProposeFillsIn: where the file leaves to the server what is changed, the
 // server tells the kind.
 func TestProposeFillsIn(t *testing.T) {

@@ -244,6 +244,22 @@ func TestWhy(t *testing.T) {
 	}
 }
 
+func TestGain(t *testing.T) {
+	for g, want := range map[float64]string{2.5: "3.50 times as many", 1: "2.00 times as many", 0.5: "50 % more", 0.004: "as many", 0: "as many", -0.25: "25 % fewer, to keep within the limit"} {
+		if got := gain(g); got != want {
+			t.Errorf("%v: %q, want %q", g, got, want)
+		}
+	}
+	for limited, falls := range map[time.Duration]string{ms(5): "falls from 10.0 ms to 5.00 ms at 40.0 pages/s", ms(50): "rises, to keep within the limit, from 10.0 ms to 50.0 ms"} {
+		start := &Trial{Settings: delivered, Deciding: []Window{{P99: ms(10)}}}
+		chosen := &Trial{Settings: badByHand, Deciding: []Window{{P99: limited}}}
+		r := &Report{Objective: Latency, Result: &Result{Start: start, Chosen: chosen, Trials: []*Trial{start, chosen}, OpenRate: 40, Stable: true}}
+		if text := strings.Join(r.Explain(), "\n"); !strings.Contains(text, "the 99th percentile "+falls) || strings.Contains(text, "is the limit") {
+			t.Errorf("no %q in\n%s", falls, text)
+		}
+	}
+}
+
 // TestExplainDoubts: what makes the numbers doubtful is said, and nothing else.
 func TestExplainDoubts(t *testing.T) {
 	const unstable, noTime, spent = "did not become stable", "A larger --budget looks further", "were used up in the stage"

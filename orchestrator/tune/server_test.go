@@ -467,14 +467,18 @@ func TestSetServer(t *testing.T) {
 // TestDoesNotLoad: settings that the model does not load with are infeasible,
 // and other errors are not.
 func TestDoesNotLoad(t *testing.T) {
+	const deadlineExceeded = 4 // of gRPC's codes
 	for _, c := range []struct {
 		fault      tritontest.Fault
 		infeasible bool
+		loads      int
 	}{
-		{tritontest.BackendError("failed to load 'layout': CUDA out of memory"), true},
-		{tritontest.Stopping(), false},
+		{tritontest.BackendError("failed to load 'layout': CUDA out of memory"), true, 1},
+		{tritontest.Stopping(), false, 2},
+		{tritontest.Fail(deadlineExceeded, "Deadline Exceeded"), true, 2},
 	} {
 		server, client := fake(t, tritontest.Config{})
+		before := served(t, client)
 		s := take(t, client)
 		server.Script(func(call *tritontest.Call) tritontest.Fault {
 			if call.Method == "RepositoryModelLoad" && call.Index == 0 {
@@ -490,6 +494,10 @@ func TestDoesNotLoad(t *testing.T) {
 		}
 		if err := s.Restore(t.Context()); err != nil {
 			t.Errorf("the old config was never replaced: %v", err)
+		}
+		// A load that took too long may come to be after all.
+		if n := len(server.Calls("RepositoryModelLoad")); !proto.Equal(served(t, client), before) || n != c.loads {
+			t.Errorf("%v: %d loads, want %d; served %v", err, n, c.loads, served(t, client))
 		}
 	}
 }
