@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"quire/orchestrator"
+	"quire/orchestrator/sink"
 	"quire/tritonclient/tritontest"
 )
 
@@ -309,6 +310,37 @@ func TestLastLineAddsUp(t *testing.T) {
 	want = "documents: 15 = 7 done + 1 partial + 2 failed + 5 skipped; pages: 136 = 100 done + 5 failed + 31 skipped + 0 cancelled; " +
 		"skipped: 4 done + 1 partial + 0 failed before, with pages: 30 done + 1 failed; resumed: 5 pages; redone: 1 changed + 2 another model; 10s, 10.0 pages/s; results in out"
 	if got := lastLine(s, "out"); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestVanishedLine(t *testing.T) {
+	screen := &strings.Builder{}
+	told := &text{screen: newScreen(screen)}
+	for _, name := range []string{"a.pdf", "b.pdf", "c.pdf", "d.pdf", "e.pdf"} {
+		told.vanished(name)
+	}
+	for _, c := range []struct {
+		v     sink.Vanished
+		names []string
+		want  string
+	}{
+		{sink.Vanished{}, nil, ""},
+		{sink.Vanished{Found: 1}, []string{"a.pdf"}, "1 result of a document that is not among the inputs: a.pdf; --prune removes them"},
+		{sink.Vanished{Found: 3, Pruned: 3}, told.gone, "3 results of documents that are not among the inputs: a.pdf, b.pdf, c.pdf; 3 removed"},
+		{sink.Vanished{Found: 5, Kept: "the inputs could not be listed"}, told.gone, "5 results of documents that are not among the inputs: a.pdf, b.pdf, c.pdf, …; not removed, since the inputs could not be listed"},
+	} {
+		if got := vanishedLine(c.v, c.names); got != c.want {
+			t.Errorf("got  %s\nwant %s", got, c.want)
+		}
+	}
+}
+
+func TestServersLine(t *testing.T) {
+	s := orchestrator.Stats{Endpoints: []orchestrator.EndpointStats{
+		{Name: "a:1", State: orchestrator.EndpointUp, Pages: 12}, {Name: "b:1", State: orchestrator.EndpointAway, Pages: 1},
+	}}
+	if got, want := serversLine(s), "servers: a:1 12 pages, b:1 1 page (away)"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
