@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -18,6 +19,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"quire/orchestrator"
+	"quire/orchestrator/sink"
 	"quire/tritonclient/tritontest"
 )
 
@@ -64,6 +66,13 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", dir, "-o", "x", "--transport", "mail"}, "auto, shm or grpc"},
 		{[]string{"run", dir, "-o", "x", "--server-wait", "0s"}, "above 0"},
 		{[]string{"run", dir, "-o", "x", "--tls"}, "name it with --triton"},
+		{[]string{"run", dir, "-o", "x", "--triton-header", "a=secret"}, "name it with --triton"},
+		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--triton-header", "=secret"}, "KEY=VALUE"},
+		{[]string{"run", dir, "-o", "x", "--model-repository", latin1}, "no such directory"},
+		{[]string{"run", dir, "-o", "x", "--fresh", "--retry-failed"}, "contradict"},
+		{[]string{"run", dir, "-o", "x", "--disk-wait", "-1s"}, "must not be negative"},
+		{[]string{"run", dir, "-o", "x", "--threshold", "1"}, "below 1"},
+		{[]string{"run", dir, "-o", "x", "--threshold", "-0.1"}, "at least 0"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-ca", filepath.Join(dir, "none")}, "none"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-ca", filepath.Join(dir, "a.pdf")}, "--tls-ca: " + filepath.Join(dir, "a.pdf") + ": there is no PEM certificate"},
 		{[]string{"run", dir, "-o", "x", "--triton", "a:1", "--tls-ca", "/dev/null"}, "--tls-ca: /dev/null: there is no PEM certificate"},
@@ -178,6 +187,53 @@ func TestHelp(t *testing.T) {
 	for _, args := range [][]string{{}, {"help"}, {"help", "run"}, {"version", "--help"}, {"run", "in", "-h"}} {
 		if code, stdout, _ := call(t, args...); code != 0 || !strings.Contains(stdout, exitCodesHelp) {
 			t.Errorf("%q: exit code %d, %s", args, code, stdout)
+		}
+	}
+}
+
+// TestRunConfig: what the flags become, where 0 and nothing said are not the same.
+func TestRunConfig(t *testing.T) {
+	dir := t.TempDir()
+	file := write(t, "%PDF", dir, "a.scan")
+	repository := filepath.Join(dir, "repository")
+	if err := os.Mkdir(repository, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const wait = 10 * time.Minute // as --help has it
+	for _, c := range []struct {
+		args      []string
+		diskWait  time.Duration
+		threshold float64
+		other     bool // formats than PDF
+		where     string
+	}{
+		{[]string{dir}, wait, 0, false, "embedded"},
+		{[]string{"--disk-wait", "0s", "--threshold", "0", dir}, -1, -1, false, "embedded"},
+		{[]string{"--disk-wait", "5s", "--threshold", "0.25", dir}, 5 * time.Second, 0.25, false, "embedded"},
+		{[]string{"--include", "*.png", dir}, wait, 0, true, "embedded"},
+		{[]string{"--exclude", "*.png", dir}, wait, 0, false, "embedded"},
+		{[]string{dir, file}, wait, 0, true, "embedded"},
+		{[]string{filepath.Join(dir, "missing")}, wait, 0, false, "embedded"},
+		{[]string{"--triton", "a:1", dir}, wait, 0, false, "a:1"},
+		{[]string{"--model-repository", repository, dir}, wait, 0, false, "embedded, " + repository},
+		{[]string{"--fresh", dir}, wait, 0, false, "embedded"},
+		{[]string{"--retry-failed", dir}, wait, 0, false, "embedded"},
+	} {
+		app := newApp(stops{})
+		var cfg runConfig
+		for _, command := range app.Commands {
+			if command.Name == "run" {
+				command.Action = func(c *cli.Context) (err error) {
+					cfg, err = runConfigOf(c)
+					return err
+				}
+			}
+		}
+		if err := app.Run(append([]string{"quire", "run", "-o", "x"}, c.args...)); err != nil {
+			t.Errorf("%q: %v", c.args, err)
+		}
+		if cfg.diskWait != c.diskWait || cfg.threshold != c.threshold || cfg.otherFormats() != c.other || cfg.server.where() != c.where {
+			t.Errorf("%q: wait %v, threshold %v, other formats %t, %s", c.args, cfg.diskWait, cfg.threshold, cfg.otherFormats(), cfg.server.where())
 		}
 	}
 }
@@ -309,6 +365,37 @@ func TestLastLineAddsUp(t *testing.T) {
 	want = "documents: 15 = 7 done + 1 partial + 2 failed + 5 skipped; pages: 136 = 100 done + 5 failed + 31 skipped + 0 cancelled; " +
 		"skipped: 4 done + 1 partial + 0 failed before, with pages: 30 done + 1 failed; resumed: 5 pages; redone: 1 changed + 2 another model; 10s, 10.0 pages/s; results in out"
 	if got := lastLine(s, "out"); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestVanishedLine(t *testing.T) {
+	screen := &strings.Builder{}
+	told := &text{screen: newScreen(screen)}
+	for _, name := range []string{"a.pdf", "b.pdf", "c.pdf", "d.pdf", "e.pdf"} {
+		told.vanished(name)
+	}
+	for _, c := range []struct {
+		v     sink.Vanished
+		names []string
+		want  string
+	}{
+		{sink.Vanished{}, nil, ""},
+		{sink.Vanished{Found: 1}, []string{"a.pdf"}, "1 result of a document that is not among the inputs: a.pdf; --prune removes them"},
+		{sink.Vanished{Found: 3, Pruned: 3}, told.gone, "3 results of documents that are not among the inputs: a.pdf, b.pdf, c.pdf; 3 removed"},
+		{sink.Vanished{Found: 5, Kept: "the inputs could not be listed"}, told.gone, "5 results of documents that are not among the inputs: a.pdf, b.pdf, c.pdf, …; not removed, since the inputs could not be listed"},
+	} {
+		if got := vanishedLine(c.v, c.names); got != c.want {
+			t.Errorf("got  %s\nwant %s", got, c.want)
+		}
+	}
+}
+
+func TestServersLine(t *testing.T) {
+	s := orchestrator.Stats{Endpoints: []orchestrator.EndpointStats{
+		{Name: "a:1", State: orchestrator.EndpointUp, Pages: 12}, {Name: "b:1", State: orchestrator.EndpointAway, Pages: 1},
+	}}
+	if got, want := serversLine(s), "servers: a:1 12 pages, b:1 1 page (away)"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

@@ -168,6 +168,38 @@ func TestSize(t *testing.T) {
 	}
 }
 
+// TestPlanText: what is known is told, what is guessed as a guess, and what is not
+// known as that.
+func TestPlanText(t *testing.T) {
+	rate := &plan.Rate{Where: "embedded", Model: "layout", ModelVersion: "1", Pages: 1000, Seconds: 50, ResultBytes: 2_000_000, Measured: time.Date(2026, 1, 2, 12, 0, 0, 0, time.Local)}
+	exact := plan.Estimate{Pages: 100, Low: 100, High: 100, Opened: 10, Of: 10}
+	guess := plan.Estimate{Pages: 6000, Low: 5000, High: 7000, Opened: 5, Of: 10}
+	failed := guess
+	failed.Failed, failed.MoreFailed = 2, 3
+	unknown := plan.Estimate{Of: 10}
+	const head, last = "documents: 10, 3.5 kB\n", ", at the 20.0 pages/s of the last run with this server (embedded, model layout version 1, 1000 pages, 2026-01-02)\n"
+	for name, c := range map[string]struct {
+		pages plan.Estimate
+		rate  *plan.Rate
+		free  *int64
+		want  string
+	}{
+		"exact": {exact, rate, nil, head + "pages: 100, counted in all 10 documents\ntime: about 5s" + last + "disk: about 241 kB of results, at the last run's 2.0 kB a page and 4.1 kB a document\n"},
+		"guess": {guess, rate, new(int64(5e9)), head + "pages: about 6000, likely 5000 to 7000, from 5 of 10 documents\ntime: about 5m00s, likely 4m10s to 5m50s" + last +
+			"disk: about 12.0 MB of results, at the last run's 2.0 kB a page and 4.1 kB a document\nspace: 5.0 GB free at out\n"},
+		"failed": {failed, nil, new(int64(5e6)), head + "pages: about 6000, likely 5000 to 7000, from 5 of 10 documents (2 of them did not open; about 3 of the rest will not)\n" +
+			"time: not known: no rate measured yet with this server (embedded): run once\ndisk: about 9.0 MB of results, at a usual 1.5 kB a page and 4.1 kB a document\n" +
+			"space: 5.0 MB free at out, too little: free some, or name another directory with -o\n"},
+		"unknown": {unknown, rate, new(int64(5)), head + "pages: not known: none of 10 documents was opened in time, see --sample-time\ntime: not known" + last + "space: 5 bytes free at out\n"},
+	} {
+		f := plan.Forecast{Inputs: plan.Inputs{Documents: 10, Bytes: 3456, Pages: c.pages}, Rate: c.rate, Where: "embedded", Output: "out", Free: c.free}
+		var got strings.Builder
+		if err := printPlan(&got, f, nil); err != nil || got.String() != c.want {
+			t.Errorf("%s: %v, got\n%swant\n%s", name, err, got.String(), c.want)
+		}
+	}
+}
+
 func TestPlanEvents(t *testing.T) {
 	line := func(event any) (m map[string]any) {
 		t.Helper()
@@ -218,6 +250,7 @@ func TestPlanEvents(t *testing.T) {
 		{"measured", disk["measured"], true},
 		{"free", disk["free_bytes"], 5e9},
 		{"fits", disk["fits"], true},
+		{"output", disk["output"], "out"},
 		{"rate", m["rate"].(map[string]any)["pages_per_second"], 20.0},
 	} {
 		if c.got != c.want {
@@ -225,8 +258,12 @@ func TestPlanEvents(t *testing.T) {
 		}
 	}
 
+	m = line(planEventOf(plan.Forecast{Inputs: plan.Inputs{Documents: 1, Pages: plan.Estimate{Of: 1}}, Rate: &rate}))
+	if m["rate"] == nil || m["seconds"] != nil {
+		t.Errorf("a time for pages that nobody knows: %v", m)
+	}
 	m = line(planEventOf(plan.Forecast{Inputs: plan.Inputs{Documents: 1, Pages: plan.Estimate{Of: 1}}}))
-	if m["rate"] != nil || m["seconds"] != nil || m["pages"].(map[string]any)["estimate"] != nil {
+	if m["rate"] != nil || m["seconds"] != nil || m["pages"].(map[string]any)["estimate"] != nil || m["disk"].(map[string]any)["output"] != nil {
 		t.Errorf("what is not known is not null: %v", m)
 	}
 }

@@ -260,13 +260,15 @@ func TestScreenInFile(t *testing.T) {
 		s.step(embedded.Progress{Text: "downloading", Total: 10})
 		s.step(embedded.Progress{Text: "downloading", Total: 10, Done: 10})
 		s.step(embedded.Progress{Text: "installing"})
-		var progress orchestrator.Progress
+		now := func() orchestrator.ProgressNow { // a page that took no time
+			return orchestrator.ProgressNow{Opened: 1, Known: 3, Resumed: 1, Pages: orchestrator.Counts{Done: 1}}
+		}
 		stats := func() orchestrator.Stats { return orchestrator.Stats{} }
-		stop := follow(t.Context(), s, &view{now: progress.Now, stats: stats, disk: noWait}, func(context.Context) (int, error) { return 1, nil })
+		stop := follow(t.Context(), s, &view{now: now, stats: stats, disk: noWait}, func(context.Context) (int, error) { return 1, nil })
 		time.Sleep(2*linePause + linePause/2)
 		stop()
 		s.say("a\x1b[31m\nb")
-		want := "quire: downloading\nquire: installing\nquire: 0 pages\nquire: 0 pages\nquire: a\ufffd[31m b\n"
+		want := "quire: downloading\nquire: installing\nquire: 1/3 pages\nquire: 1/3 pages\nquire: a\ufffd[31m b\n"
 		if out.String() != want {
 			t.Errorf("got\n%swant\n%s", out.String(), want)
 		}
@@ -328,6 +330,17 @@ func TestView(t *testing.T) {
 		now.Pages, now.Resumed = orchestrator.Counts{Done: 21, Failed: 2, Skipped: 2}, 3 // which took no time
 		now.Documents = orchestrator.Counts{Done: 2, Partial: 1, Failed: 1}
 		wantLine(70, "25/25 pages [=============] 10.0 pages/s, failed: 2 pages, 2 documents")
+		now.Documents = orchestrator.Counts{Done: 4}
+		wantLine(70, "25/25 pages [==========================] 10.0 pages/s, failed: 2 pages")
+		now.Pages = orchestrator.Counts{Done: 23, Skipped: 2}
+		wantLine(70, "25/25 pages [===========================================] 10.0 pages/s")
+		now.Documents = orchestrator.Counts{Done: 3, Failed: 1} // it has no page
+		wantLine(70, "25/25 pages [=======================] 10.0 pages/s, failed: 1 document")
+		now.Documents = orchestrator.Counts{}
+		stats.Endpoints = []orchestrator.EndpointStats{{Name: "a:1", State: orchestrator.EndpointUp}, {Name: "b:1", State: orchestrator.EndpointAway}, {Name: "c:1", State: orchestrator.EndpointChecked}}
+		wantLine(70, "25/25 pages [=================================] 10.0 pages/s, b:1 away")
+		stats.Endpoints[2].State = orchestrator.EndpointRefused
+		wantLine(70, "25/25 pages [=======================] 10.0 pages/s, 2 of 3 servers out")
 	})
 }
 

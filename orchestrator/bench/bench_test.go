@@ -76,6 +76,11 @@ func TestBottleneck(t *testing.T) {
 		{"a server that tells nothing", Use{Ours: 0.6, Executing: -1, Stalled: 0.9, Full: 0.95}, drawing, two, "server", "faster server"},
 		{"too few workers", Use{Ours: 1.1, Executing: 0.3, Starved: 0.6, Drawing: 0.97}, drawing, one, "rendering", "--workers 2"},
 		{"as many as there are cores", Use{Ours: 1.8, Executing: 0.3, Starved: 0.6, Drawing: 0.88}, drawing, two, "rendering", "More cores"},
+		{"a network that tells nothing", Use{Ours: 0.6, Executing: -1, Stalled: 0.9, Full: 0.95}, drawing, inBand, "server", "faster server"},
+		{"a window that is not full", Use{Ours: 0.6, Executing: 0.3, Stalled: 0.9, Full: 0.2}, drawing, two, "server", "faster server"},
+		{"a model that is busy, and nobody waits", Use{Ours: 0.6, Executing: 0.97, Stalled: 0.1, Full: 0.95}, drawing, two, "none", "min-time"},
+		{"a network, and nobody waits", Use{Ours: 0.6, Executing: 0.3, Stalled: 0.1, Full: 0.2}, drawing, inBand, "none", "min-time"},
+		{"others on a machine with room", Use{Ours: 0.6, Others: 0.7, Executing: 0.3, Stalled: 0.1}, drawing, two, "none", "min-time"},
 		{"nothing is busy", Use{Ours: 0.5, Executing: 0.2, Starved: 0.6, Drawing: 0.2}, drawing, two, "none", "min-time"},
 	} {
 		r := &Result{Machine: Machine{Cores: 2}, Model: Model{Kind: KindLayout}, Settings: c.settings, Use: c.use, Parts: c.parts}
@@ -92,6 +97,10 @@ func TestBottleneck(t *testing.T) {
 // The work of a server on this machine that quire has not started is not that of
 // other programs, as far as anybody can tell.
 func TestServerHere(t *testing.T) {
+	idle := &Result{Machine: Machine{Cores: 2}, Model: Model{Kind: KindLayout, Near: true}, Settings: Settings{Workers: 2}, Use: Use{Ours: 0.6, Others: 0.3}}
+	if got := bottleneck(idle); got.What != "none" {
+		t.Errorf("a machine with room: %+v", got)
+	}
 	use := Use{Ours: 0.6, Others: 1.38, Executing: 0.97, Stalled: 0.9, Full: 0.9}
 	for _, c := range []struct {
 		near   bool
@@ -191,6 +200,86 @@ func sampleResult() *Result {
 	}
 	r.Bottleneck = bottleneck(r)
 	return r
+}
+
+// wholeText is what sampleResult is told as.
+const wholeText = `model     layout version 1 at 127.0.0.1:1 (started by quire)
+machine   A processor of some kind, 2 cores, Linux 6.18
+settings  2 workers, batches up to 4 pages, 20 ms old, 2 in flight, through
+          shared memory
+pages     16 pages of 5 documents, over and over; 5 rounds of windows of 5 s
+
+                          pages/s    CPU-ms a page
+  rendering alone           146.1             13.4
+  the server alone           34.3             57.3
+  the whole                  28.4             71.9
+
+  the limit                  28.3   2 cores ÷ (13.4 + 57.3) CPU-ms
+  achieved of it            1.004   stable: the last 3 wholes within 1.2 %
+
+where a page's CPU time goes
+  the model's process       57.60 ms  80.1 %  ████████████████████████
+  tritonserver               0.50 ms   0.7 %  ▎
+  drawing (MuPDF)           13.20 ms  18.4 %  █████▌
+  render workers, else       0.20 ms   0.3 %  ▏
+  quire                      0.40 ms   0.6 %  ▏
+  guard                      0.00 ms   0.0 %
+  together                  71.90 ms, 0.60 of it quire's, outside MuPDF
+
+what holds it up: the machine
+  The machine is full: 1.96 of 2 cores are busy, 81 % of that with inference,
+  18 % with drawing. Cheaper inference moves it: a GPU behind --triton,
+  quire.precision bf16 where the CPU has it; or more cores.
+
+batches that the server executed
+    1 page          4 ×  ██████████████████████████████████████████
+   4 pages          3 ×  ███████████████████████████████▌
+  2.3 pages on average
+
+memory of quire's processes, the server apart
+  171.0 MB at most: quire 100.0, 2 render workers 69.0, guard 2.0
+  page buffers are bounded at 20.0 MB, and part of it; shared memory counts once
+
+event path of quire's own process, in ms       p50       p99       max
+  a timer of 1 ms is late by                  0.06      1.80      6.30
+  a request for the counts takes              0.00      0.00      0.00
+
+! one
+! two
+`
+
+// Every line stands, with its number and its unit: docs/bench.md explains each.
+func TestWholeText(t *testing.T) {
+	tell := func(r *Result) string {
+		var b bytes.Buffer
+		if err := r.Text(&b); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	r := sampleResult()
+	r.Warnings = []string{"one", "two"}
+	if got := tell(r); got != wholeText {
+		t.Errorf("got\n%s\nwant\n%s", got, wholeText)
+	}
+	for want, change := range map[string]func(*Result){
+		"16 pages of 5 documents (of 9), over and over; 1 round of": func(r *Result) { r.Set.Found, r.Repeats = 9, r.Repeats[:1] },
+		"layout version 1 (instant: it computes nothing) at":        func(r *Result) { r.Model.Kind = KindInstant },
+		"  the server alone           34.3        not known\n":      func(r *Result) { r.Model.Ours = false },
+		"  the whole                  28.4             71.9\n":      func(r *Result) { r.Model.Ours = false },
+		"    by perf_analyzer         35.1\n":                       func(r *Result) { r.PerfAnalyzer = &PerfAnalyzer{PagesPerSecond: 35.1} },
+		"not stable: the last 3 wholes 25 % apart":                  func(r *Result) { r.Stable, r.Spread = false, 1.25 },
+		"not known to be stable":                                    func(r *Result) { r.Stable, r.Repeats = false, r.Repeats[:2] },
+		"not stable: a whole did no page":                           func(r *Result) { r.Stable, r.Spread = false, 0 },
+		"batches that the server executed\n  not known\n":           func(r *Result) { r.Batches.Executed = nil },
+		"14.20 ms, 0.60 of it quire's":                              func(r *Result) { r.Parts.Model, r.Parts.Server, r.Parts.Own, r.Parts.MuPDF = 0, 0, 0.6, 13.6 },
+	} {
+		r := sampleResult()
+		change(r)
+		if got := tell(r); !strings.Contains(got, want) || strings.Contains(got, "NaN") || strings.Contains(got, "!") {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
 }
 
 func TestText(t *testing.T) {

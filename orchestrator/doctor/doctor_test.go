@@ -102,6 +102,8 @@ func TestCache(t *testing.T) {
 	for _, path := range []string{file, filepath.Join(file, "quire")} {
 		wantFinding(t, Machine{}.Cache(path, 0), Fail, file+" is not a directory", "name another directory with QUIRE_CACHE")
 	}
+	noAnswer := func(string, *unix.Statfs_t) error { return unix.EIO }
+	wantFinding(t, Machine{fakeStatfs: noAnswer}.Cache(dir, 1), Fail, "input/output error", "QUIRE_CACHE")
 	// Where nobody can write, root included.
 	wantFinding(t, Machine{}.Cache("/proc/self/nowhere", 1), Fail, "/proc/self", "QUIRE_CACHE")
 }
@@ -118,6 +120,11 @@ func TestLimits(t *testing.T) {
 		}
 		wantFinding(t, Machine{fakeGetrlimit: limits(n)}.Files(8), want, "192", remedy)
 	}
+	unknown := func(int) (unix.Rlimit, error) { return unix.Rlimit{}, unix.EPERM }
+	wantFinding(t, Machine{fakeGetrlimit: unknown}.Files(8), Warn, "unknown: operation not permitted", "")
+	wantFinding(t, Machine{fakeGetrlimit: unknown}.AddressSpace(), Warn, "unknown: operation not permitted", "")
+	wantFinding(t, Machine{fakeGetrlimit: limits(unix.RLIM_INFINITY)}.Files(8), OK, "at most any number,", "")
+	wantFinding(t, Machine{fakeGetrlimit: limits(4096)}.Files(8), OK, "at most 4096,", "")
 	wantFinding(t, Machine{fakeGetrlimit: limits(1 << 30)}.AddressSpace(), Fail, "1.0 GB", "ulimit -v unlimited")
 	wantFinding(t, Machine{fakeGetrlimit: limits(8 << 30)}.AddressSpace(), Warn, "8.0 GB", "ulimit -v unlimited")
 	wantFinding(t, Machine{fakeGetrlimit: limits(unix.RLIM_INFINITY)}.AddressSpace(), OK, "not limited", "")
@@ -130,18 +137,24 @@ func TestMemory(t *testing.T) {
 		files map[string]string
 		text  string
 	}{
-		"none":      {map[string]string{"proc/self/cgroup": "0::/user\n", "sys/fs/cgroup/user/memory.max": "max\n"}, "this machine has 16.0 GB"},
-		"version 2": {map[string]string{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "1073741824\n"}, "this control group may use 1.0 GB"},
-		"container": {map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "2147483648\n"}, "this control group may use 2.0 GB"},
-		"version 1": {map[string]string{"proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/m\n", "sys/fs/cgroup/memory/m/memory.limit_in_bytes": "3221225472\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, "this control group may use 3.0 GB"},
+		"none":              {map[string]string{"proc/self/cgroup": "0::/user\n", "sys/fs/cgroup/user/memory.max": "max\n"}, "this machine has 16.0 GB"},
+		"version 2":         {map[string]string{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "1073741824\n"}, "this control group may use 1.0 GB"},
+		"container":         {map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "2147483648\n"}, "this control group may use 2.0 GB"},
+		"version 1":         {map[string]string{"proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/m\n", "sys/fs/cgroup/memory/m/memory.limit_in_bytes": "3221225472\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, "this control group may use 3.0 GB"},
+		"both":              {map[string]string{"proc/self/cgroup": "4:cpu,memory:/m\n0::/a\n", "sys/fs/cgroup/a/memory.max": "2147483648\n", "sys/fs/cgroup/memory/m/memory.limit_in_bytes": "1073741824\n"}, "this control group may use 1.0 GB"},
+		"above":             {map[string]string{"proc/self/cgroup": "no line of its kind\n0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "1073741824\n", "sys/fs/cgroup/a/memory.max": "2147483648\n"}, "this control group may use 1.0 GB"},
+		"not its":           {map[string]string{"proc/self/cgroup": "4:cpu:/m\n0:memories:/m\n3::/m\n", "sys/fs/cgroup/m/memory.max": "1\n", "sys/fs/cgroup/memory/m/memory.limit_in_bytes": "1\n"}, "this machine has 16.0 GB"},
+		"a limit above all": {map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "9223372036854771712\n"}, "this machine has 16.0 GB"},
 	} {
 		c.files["proc/meminfo"] = total
 		m := Machine{root: root(t, c.files)}
-		if f := m.Memory(4 << 30); !strings.Contains(f.Text, c.text) || (f.Status == OK) != (name == "none") {
+		if f := m.Memory(4 << 30); !strings.Contains(f.Text, c.text) || (f.Status == OK) != strings.HasPrefix(c.text, "this machine") || (f.Status == OK) != (f.Remedy == "") {
 			t.Errorf("%s: %+v, want %q", name, f, c.text)
 		}
 	}
 	wantFinding(t, Machine{root: t.TempDir()}.Memory(1), Warn, "unknown", "")
+	group := Machine{root: root(t, map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "2147483648\n"})}
+	wantFinding(t, group.Memory(1<<30), OK, "this control group may use 2.0 GB", "")
 }
 
 func TestKernel(t *testing.T) {
@@ -159,7 +172,12 @@ func TestKernel(t *testing.T) {
 	}
 	m := Machine{root: root(t, map[string]string{"proc/self/status": "Name:\tquire\nNoNewPrivs:\t1\nSeccomp:\t2\n"})}
 	wantFinding(t, m.seccomp(), OK, "a filter holds", "")
-	wantFinding(t, m.noNewPrivileges(), OK, "set on this process", "")
+	if f := m.noNewPrivileges(); f.Status != OK || f.Text != "set on this process" {
+		t.Errorf("%+v", f)
+	}
+	m = Machine{root: root(t, map[string]string{"proc/self/status": "NoNewPrivs:\t0\n", "proc/sys/kernel/seccomp/actions_avail": "kill_process errno allow\n"})}
+	wantFinding(t, m.seccomp(), OK, "there, no filter", "")
+	wantFinding(t, m.noNewPrivileges(), OK, "not set on this process", "")
 	m = Machine{root: t.TempDir()}
 	wantFinding(t, m.seccomp(), Warn, "not there", "CONFIG_SECCOMP_FILTER")
 	wantFinding(t, m.noNewPrivileges(), Warn, "unknown", "")
@@ -208,6 +226,17 @@ quire run would not work: 1 ok, 1 to look at, 1 failed
 		}
 		if err := r.Finish(1); err != nil || out.String() != c.want {
 			t.Errorf("%v, got\n%s\nwant\n%s", err, out.String(), c.want)
+		}
+	}
+	for _, c := range []struct {
+		status Status
+		want   string
+	}{{OK, "quire run would work: 1 ok, 0 to look at, 0 failed\n"}, {Warn, "quire run would work: 0 ok, 1 to look at, 0 failed\n"}} {
+		var out bytes.Buffer
+		r := Report{Out: &out}
+		r.Add(Finding{Check: "a", Status: c.status, Text: "x"})
+		if err := r.Finish(0); err != nil || !strings.HasSuffix(out.String(), c.want) {
+			t.Errorf("%v, got\n%s\nwant %s", err, out.String(), c.want)
 		}
 	}
 	broken := Report{Out: brokenPipe{}}

@@ -34,7 +34,7 @@ func total(n uint64, t time.Duration) tritonclient.Total {
 }
 
 func batch(size, n uint64, t time.Duration) tritonclient.BatchStatistics {
-	return tritonclient.BatchStatistics{Size: size, ComputeInfer: total(n, t), ComputeInput: total(n, 0), ComputeOutput: total(n, 0)}
+	return tritonclient.BatchStatistics{Size: size, ComputeInfer: total(n, t), ComputeInput: total(n, t/4), ComputeOutput: total(n, t/8)}
 }
 
 func near(a, b float64) bool { return math.Abs(a-b) < 1e-9 }
@@ -42,6 +42,7 @@ func near(a, b float64) bool { return math.Abs(a-b) < 1e-9 }
 func TestReadings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{metrics: "nv_inference_pending_request_count{model=\"layout\",version=\"1\"} 3\nnv_gpu_utilization{gpu_uuid=\"a\"} 0.5\n"}
+		usual := s.metrics
 		s.statistics = tritonclient.ModelStatistics{
 			Model: "layout", Version: "1", Inferences: 100, Executions: 30, Success: total(40, time.Minute), Fail: total(1, 0),
 			Batches: []tritonclient.BatchStatistics{batch(1, 5, time.Second), batch(4, 25, 20*time.Second)},
@@ -62,14 +63,21 @@ func TestReadings(t *testing.T) {
 		if r.Since != SinceReading || r.Seconds != 2 || r.Pages != 25 || r.PagesPerSecond != 12.5 || r.Requests != 10 || r.Failed != 2 {
 			t.Errorf("%+v", r)
 		}
-		if !slices.Equal(r.Batches, []Executions{{1, 1}, {4, 6}}) || !near(r.MeanBatch, 25.0/7) || !near(r.Executing, 1.5) || !near(r.UnderWay, 2) || !near(r.Latency, 0.4) {
+		if !slices.Equal(r.Batches, []Executions{{1, 1}, {4, 6}}) || !near(r.MeanBatch, 25.0/7) || !near(r.Executing, 1.375*1.5) || !near(r.UnderWay, 2) || !near(r.Latency, 0.4) {
 			t.Errorf("%+v", r)
 		}
 		if h := r.Shares; !near(h.Queue, 0.25) || !near(h.Input, 0.05) || !near(h.Infer, 0.5) || !near(h.Output, 0.1) || !near(h.Other, 0.1) {
 			t.Errorf("%+v", h)
 		}
 
-		// Nothing happens.
+		// Nothing happens, but that the processor is told of, which does nothing,
+		// and what waits no more.
+		s.metrics = "nv_cpu_utilization 0\n"
+		time.Sleep(time.Second)
+		if r := m.Read(t.Context())[0]; r.CPU == nil || *r.CPU != 0 || r.Pending != nil || r.GPUs != nil || r.MetricsError != "" {
+			t.Errorf("%+v", r)
+		}
+		s.metrics = usual
 		time.Sleep(time.Second)
 		if r := m.Read(t.Context())[0]; r.Since != SinceReading || r.Pages != 0 || r.MeanBatch != 0 || r.Batches != nil || r.Shares != (Shares{}) {
 			t.Errorf("%+v", r)

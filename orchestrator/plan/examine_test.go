@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -25,9 +26,23 @@ func TestExamine(t *testing.T) {
 		}
 	}
 	told := &orchestrator.PageError{Ref: orchestrator.PageRef{Path: "fifo.pdf"}, Stage: orchestrator.StageOpen, Category: orchestrator.CategoryNotRegular, Message: "a FIFO"}
+	var files []*os.File
 	opens := func(name string) orchestrator.Document {
-		return orchestrator.Document{Path: name, Open: func() (*os.File, error) { return os.Open(filepath.Join(dir, name)) }}
+		return orchestrator.Document{Path: name, Open: func() (*os.File, error) {
+			file, err := os.Open(filepath.Join(dir, name))
+			if err == nil {
+				files = append(files, file)
+			}
+			return file, err
+		}}
 	}
+	closed := orchestrator.Document{Path: "closed.pdf", Open: func() (*os.File, error) {
+		file, err := os.Open(filepath.Join(dir, "good.pdf"))
+		return file, errors.Join(err, file.Close())
+	}}
+	noReading := orchestrator.Document{Path: "no reading.pdf", Open: func() (*os.File, error) {
+		return os.OpenFile(filepath.Join(dir, "good.pdf"), os.O_WRONLY, 0)
+	}}
 	for _, c := range []struct {
 		doc      orchestrator.Document
 		category orchestrator.Category
@@ -39,18 +54,26 @@ func TestExamine(t *testing.T) {
 		{opens("empty.pdf"), orchestrator.CategoryEmpty, false},
 		{opens("gone.pdf"), orchestrator.CategoryUnreadable, false},
 		{opens("."), orchestrator.CategoryNotRegular, false},
+		{orchestrator.Document{Path: "fetched.pdf", Open: func() (*os.File, error) { return nil, errors.New("the store is away") }}, orchestrator.CategoryUnreadable, false},
+		{closed, orchestrator.CategoryUnreadable, false},
+		{noReading, orchestrator.CategoryUnreadable, false},
 		{orchestrator.Document{Path: "fifo.pdf", Open: func() (*os.File, error) { return nil, told }}, orchestrator.CategoryNotRegular, false},
 	} {
 		h := examine(c.doc)
 		var got orchestrator.Category
 		if h.err != nil {
 			got = h.err.Category
-			if h.err.Ref.Path != c.doc.Path || h.err.Stage != orchestrator.StageOpen || h.err.Message == "" {
+			if h.err.Ref.Path != c.doc.Path || h.err.Stage != orchestrator.StageOpen || h.err.Message == "" || strings.Contains(h.err.Message, dir) {
 				t.Errorf("%s: %+v", c.doc.Path, h.err)
 			}
 		}
 		if got != c.category || h.marked != c.marked {
 			t.Errorf("%s: %q, marked %v; want %q, %v", c.doc.Path, got, h.marked, c.category, c.marked)
+		}
+	}
+	for _, file := range files {
+		if err := file.Close(); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s was left open: %v", file.Name(), err)
 		}
 	}
 }

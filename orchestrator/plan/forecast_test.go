@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"quire/orchestrator"
 )
 
 func measured(where string, pages int64, at time.Time) Rate {
@@ -59,11 +61,36 @@ func TestRates(t *testing.T) {
 	model.Model = "other"
 	keep(model)
 	want("embedded", model)
+	// The latest of two models, whichever file it is in.
+	again := measured("embedded", 300, day.Add(6*time.Hour))
+	keep(again)
+	want("embedded", again)
+	model.Measured = day.Add(7 * time.Hour)
+	keep(model)
+	want("embedded", model)
+
+	// Few pages give way to more of them.
+	more := measured("10.0.0.1:8001", 20, day.Add(-time.Hour))
+	keep(more)
+	want("10.0.0.1:8001", more)
 
 	if err := os.WriteFile(filepath.Join(s.Dir, "torn.json"), []byte(`{"where":"embedded","ho`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	for name, nothing := range map[string]string{"pages": `"seconds":1`, "time": `"pages":1`, "bytes": `"pages":1,"seconds":1,"result_bytes":-1`} {
+		text := `{"where":"embedded","host":"here","measured":"2027-01-02T03:04:05Z",` + nothing + `}`
+		if err := os.WriteFile(filepath.Join(s.Dir, "no "+name+".json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	want("embedded", model)
+
+	if err := (Rates{Dir: filepath.Join(s.Dir, "torn.json", "below")}).Record(model); err == nil {
+		t.Error("kept where there is no directory")
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.Dir, ".tmp-*")); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
 }
 
 func TestCosts(t *testing.T) {
@@ -89,8 +116,13 @@ func TestFits(t *testing.T) {
 	if f.Fits() || !f.Problems() {
 		t.Errorf("%+v fits", f)
 	}
+	f.Inputs.Unreadable = map[orchestrator.Category]int64{orchestrator.CategoryEmpty: 1}
 	f.Free = nil
-	if !f.Fits() {
-		t.Error("too little space although nobody said how much there is")
+	if !f.Fits() || !f.Problems() {
+		t.Error("too little space although nobody said how much there is, or no problem although one does not open")
+	}
+	free = 0
+	if f := (Forecast{Inputs: Inputs{Documents: 1, Pages: Estimate{Of: 1}}, Free: &free}); !f.Fits() {
+		t.Error("too little space although nobody knows the pages")
 	}
 }

@@ -366,7 +366,7 @@ func TestWhatHasNoMarkIsOpened(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if in.Pages.Pages != 8 || !in.Pages.Exact() || in.Problems() != 1 {
+	if in.Pages.Pages != 8 || !in.Pages.Exact() || in.Pages.Opened != 2 || in.Problems() != 1 {
 		t.Errorf("%+v", in)
 	}
 }
@@ -378,11 +378,17 @@ func TestWhatHasNoMarkMayTakeAllTheTime(t *testing.T) {
 			time.Sleep(time.Second)
 			return 0, malformed(path)
 		}}
-		in, err := Look(t.Context(), Config{Source: list{file: text, paths: numbered(100)}, Renderer: o, Time: 10 * time.Second})
+		// An image has no mark either, and its name does not say that it must.
+		paths := append(numbered(100), "last.png", "LAST.PDF")
+		in, err := Look(t.Context(), Config{Source: list{file: text, paths: paths}, Renderer: o, Time: 10 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if in.Unreadable[orchestrator.CategoryMalformed] != 10 || in.Unreadable[orchestrator.CategoryNotPDF] != 90 {
+		if in.Pages.Of != 1 || in.Pages.Failed != 1 || o.opened[len(o.opened)-1] != "last.png" {
+			t.Errorf("%+v; want the image among what can be opened", in.Pages)
+		}
+		in.Unreadable[orchestrator.CategoryMalformed]--
+		if in.Unreadable[orchestrator.CategoryMalformed] != 10 || in.Unreadable[orchestrator.CategoryNotPDF] != 91 {
 			t.Errorf("%v; want 10 opened in 10 s, and the rest judged by the name", in.Unreadable)
 		}
 	})

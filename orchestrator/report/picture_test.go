@@ -236,3 +236,50 @@ func TestShorten(t *testing.T) {
 		}
 	}
 }
+
+// A note is broken between words, and nothing of it is lost.
+func TestLines(t *testing.T) {
+	h := newHand(20)
+	wide := h.width(run{text: "one two"})
+	for text, want := range map[string]string{
+		"": "", "  ": "", "one": "one", "word-that-is-much-wider b": "word-that-is-much-wider|b", "one two": "one two", "one two three\n four": "one two|three|four",
+		"one twofold": "one|twofold", "a word-that-is-much-wider b c": "a|word-that-is-much-wider|b c",
+	} {
+		if got := h.lines(text, wide); strings.Join(got, "|") != want || want == "" && len(got) != 0 {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	// The middle goes, and no more of it than must.
+	full := "some/directory/paper.pdf"
+	short := h.shorten(full, false, h.width(run{text: full})-1)
+	before, after, cut := strings.Cut(short, "…")
+	if !cut || !strings.HasPrefix(full, before) || !strings.HasSuffix(full, after) || len(before)+len(after) < len(full)-4 || len(before)-len(after) > 1 || len(after)-len(before) > 1 {
+		t.Errorf("%q of %q", short, full)
+	}
+	if got := h.shorten("abc", false, 1); got != "a…" {
+		t.Errorf("%q where nothing fits", got)
+	}
+	if got := h.shorten(full, false, h.width(run{text: full})); got != full {
+		t.Errorf("%q of %q, which fits", got, full)
+	}
+}
+
+// In the legend the most frequent label stands first, and those that are as frequent
+// by their names.
+func TestLegendOrder(t *testing.T) {
+	order := []string{"text", "caption", "formula", "picture", "table"}
+	regions := []orchestrator.Region{region("text", 0, 1, 1, 2, 2)}
+	for i, label := range []string{"table", "picture", "text", "formula", "caption"} {
+		regions = append(regions, region(label, i+1, 3, 3, 4, 4))
+	}
+	m := Picture(Page{Image: blank(600, 400), Width: 10, Height: 10, Regions: regions, Title: "a.pdf"})
+	legend := m.SubImage(image.Rect(0, find(m, sheet).Max.Y+2, m.Bounds().Max.X, m.Bounds().Max.Y)).(*image.RGBA)
+	last := image.Point{}
+	for _, label := range order {
+		at := find(legend, Colour(label)).Min
+		if at.X <= last.X || last.Y != 0 && at.Y != last.Y {
+			t.Errorf("%s is at %v, what comes before it at %v", label, at, last)
+		}
+		last = at
+	}
+}

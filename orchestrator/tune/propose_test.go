@@ -112,6 +112,26 @@ func TestProposeDropsPreferred(t *testing.T) {
 	}
 }
 
+// TestProposeSaysAgain: what the file says and the choice does not is changed,
+// also to what is the default.
+func TestProposeSaysAgain(t *testing.T) {
+	file := parse(t, "max_batch_size: 8\nparameters { key: \"quire.batch\" value { string_value: \"2\" } }\nparameters { key: \"quire.in_flight\" value { string_value: \"7\" } }\nparameters { key: \"quire.max_age_ms\" value { string_value: \"5\" } }\n")
+	to := startOf(t, file)
+	to.Batch, to.InFlight, to.MaxAge = to.MaxBatch, to.Instances+1, orchestrator.DefaultMaxAge
+	edited, err := Propose(file, file.Config(), to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"quire.batch": "8", "quire.in_flight": "2", "quire.max_age_ms": "20"} {
+		if got := edited.Config().GetParameters()[key].GetStringValue(); got != want {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+	if len(edited.Config().GetModelWarmup()) != 0 || len(edited.Config().GetInstanceGroup()) != 0 {
+		t.Errorf("more has changed:\n%s", file.Diff(edited))
+	}
+}
+
 // TestProposeFillsIn: where the file leaves to the server what is changed, the
 // server tells the kind.
 func TestProposeFillsIn(t *testing.T) {
@@ -125,13 +145,35 @@ func TestProposeFillsIn(t *testing.T) {
 	}
 	c := edited.Config()
 	if g := c.GetInstanceGroup(); len(g) != 1 || g[0].GetKind() != inferencepb.ModelInstanceGroup_KIND_GPU || g[0].GetCount() != 2 ||
-		c.GetDynamicBatching().GetMaxQueueDelayMicroseconds() != 100 || !strings.Contains(edited.Text(), "# as it is") {
+		len(g[0].GetGpus()) != 0 || c.GetDynamicBatching().GetMaxQueueDelayMicroseconds() != 100 || !strings.Contains(edited.Text(), "# as it is") {
 		t.Errorf("%s", edited.Text())
 	}
 	for _, want := range []string{"max_batch_size: 8", "KIND_GPU count: 2", "max_queue_delay_microseconds: 100", `"quire.in_flight" value { string_value: "3" }`} {
 		if text := Instructions(served, to); !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}
+	}
+}
+
+// TestInstructions: the lines are those of the group that does the work, for each
+// of its devices, and give no batcher to a model that has none.
+func TestInstructions(t *testing.T) {
+	served := &inferencepb.ModelConfig{InstanceGroup: []*inferencepb.ModelInstanceGroup{
+		{Count: 5, Passive: true}, {Kind: inferencepb.ModelInstanceGroup_KIND_GPU, Count: 1, Gpus: []int32{0, 1}}, {Kind: inferencepb.ModelInstanceGroup_KIND_CPU, Count: 1},
+	}}
+	to := Settings{MaxBatch: 8, Instances: 4, Delay: noBatcher, Batch: 6, MaxAge: 2500 * time.Microsecond, InFlight: 3}
+	want := `  max_batch_size: 8
+  instance_group [ { kind: KIND_GPU count: 2 } ]
+  parameters { key: "quire.batch" value { string_value: "6" } }
+  parameters { key: "quire.max_age_ms" value { string_value: "2.5" } }
+  parameters { key: "quire.in_flight" value { string_value: "3" } }
+`
+	if got := Instructions(served, to); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	to.Delay = 0
+	if got := Instructions(served, to); !strings.Contains(got, "  dynamic_batching { max_queue_delay_microseconds: 0 }\n") {
+		t.Errorf("%s", got)
 	}
 }
 

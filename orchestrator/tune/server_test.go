@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -258,17 +260,225 @@ func TestReplaced(t *testing.T) {
 	}
 }
 
+// TestReplacedByAnotherSearch: a trial of somebody else's search is not ours,
+// however much it looks like it: it is neither measured, nor put back.
+func TestReplacedByAnotherSearch(t *testing.T) {
+	server, client := fake(t, tritontest.Config{})
+	s := take(t, client)
+	to := s.start
+	to.MaxBatch = 2
+	if err := s.Apply(t.Context(), to); err != nil {
+		t.Fatal(err)
+	}
+	leave(t, client, func(n *Note) { n.Host = "elsewhere" })
+	loads := len(server.Calls("RepositoryModelLoad"))
+	next := to
+	next.MaxBatch = 1
+	for name, err := range map[string]error{"confirm": s.Confirm(t.Context()), "apply": s.Apply(t.Context(), next), "restore": s.Restore(t.Context())} {
+		if !errors.Is(err, ErrReplaced) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := len(server.Calls("RepositoryModelLoad")); n != loads || served(t, client).GetMaxBatchSize() != 2 {
+		t.Errorf("%d loads, served %v", n-loads, served(t, client))
+	}
+}
+
+// TestApplyOnce: what is served already is not loaded again, unless the server
+// may have started anew, and a server that serves something else than it was
+// asked for is told of.
+func TestApplyOnce(t *testing.T) {
+	server, client := fake(t, tritontest.Config{})
+	s := take(t, client)
+	apply := func(maxBatch, batch, loads int) {
+		t.Helper()
+		to := s.Start(orchestrator.Input{})
+		to.MaxBatch, to.Batch = maxBatch, batch
+		if err := s.Apply(t.Context(), to); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(server.Calls("RepositoryModelLoad")); n != loads || served(t, client).GetMaxBatchSize() != int32(maxBatch) {
+			t.Errorf("%d loads, want %d; served %v", n, loads, served(t, client))
+		}
+	}
+	apply(8, 8, 1) // with the note, so that others see it
+	apply(8, 4, 1) // quire's part only
+	apply(4, 4, 2)
+	apply(4, 2, 2)
+	s.Forget()
+	apply(4, 2, 3)
+
+	other := served(t, client)
+	other.MaxBatchSize = 3
+	override, err := protojson.Marshal(other)
+	if err == nil {
+		err = client.LoadModel(t.Context(), "layout", override)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Confirm(t.Context()); err == nil || errors.Is(err, ErrReplaced) || !strings.Contains(err.Error(), "the server says that it serves with") {
+		t.Errorf("%v", err)
+	}
+	if err := s.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Once is enough.
+	loads := len(server.Calls("RepositoryModelLoad"))
+	if err := s.Restore(t.Context()); err != nil || len(server.Calls("RepositoryModelLoad")) != loads {
+		t.Errorf("%v, %d loads more", err, len(server.Calls("RepositoryModelLoad"))-loads)
+	}
+}
+
+// TestRestoreFails: a model that could not be put back is on trial still, and the
+// next try puts it back.
+func TestRestoreFails(t *testing.T) {
+	for _, method := range []string{"RepositoryModelLoad", "ModelConfig"} {
+		server, client := fake(t, tritontest.Config{})
+		before := served(t, client)
+		s := take(t, client)
+		to := s.start
+		to.MaxBatch = 2
+		if err := s.Apply(t.Context(), to); err != nil {
+			t.Fatal(err)
+		}
+		server.Script(func(call *tritontest.Call) tritontest.Fault {
+			if call.Method == method {
+				return tritontest.Stopping()
+			}
+			return tritontest.Fault{}
+		})
+		if err := s.Restore(t.Context()); err == nil || tritonclient.KindOf(err) == 0 {
+			t.Errorf("%s fails: %v", method, err)
+		}
+		server.Script(nil)
+		if n := served(t, client).GetMaxBatchSize(); n != 2 {
+			t.Errorf("%s fails: served with %d", method, n)
+		}
+		if err := s.Restore(t.Context()); err != nil || !proto.Equal(served(t, client), before) {
+			t.Errorf("after %s: %v, served %v", method, err, served(t, client))
+		}
+	}
+}
+
+// TestNoteThatCannotBeRead is nobody's, and no reason to go ahead.
+func TestNoteThatCannotBeRead(t *testing.T) {
+	good := `{"name":"layout"}`
+	for _, c := range [][2]string{{"", `{"pid":1}`}, {good, ""}, {good, "not JSON"}, {"not JSON", `{"pid":1}`}, {"{}", `{"pid":1}`}} {
+		config := &inferencepb.ModelConfig{Name: "layout"}
+		for i, key := range []string{keyOriginal, keyBy} {
+			if c[i] != "" {
+				modelconfig.SetParameter(config, key, c[i])
+			}
+		}
+		if l, err := leftover(config); err == nil || !strings.Contains(err.Error(), "cannot be read") {
+			t.Errorf("%q: %+v, %v", c, l, err)
+		}
+	}
+}
+
+// TestNoLife: neither a process that has ended nor one that nobody has waited for
+// yet is alive.
+func TestNoLife(t *testing.T) {
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Until it is a zombie, and it stays one until it is waited for.
+	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if life := processLife(cmd.Process.Pid); life != "" {
+		t.Errorf("a zombie is alive: %q", life)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if life := processLife(cmd.Process.Pid); life != "" {
+		t.Errorf("a process that has ended is alive: %q", life)
+	}
+	if processLife(os.Getpid()) == "" {
+		t.Error("this process is not alive")
+	}
+}
+
+// TestSettingsOf: what of a config can be changed, and in what steps.
+func TestSettingsOf(t *testing.T) {
+	type group = inferencepb.ModelInstanceGroup
+	for _, c := range []struct {
+		name               string
+		groups             []*group
+		instances, devices int
+	}{
+		{"none", nil, 1, -1},
+		{"no count", []*group{{}}, 1, 1},
+		{"one", []*group{{Count: 2}}, 2, 1},
+		{"on each of two devices", []*group{{Count: 2, Gpus: []int32{0, 1}}}, 4, 2},
+		{"two", []*group{{Count: 1, Gpus: []int32{0}}, {Count: 2, Gpus: []int32{1}}}, 3, -1},
+		{"two on devices", []*group{{Count: 1, Gpus: []int32{0, 1}}, {Count: 1}}, 3, -1},
+		{"one and a passive one", []*group{{Count: 5, Passive: true}, {Count: 2, Gpus: []int32{0, 1}}, {Count: 7, Passive: true}}, 4, 2},
+		{"a passive one", []*group{{Count: 5, Passive: true}}, 1, -1},
+	} {
+		got, devices, err := settingsOf(&inferencepb.ModelConfig{MaxBatchSize: 8, InstanceGroup: c.groups})
+		if want := (Settings{MaxBatch: 8, Instances: c.instances, Delay: noBatcher}); err != nil || got != want || devices != c.devices {
+			t.Errorf("%s: %v by %d, %v; want %d by %d", c.name, got, devices, err, c.instances, c.devices)
+		}
+	}
+	ensemble := &inferencepb.ModelConfig{MaxBatchSize: 8, SchedulingChoice: &inferencepb.ModelConfig_EnsembleScheduling{EnsembleScheduling: &inferencepb.ModelEnsembling{}}}
+	if _, _, err := settingsOf(ensemble); err == nil {
+		t.Error("an ensemble was taken")
+	}
+}
+
+// TestSetServer: only what a setting is about changes.
+func TestSetServer(t *testing.T) {
+	config := &inferencepb.ModelConfig{
+		MaxBatchSize:  8,
+		InstanceGroup: []*inferencepb.ModelInstanceGroup{{Count: 5, Passive: true}, {Count: 1, Gpus: []int32{0, 1}}},
+		ModelWarmup:   []*inferencepb.ModelWarmup{{Name: "4", BatchSize: 4}, {Name: "8", BatchSize: 8}},
+	}
+	modelconfig.SetParameter(config, keyBatch, "2")
+	from, _, err := settingsOf(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := from
+	to.MaxBatch, to.Instances = 4, 6
+	setServer(config, from, to)
+	want := &inferencepb.ModelConfig{
+		MaxBatchSize:  4,
+		InstanceGroup: []*inferencepb.ModelInstanceGroup{{Count: 5, Passive: true}, {Count: 3, Gpus: []int32{0, 1}}},
+		ModelWarmup:   []*inferencepb.ModelWarmup{{Name: "4", BatchSize: 4}},
+	}
+	modelconfig.SetParameter(want, keyBatch, "2")
+	if !proto.Equal(config, want) { // above all, no batcher where there was none
+		t.Errorf("%v\nwant %v", config, want)
+	}
+	modelconfig.SetParameter(config, keyBatch, "many")
+	modelconfig.SetParameter(want, keyBatch, "many")
+	from, to.MaxBatch = to, 2
+	setServer(config, from, to)
+	want.MaxBatchSize, want.ModelWarmup = 2, nil
+	if !proto.Equal(config, want) {
+		t.Errorf("%v\nwant %v", config, want)
+	}
+}
+
 // TestDoesNotLoad: settings that the model does not load with are infeasible,
 // and other errors are not.
 func TestDoesNotLoad(t *testing.T) {
+	const deadlineExceeded = 4 // of gRPC's codes
 	for _, c := range []struct {
 		fault      tritontest.Fault
 		infeasible bool
+		loads      int
 	}{
-		{tritontest.BackendError("failed to load 'layout': CUDA out of memory"), true},
-		{tritontest.Stopping(), false},
+		{tritontest.BackendError("failed to load 'layout': CUDA out of memory"), true, 1},
+		{tritontest.Stopping(), false, 2},
+		{tritontest.Fail(deadlineExceeded, "Deadline Exceeded"), true, 2},
 	} {
 		server, client := fake(t, tritontest.Config{})
+		before := served(t, client)
 		s := take(t, client)
 		server.Script(func(call *tritontest.Call) tritontest.Fault {
 			if call.Method == "RepositoryModelLoad" && call.Index == 0 {
@@ -284,6 +494,10 @@ func TestDoesNotLoad(t *testing.T) {
 		}
 		if err := s.Restore(t.Context()); err != nil {
 			t.Errorf("the old config was never replaced: %v", err)
+		}
+		// A load that took too long may come to be after all.
+		if n := len(server.Calls("RepositoryModelLoad")); !proto.Equal(served(t, client), before) || n != c.loads {
+			t.Errorf("%v: %d loads, want %d; served %v", err, n, c.loads, served(t, client))
 		}
 	}
 }

@@ -5,6 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +30,8 @@ type fake struct {
 	// raw may spoil the bytes of the call'th request.
 	raw  func(call int, shared bool, bytes []byte)
 	fail error
+	// request, if set, is asked before each request whether it fails.
+	request func() error
 
 	mu    sync.Mutex
 	calls int
@@ -60,6 +66,11 @@ func (f *fake) Infer(_ context.Context, s *orchestrator.Slab, first int, frames 
 	if f.fail != nil {
 		return nil, f.fail
 	}
+	if f.request != nil {
+		if err := f.request(); err != nil {
+			return nil, err
+		}
+	}
 	f.sizes = append(f.sizes, len(frames))
 	verdicts := make([]orchestrator.Verdict, len(frames))
 	for i, frame := range frames {
@@ -80,6 +91,11 @@ func (f *fake) Infer(_ context.Context, s *orchestrator.Slab, first int, frames 
 func (f *fake) Raw(_ context.Context, s *orchestrator.Slab, first, n int) ([]byte, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.request != nil {
+		if err := f.request(); err != nil {
+			return nil, f.shared, err
+		}
+	}
 	raw := bytes.Clone(s.Bytes[first*s.PageBytes : (first+n)*s.PageBytes])
 	if f.raw != nil {
 		f.raw(f.calls, f.shared, raw)
@@ -143,8 +159,15 @@ func TestSameAnswers(t *testing.T) {
 func TestBatchOfOne(t *testing.T) {
 	cfg := config(newFake())
 	cfg.Batch = 1
-	if r := mustRun(t, pages(2), cfg); r.Within || !r.Nothing() || len(r.Batches) != 0 || r.Regions != 4 {
-		t.Errorf("nothing was compared: %+v", r)
+	var done, total int
+	cfg.Progress = func(d, of int) { done, total = d, of }
+	if r := mustRun(t, pages(2), cfg); r.Within || !r.Nothing() || len(r.Batches) != 0 || r.Regions != 4 || done != 2 || total != 2 {
+		t.Errorf("nothing was compared: %+v, progress ended at %d of %d", r, done, total)
+	}
+	for _, r := range []Report{{Batches: make([]Comparison, 1)}, {Reference: &Comparison{}}, {Transport: Transport{Compared: 1, Requests: 1}}} {
+		if r.Nothing() {
+			t.Errorf("something was compared: %+v", r)
+		}
 	}
 }
 
@@ -264,6 +287,49 @@ func TestMixedUp(t *testing.T) {
 	}
 }
 
+// One page among many is enough, wherever it stands, and the one that is named is
+// the one that is farthest off.
+func TestOnePageDiffers(t *testing.T) {
+	for odd := 1; odd <= 3; odd++ {
+		model := newFake()
+		model.change = func(number, _, n int, r []orchestrator.Region) []orchestrator.Region {
+			switch {
+			case n > 1 && number == odd:
+				r[0].BBox[3] -= 0.625
+			case n > 1 && number == 4:
+				r[0].BBox[3] -= 0.125
+			}
+			return r
+		}
+		want := pages(8)[odd-1].Ref.String()
+		for _, c := range mustRun(t, pages(8), config(model)).Batches[:3] {
+			if c.Identical || c.Within || c.ShiftPixels != 0.625 || c.Worst != want {
+				t.Errorf("page %d: %+v; want %s as the worst", odd, c, want)
+			}
+		}
+	}
+}
+
+// A page that has no answer alone has none to compare with, whatever a batch says.
+func TestPageFailsAlone(t *testing.T) {
+	model := newFake()
+	model.change = func(number, _, n int, r []orchestrator.Region) []orchestrator.Region {
+		if n == 1 && number == 2 {
+			return nil
+		}
+		return r
+	}
+	r := mustRun(t, pages(4), config(model))
+	for _, c := range r.Batches {
+		if c.Failed != 1 || c.Identical || c.Within || c.Regions != 6 || c.Lost+c.New != 0 || c.Worst != pages(4)[1].Ref.String() {
+			t.Errorf("%+v", c)
+		}
+	}
+	if r.Within || r.Regions != 6 {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestToleranceIsTheCallers(t *testing.T) {
 	model := newFake()
 	model.change = func(_, _, n int, r []orchestrator.Region) []orchestrator.Region {
@@ -310,7 +376,7 @@ func TestMerged(t *testing.T) {
 	reads := 0
 	cfg.Statistics = func(context.Context) (tritonclient.ModelStatistics, error) {
 		reads++
-		count := tritonclient.Total{Count: uint64(7 * reads)}
+		count := tritonclient.Total{Count: uint64(90 + 7*reads)} // others were there before
 		return tritonclient.ModelStatistics{Batches: []tritonclient.BatchStatistics{{Size: 3, ComputeInfer: count}}}, nil
 	}
 	if r := mustRun(t, pages(4), cfg); !slices.Equal(r.Merged, []Executions{{Batch: 3, Count: 7}}) {
@@ -398,6 +464,142 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
+// A request that is not answered ends it, whichever of all it is: that answers are
+// missing does not say that they differ.
+func TestEachRequestCounts(t *testing.T) {
+	lost := &orchestrator.ModelError{Action: orchestrator.ActionWait, Message: "away"}
+	prefix := fmt.Sprintf("quire-test-%d-%s-", os.Getpid(), t.Name())
+	run := func(at int) (requests int, r *Report, err error) {
+		model, message := newFake(), newFake()
+		model.in.SharedMemory, model.shared = true, true
+		var mu sync.Mutex
+		count := func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if requests++; requests == at {
+				return lost
+			}
+			return nil
+		}
+		model.request, message.request = count, count
+		cfg := config(model)
+		cfg.InBand, cfg.SharedMemoryPrefix, cfg.Samples = message, prefix, pages(2)
+		cfg.Reference = &Reference{Pages: []ReferencePage{{Path: "a.pdf", Page: 1}, {Path: "b.pdf", Page: 1}}}
+		cfg.Statistics = func(context.Context) (tritonclient.ModelStatistics, error) {
+			return tritonclient.ModelStatistics{}, nil
+		}
+		done, total := 0, 0
+		cfg.Progress = func(d, of int) { done, total = d, of }
+		r, err = Run(t.Context(), pages(4), cfg)
+		if err == nil && done != total {
+			t.Errorf("progress ended at %d of %d", done, total)
+		}
+		return requests, r, err
+	}
+	all, _, err := run(0)
+	// 4 pages alone, 3 batches, 4 at once, a batch three ways, the samples.
+	if err != nil || all != 4+3+4+3+1 {
+		t.Fatalf("%d requests, %v", all, err)
+	}
+	for at := 1; at <= all; at++ {
+		if _, r, err := run(at); !errors.Is(err, lost) || r != nil {
+			t.Errorf("request %d failed: %+v, %v", at, r, err)
+		}
+	}
+	if left, _ := filepath.Glob("/dev/shm/" + prefix + "*"); len(left) != 0 {
+		t.Errorf("left in shared memory: %v", left)
+	}
+}
+
+// drawer is a renderer of one worker, which opens documents of so many pages, and
+// none where that is below 0.
+type drawer struct {
+	pages  map[string]int
+	broken error // of the machine, at every page
+	pixels []byte
+	closed bool
+	count  int
+	path   string
+}
+
+func (d *drawer) NewWorker(context.Context, int, int) (orchestrator.RenderWorker, error) {
+	d.pixels = make([]byte, side*side*3)
+	return d, nil
+}
+
+func (d *drawer) Open(_ context.Context, doc orchestrator.Document) (int, error) {
+	d.path, d.count = doc.Path, d.pages[doc.Path]
+	if d.count < 0 {
+		return 0, &orchestrator.PageError{Category: orchestrator.CategoryMalformed}
+	}
+	return d.count, nil
+}
+
+// Draw draws into one place, as a worker does. Page 13 fails.
+func (d *drawer) Draw(_ context.Context, page int) ([]byte, orchestrator.Geometry, error) {
+	if d.broken != nil {
+		return nil, orchestrator.Geometry{}, d.broken
+	}
+	if page == 13 {
+		return nil, orchestrator.Geometry{}, &orchestrator.PageError{Category: orchestrator.CategoryMalformed}
+	}
+	d.pixels[0] = byte(page)
+	return d.pixels, orchestrator.Geometry{WidthPt: float64(page)}, nil
+}
+
+func (d *drawer) Ahead(int)    {}
+func (d *drawer) Close() error { d.closed = true; return nil }
+
+type paths []string
+
+func (p paths) Documents(context.Context) iter.Seq[orchestrator.Document] {
+	return func(yield func(orchestrator.Document) bool) {
+		for _, path := range p {
+			if !yield(orchestrator.Document{Path: path}) {
+				return
+			}
+		}
+	}
+}
+
+// Pages come from all over a document, and what fails is passed over.
+func TestDraw(t *testing.T) {
+	source := paths{"broken.pdf", "long.pdf", "short.pdf"}
+	counts := map[string]int{"broken.pdf": -1, "long.pdf": 16, "short.pdf": 2}
+	for _, test := range []struct {
+		most, perDocument, failed int
+		want                      string
+	}{
+		{100, 3, 1, "long.pdf 1, long.pdf 6, long.pdf 11, short.pdf 1, short.pdf 2"},
+		{100, 4, 2, "long.pdf 1, long.pdf 5, long.pdf 9, short.pdf 1, short.pdf 2"},
+		{4, 0, 1, "long.pdf 1, long.pdf 2, long.pdf 3, long.pdf 4"},
+		{4, 3, 1, "long.pdf 1, long.pdf 6, long.pdf 11, short.pdf 1"},
+	} {
+		d := &drawer{pages: counts}
+		all, failed, err := Draw(t.Context(), d, source, newFake().in, test.most, test.perDocument)
+		var got []string
+		for _, p := range all {
+			got = append(got, fmt.Sprintf("%s %d", p.Ref.Path, p.Ref.Page))
+			if int(p.Pixels[0]) != p.Ref.Page || p.Geometry.WidthPt != float64(p.Ref.Page) {
+				t.Errorf("%v has the pixels or the size of another page", p.Ref)
+			}
+		}
+		if got := strings.Join(got, ", "); err != nil || got != test.want || failed != test.failed || !d.closed {
+			t.Errorf("%d, %d of each: %s, %d failed, %v, closed %v; want %s, %d failed", test.most, test.perDocument, got, failed, err, d.closed, test.want, test.failed)
+		}
+	}
+	broken := errors.New("no process")
+	d := &drawer{pages: counts, broken: broken}
+	if _, _, err := Draw(t.Context(), d, source, newFake().in, 9, 0); !errors.Is(err, broken) || !d.closed {
+		t.Errorf("%v, closed %v", err, d.closed)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(orchestrator.ErrInterrupted)
+	if _, _, err := Draw(ctx, &drawer{pages: counts}, source, newFake().in, 9, 0); err != nil && !errors.Is(err, orchestrator.ErrInterrupted) {
+		t.Error(err)
+	}
+}
+
 func TestMatch(t *testing.T) {
 	region := func(label string, x float64) orchestrator.Region {
 		return orchestrator.Region{LabelRaw: label, BBox: [4]float64{x, 0, x + 10, 10}}
@@ -414,5 +616,42 @@ func TestMatch(t *testing.T) {
 	pairs, _, added = match([]orchestrator.Region{region("text", 0)}, []orchestrator.Region{region("text", 2), region("text", 1)})
 	if len(pairs) != 1 || pairs[0].got.BBox[0] != 1 || len(added) != 1 {
 		t.Errorf("%+v, new %v", pairs, added)
+	}
+	for _, got := range [][]orchestrator.Region{{region("title", 0), region("text", 2), region("text", 1)}, {region("text", 1), region("text", 2), region("title", 0)}} {
+		pairs, _, added = match([]orchestrator.Region{region("text", 0)}, got)
+		if len(pairs) != 1 || pairs[0].got.LabelRaw != "text" || pairs[0].got.BBox[0] != 1 || len(added) != 2 {
+			t.Errorf("%+v, new %v", pairs, added)
+		}
+	}
+	// What hardly overlaps is not the same, even if nothing else is there.
+	pairs, lost, added = match([]orchestrator.Region{region("text", 0)}, []orchestrator.Region{region("text", 6)})
+	if len(pairs) != 0 || len(lost) != 1 || len(added) != 1 {
+		t.Errorf("%+v, lost %v, new %v", pairs, lost, added)
+	}
+	// One region has one partner.
+	pairs, lost, added = match([]orchestrator.Region{region("text", 0), region("text", 1)}, []orchestrator.Region{region("text", 1)})
+	if len(pairs) != 1 || pairs[0].right.BBox[0] != 1 || len(lost) != 1 || lost[0].BBox[0] != 0 || len(added) != 0 {
+		t.Errorf("%+v, lost %v, new %v", pairs, lost, added)
+	}
+}
+
+func TestOverlap(t *testing.T) {
+	a := [4]float64{0, 0, 10, 10}
+	for _, test := range []struct {
+		b    [4]float64
+		want float64
+	}{
+		{a, 1},
+		{[4]float64{0, 5, 10, 15}, 1.0 / 3},
+		{[4]float64{5, 0, 15, 10}, 1.0 / 3},
+		{[4]float64{2, 2, 7, 7}, 0.25},
+		{[4]float64{10, 0, 20, 10}, 0},  // side by side
+		{[4]float64{0, 30, 10, 40}, 0},  // below
+		{[4]float64{20, 30, 40, 50}, 0}, // below and beside: both gaps are negative
+		{[4]float64{-20, 30, -10, 40}, 0},
+	} {
+		if got, back := overlap(a, test.b), overlap(test.b, a); math.Abs(got-test.want) > 1e-12 || got != back {
+			t.Errorf("%v: %v and %v, want %v", test.b, got, back, test.want)
+		}
 	}
 }

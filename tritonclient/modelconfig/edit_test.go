@@ -60,6 +60,10 @@ func warmup(batch int) func(*inferencepb.ModelConfig) {
 	return func(c *inferencepb.ModelConfig) { AddWarmup(c, batch) }
 }
 
+func named(name string) func(*inferencepb.ModelConfig) {
+	return func(c *inferencepb.ModelConfig) { c.Name = name }
+}
+
 func noBatching(c *inferencepb.ModelConfig) { c.SchedulingChoice = nil }
 
 func batching(c *inferencepb.ModelConfig) *inferencepb.ModelDynamicBatching {
@@ -142,6 +146,16 @@ func TestUpdate(t *testing.T) {
 			"# txtpbfmt: sort_fields_by_field_name\nname: \"x\"\n# txtpbfmt: off\nbackend: \"y\"\n# txtpbfmt: on\nmax_batch_size: 2\n"},
 		{"close together", "name:''dynamic_batching<>", []change{maxBatch(2), delay(3)}, "name:'' max_batch_size: 2 dynamic_batching{ max_queue_delay_microseconds: 3 }"},
 		{"a comment with a carriage return", "dynamic_batching{#a\r0\n}", []change{delay(3)}, "dynamic_batching{#a\r0\n  max_queue_delay_microseconds: 3\n}"},
+		{"a list goes from a file of Windows", "dynamic_batching {\r\n  preferred_batch_size: [ 4 ]\r\n  max_queue_delay_microseconds: 5\r\n}\r\n", []change{dropPreferred}, "dynamic_batching {\r\n  max_queue_delay_microseconds: 5\r\n}\r\n"},
+		{"escapes in strings", "name: \"a\\\"#{\" # \"\nbackend: '\\'}#' # '\nmax_batch_size: 1\n", []change{maxBatch(2)}, "name: \"a\\\"#{\" # \"\nbackend: '\\'}#' # '\nmax_batch_size: 2\n"},
+		{"quotes as before", "name: 'x'\n", []change{named("y")}, "name: 'y'\n"},
+		{"quotes as before, if they can be", "name: 'x'\n", []change{named("it's")}, "name: \"it's\"\n"},
+		{"escapes as they must be", "name: 'x'\n", []change{named("a\\b")}, "name: \"a\\\\b\"\n"},
+		{"commented out in another message", "dynamic_batching {\n  # max_batch_size: 9\n  preferred_batch_size: 4\n}\n", []change{maxBatch(2)}, "dynamic_batching {\n  # max_batch_size: 9\n  preferred_batch_size: 4\n}\nmax_batch_size: 2\n"},
+		{"commented out outside of the message", "# max_queue_delay_microseconds: 9\ndynamic_batching {\n  preferred_batch_size: 4\n}\n# max_queue_delay_microseconds: 8\n", []change{delay(5)},
+			"# max_queue_delay_microseconds: 9\ndynamic_batching {\n  preferred_batch_size: 4\n  max_queue_delay_microseconds: 5\n}\n# max_queue_delay_microseconds: 8\n"},
+		{"comments about a field", "name: \"x\"\n# max_batch_size is large.\n# max_batch_size\n# [ see there ]\nbackend: \"y\" # max_batch_size: 9\n", []change{maxBatch(2)},
+			"name: \"x\"\n# max_batch_size is large.\n# max_batch_size\n# [ see there ]\nbackend: \"y\" # max_batch_size: 9\nmax_batch_size: 2\n"},
 		{"fields of a later Triton", "name: \"x\"\nsomething_new { max_batch_size: 1 dynamic_batching: 'x{' list: [ <a: 1>, {} ] }\nmax_batch_size: 1\ndynamic_batching { newer: 5 }\n", []change{maxBatch(2), delay(3)},
 			"name: \"x\"\nsomething_new { max_batch_size: 1 dynamic_batching: 'x{' list: [ <a: 1>, {} ] }\nmax_batch_size: 2\ndynamic_batching { newer: 5 max_queue_delay_microseconds: 3 }\n"},
 	}
@@ -247,6 +261,46 @@ func TestOwnConfigs(t *testing.T) {
 		}
 		if back.Text() != string(text) {
 			t.Errorf("%s: the way back is not where it began:\n%s", path, f.Diff(back))
+		}
+	}
+}
+
+// A warm-up is made after the one with the largest batch, once, under a name of its
+// own, and not where its inputs are made for another batch.
+func TestAddWarmup(t *testing.T) {
+	sizes := func(list ...uint32) (all []*inferencepb.ModelWarmup) {
+		for _, n := range list {
+			all = append(all, &inferencepb.ModelWarmup{Name: fmt.Sprintf("batch %d of 8", n), BatchSize: n, Count: n})
+		}
+		return all
+	}
+	file := sizes(4)
+	file[0].Inputs = map[string]*inferencepb.ModelWarmup_Input{"p": {InputDataType: &inferencepb.ModelWarmup_Input_InputDataFile{InputDataFile: "page"}}}
+	plain, taken := sizes(4), sizes(4)
+	plain[0].Name, taken[0].Name = "first", "batch 4"
+	taken = append(taken, &inferencepb.ModelWarmup{Name: "batch 16", BatchSize: 1})
+	for _, c := range []struct {
+		name  string
+		have  []*inferencepb.ModelWarmup
+		batch int
+		want  *inferencepb.ModelWarmup
+	}{
+		{"the largest comes first", sizes(4, 1, 2), 16, &inferencepb.ModelWarmup{Name: "batch 16 of 8", BatchSize: 16, Count: 4}},
+		{"the largest comes last", sizes(1, 2, 4), 16, &inferencepb.ModelWarmup{Name: "batch 16 of 8", BatchSize: 16, Count: 4}},
+		{"there is one", sizes(4, 16, 8), 16, nil},
+		{"there is none", nil, 16, nil},
+		{"no batch", sizes(4), 0, nil},
+		{"from a file", file, 16, nil},
+		{"a name without a number", plain, 16, &inferencepb.ModelWarmup{Name: "first batch 16", BatchSize: 16, Count: 4}},
+		{"a name that is taken", taken, 16, &inferencepb.ModelWarmup{Name: "batch 16 batch 16", BatchSize: 16, Count: 4}},
+	} {
+		config := &inferencepb.ModelConfig{ModelWarmup: c.have}
+		want := proto.CloneOf(config)
+		if c.want != nil {
+			want.ModelWarmup = append(want.ModelWarmup, c.want)
+		}
+		if AddWarmup(config, c.batch); !proto.Equal(config, want) {
+			t.Errorf("%s: %v, want %v", c.name, config, want)
 		}
 	}
 }

@@ -64,6 +64,12 @@ func TestOpen(t *testing.T) {
 			t.Errorf("config %q: got %v, %v", name, f, err)
 		}
 	}
+	// What lies beside is no model of the repository's.
+	for _, beside := range []string{root, filepath.Dir(root)} {
+		if err := os.WriteFile(filepath.Join(beside, "config.pbtxt"), []byte("max_batch_size: 3"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, test := range [][3]string{{root, "n", ""}, {root, "..", ""}, {root, "m/..", ""}, {root, "m", "../config"}, {root + "x", "m", ""}} {
 		if f, err := Open(test[0], test[1], test[2]); err == nil {
 			t.Errorf("%q: got %s", test, f.Path())
@@ -78,6 +84,14 @@ func TestReplace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// More than a umask lets a new file have, and somebody else's.
+		mode, owner := fs.FileMode(0o666), os.Geteuid()
+		if owner == 0 {
+			owner = 4321
+		}
+		if err := errors.Join(os.Chmod(f.Path(), mode), os.Chown(f.Path(), owner, -1)); err != nil {
+			t.Fatal(err)
+		}
 		before := tree(t, root)
 		backup, err := f.Replace(edit(t, f, 8))
 		if err != nil {
@@ -90,8 +104,11 @@ func TestReplace(t *testing.T) {
 		if kept, err := os.ReadFile(backup); err != nil || string(kept) != f.Text() {
 			t.Errorf("the backup is %q, %v", kept, err)
 		}
-		if info, err := os.Stat(now.Path()); err != nil || info.Mode() != 0o640 {
-			t.Errorf("the mode is %v, %v", info.Mode(), err)
+		for _, path := range []string{now.Path(), backup} {
+			var stat unix.Stat_t
+			if err := unix.Stat(path, &stat); err != nil || fs.FileMode(stat.Mode).Perm() != mode || int(stat.Uid) != owner {
+				t.Errorf("%s: the mode is %o, the owner %d, %v; want %o and %d", path, stat.Mode, stat.Uid, err, mode, owner)
+			}
 		}
 		// Nothing is new in the model's directory, which a server watches.
 		after := slices.DeleteFunc(tree(t, root), func(n string) bool { return filepath.Join(root, n) == backup })
@@ -121,6 +138,16 @@ func TestReplaceNoticesAChange(t *testing.T) {
 	}
 	if _, err := mustParse(t, "max_batch_size: 1").Replace(f); err == nil {
 		t.Error("a text without a file was written")
+	}
+	other, err := Open(repository(t, map[string]string{"config.pbtxt": "max_batch_size: 5"}), "m", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Replace(edit(t, f, 8)); err == nil {
+		t.Error("the text of one file was written in the place of another")
+	}
+	if now, err := os.ReadFile(other.Path()); err != nil || string(now) != other.Text() {
+		t.Errorf("the other file is %q, %v", now, err)
 	}
 }
 
