@@ -146,9 +146,6 @@ func (s *strata) share(n int) (shares [len(strata{}.classes)]int64) {
 		given := left
 		for i := range s.classes {
 			c := &s.classes[i]
-			if shares[i] == c.count {
-				continue
-			}
 			more := int64(math.Ceil(float64(given) * float64(c.bytes) / float64(bytes)))
 			more = min(more, c.count-shares[i], left)
 			shares[i] += more
@@ -179,9 +176,6 @@ func (s *strata) estimate() Estimate {
 	guess, variance, more := float64(s.countedPages), 0.0, 0.0
 	for i := range s.classes {
 		c := &s.classes[i]
-		if c.count == 0 {
-			continue
-		}
 		all, seen := float64(c.count), float64(c.opened)
 		var mean, squares float64 // pages a document, and the sum of squares about that
 		if c.opened > 0 {
