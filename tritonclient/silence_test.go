@@ -1,6 +1,7 @@
 package tritonclient_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -126,11 +127,14 @@ func TestSignsOfLife(t *testing.T) {
 			return tritontest.Fail(codes.Unimplemented, "unknown method")
 		})
 		go func() {
-			if asked {
-				_ = s.WaitCalls(t.Context(), "ServerLive", 5)
-			} else {
-				time.Sleep(4 * short.Silence)
+			most, calls := t.Context(), 5
+			if !asked { // as long as it would take to be asked several times
+				var cancel context.CancelFunc
+				most, cancel = context.WithTimeout(most, 4*short.Silence)
+				defer cancel()
+				calls = 1
 			}
+			_ = s.WaitCalls(most, "ServerLive", calls)
 			close(answer)
 		}()
 		res, err := c.Infer(t.Context(), request(3))
