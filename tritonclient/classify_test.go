@@ -200,11 +200,23 @@ func TestErrorIsOneLine(t *testing.T) {
 	if strings.ContainsAny(line, "\n\t\x1b") || len(line) > maxMessage+200 {
 		t.Errorf("not a line for people: %d bytes, %.200q", len(line), line)
 	}
+	const tls = "does it want TLS (--tls), or a certificate of yours (--tls-cert)?"
 	for _, test := range []struct{ text, want string }{
 		{"[request id: page 7] Exceeds maximum queue size", "triton at gpu:8001: ModelInfer of layout: the server's queue is full (Exceeds maximum queue size)"},
 		{`connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:8001: connect: connection refused"`, "triton at gpu:8001: ModelInfer of layout: the server is not available (dial tcp 10.0.0.1:8001: connect: connection refused)"},
 		{`connection error: desc = "error reading server preface: http2: failed reading the frame payload: http2: frame too large, note that the frame header looked like an HTTP/1.1 header"`,
 			"triton at gpu:8001: ModelInfer of layout: the server is not available (error reading server preface: http2: failed reading the frame payload: http2: frame too large, note that the frame header looked like an HTTP/1.1 header; this looks like Triton's HTTP port; its gRPC port is 8001 by default)"},
+		// A server that wants TLS ends the connection: what that looks like is an
+		// accident of timing.
+		{`connection error: desc = "error reading server preface: EOF"`, "triton at gpu:8001: ModelInfer of layout: the server is not available (error reading server preface: EOF; " + tls + ")"},
+		{`connection error: desc = "error reading server preface: read tcp 10.0.0.2:5->10.0.0.1:8001: read: connection reset by peer"`,
+			"triton at gpu:8001: ModelInfer of layout: the server is not available (error reading server preface: read tcp 10.0.0.2:5->10.0.0.1:8001: read: connection reset by peer; " + tls + ")"},
+		{`connection error: desc = "transport: failed to write client preface: write tcp 10.0.0.2:5->10.0.0.1:8001: write: broken pipe"`,
+			"triton at gpu:8001: ModelInfer of layout: the server is not available (failed to write client preface: write tcp 10.0.0.2:5->10.0.0.1:8001: write: broken pipe; " + tls + ")"},
+		{"write tcp 10.0.0.2:5->10.0.0.1:8001: write: broken pipe", "triton at gpu:8001: ModelInfer of layout: the server is not available (write tcp 10.0.0.2:5->10.0.0.1:8001: write: broken pipe; " + tls + ")"},
+		// A connection that was there before says nothing about TLS.
+		{`connection error: desc = "error reading from server: read tcp 10.0.0.2:5->10.0.0.1:8001: read: connection reset by peer"`,
+			"triton at gpu:8001: ModelInfer of layout: the server is not available (error reading from server: read tcp 10.0.0.2:5->10.0.0.1:8001: read: connection reset by peer)"},
 	} {
 		if got := c.fail(context.Background(), "ModelInfer", "layout", status.Error(codes.Unavailable, test.text)).Error(); got != test.want {
 			t.Errorf("got  %s\nwant %s", got, test.want)

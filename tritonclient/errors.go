@@ -278,8 +278,19 @@ func hint(text string) string {
 		return "this looks like Triton's HTTP port; its gRPC port is 8001 by default"
 	case strings.Contains(text, "first record does not look like a TLS handshake"):
 		return "the server speaks without TLS"
-	case strings.Contains(text, "error reading server preface: EOF"), strings.Contains(text, "tls: certificate required"):
+	case hungUp(text), strings.Contains(text, "tls: certificate required"):
 		return "does it want TLS (--tls), or a certificate of yours (--tls-cert)?"
 	}
 	return ""
+}
+
+// hungUp says whether a server ended a connection before its first word. How that
+// reads in grpc-go depends on how far the client's own first words had come, and on
+// whether the kernel says so by the end of the stream or by a reset: the server
+// closes a stream of which it has not read everything.
+func hungUp(text string) bool {
+	return strings.Contains(text, "error reading server preface: EOF") ||
+		strings.Contains(text, "error reading server preface: read ") && strings.Contains(text, "connection reset by peer") ||
+		strings.Contains(text, "transport: failed to write ") ||
+		strings.HasPrefix(text, "write tcp ")
 }

@@ -341,7 +341,7 @@ func reach(err error, otherwise string) string {
 		return "--tls-ca FILE, with the certificate that signed the server's; --tls-server-name NAME, one that is in the server's; --tls-cert and --tls-key where it wants one of yours"
 	case tritonclient.KindOf(err) == tritonclient.Restricted:
 		return "--triton-header KEY=VALUE, as the server's --grpc-restricted-protocol says"
-	case says("reading server preface: EOF"):
+	case says("does it want TLS"):
 		return "--tls, or --tls-cert and --tls-key, if the server wants them; else " + otherwise
 	}
 	return otherwise

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -203,6 +204,23 @@ func TestDoctorConnection(t *testing.T) {
 	ca, other := tritontest.NewAuthority(t), tritontest.NewAuthority(t)
 	file := write(t, string(other.PEM), t.TempDir(), "other.pem")
 	secure := tritontest.Start(t, tritontest.Config{TLS: ca.ServerTLS(false, "triton.test")})
+	// What a server that wants TLS may look like as well, by timing alone.
+	resets, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resets.Close() })
+	go func() {
+		for {
+			conn, err := resets.Accept()
+			if err != nil {
+				return
+			}
+			conn.Read(make([]byte, 1))
+			conn.(*net.TCPConn).SetLinger(0)
+			conn.Close()
+		}
+	}()
 	plain := tritontest.Start(t, tritontest.Config{})
 	restricted := tritontest.Start(t, tritontest.Config{RestrictedKey: "team", RestrictedValue: "secret"})
 	for _, c := range []struct {
@@ -211,6 +229,7 @@ func TestDoctorConnection(t *testing.T) {
 	}{
 		{[]string{secure.Addr(), "--tls-ca", file}, "x509:", "--tls-ca FILE"},
 		{[]string{secure.Addr()}, "does it want TLS (--tls)", "--tls, or --tls-cert"},
+		{[]string{resets.Addr().String()}, "does it want TLS (--tls)", "--tls, or --tls-cert"},
 		{[]string{plain.Addr(), "--tls"}, "speaks without TLS", "leave --tls"},
 	} {
 		wantFinding(t, examined(t, exitServer, append([]string{"--triton"}, c.args...)...)["server"], doctor.Fail, c.text, c.remedy)
