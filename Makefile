@@ -41,7 +41,7 @@ picture: ## make README's picture anew
 	mkdir -p docs
 	cp out/picture/paper.pdf.pages/0001.png docs/paper-page-1.png
 
-check: lint test race ## what CI runs
+check: lint test race ## lint, test and race
 
 clean:  ## remove what building left
 	rm -rf quire out model_repository/layout/1

@@ -57,7 +57,7 @@ type Input struct {
 	// MaxBatch is the most pages the server takes in one request, at least 1.
 	MaxBatch int
 	// Batch, MaxAge and InFlight are the defaults the served config asks for;
-	// zero where it says nothing.
+	// zero where it says nothing. A negative MaxAge is not to wait at all.
 	Batch    int
 	MaxAge   time.Duration
 	InFlight int

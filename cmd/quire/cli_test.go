@@ -161,6 +161,10 @@ func TestHelp(t *testing.T) {
 			t.Errorf("the help does not say %q:\n%s", want, stdout)
 		}
 	}
+	// What is there to be copied stands on a line of its own.
+	if _, stdout, _ := call(t, "completion", "--help"); !strings.Contains(stdout, "\n     quire completion bash > ~/.local/share/bash-completion/completions/quire\n") {
+		t.Errorf("a command that cannot be copied:\n%s", stdout)
+	}
 	// What has no default here is off, or required, or empty.
 	noDefault := []string{"output", "exclude", "password-file", "triton-header"}
 	for _, cmd := range newApp(stops{}).Commands {

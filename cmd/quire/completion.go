@@ -63,9 +63,11 @@ func completionCommand() *cli.Command {
 		Name:      "completion",
 		Usage:     "print a script that completes quire's commands and flags in a shell",
 		ArgsUsage: strings.Join(shells, "|"),
-		Description: "bash, for good:  quire completion bash > ~/.local/share/bash-completion/completions/quire\n" +
-			"zsh, for good:   quire completion zsh > DIR/_quire, with DIR in $fpath\n" +
-			"fish, for good:  quire completion fish > ~/.config/fish/completions/quire.fish",
+		Description: "For all shells to come:\n" +
+			"  quire completion bash > ~/.local/share/bash-completion/completions/quire\n" +
+			"  quire completion zsh > DIR/_quire    # with DIR in $fpath\n" +
+			"  quire completion fish > ~/.config/fish/completions/quire.fish\n" +
+			"The first lines of each script say how the shell that runs takes it.",
 		Action: func(c *cli.Context) error {
 			script, ok := completionScripts[c.Args().First()]
 			if !ok || c.Args().Len() != 1 {

@@ -15,7 +15,7 @@ import (
 // it does.
 func connectionFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "tls", EnvVars: []string{"QUIRE_TLS"}, Usage: "connect with TLS; the flags below turn it on too"},
+		&cli.BoolFlag{Name: "tls", EnvVars: []string{"QUIRE_TLS"}, Usage: "connect with TLS; the other --tls flags turn it on too"},
 		&cli.StringFlag{Name: "tls-ca", EnvVars: []string{"QUIRE_TLS_CA"}, Usage: "trust the servers that the certificates in `FILE` (PEM) sign", DefaultText: "the system's"},
 		&cli.StringFlag{Name: "tls-cert", EnvVars: []string{"QUIRE_TLS_CERT"}, Usage: "show the server the certificate in `FILE` (PEM)", DefaultText: "none"},
 		&cli.StringFlag{Name: "tls-key", EnvVars: []string{"QUIRE_TLS_KEY"}, Usage: "the key of that certificate is in `FILE` (PEM)", DefaultText: "none"},

@@ -6,8 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/urfave/cli/v2"
 )
 
 const root = "../.."
@@ -34,6 +37,108 @@ func TestInvariantsNameTheirTests(t *testing.T) {
 	for _, n := range named {
 		if !strings.Contains(tests.String(), "\nfunc "+n[1]+"(") {
 			t.Errorf("ARCHITECTURE.md names %s, and there is no such test", n[1])
+		}
+	}
+}
+
+// TestArchitectureNamesWhatIsThere: functions, types and files that
+// ARCHITECTURE.md names are somewhere in the sources.
+func TestArchitectureNamesWhatIsThere(t *testing.T) {
+	word := regexp.MustCompile(`\w+`)
+	there := map[string]bool{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if name := d.Name(); err == nil && strings.HasPrefix(name, ".") && d.IsDir() && path != root {
+			return fs.SkipDir
+		}
+		switch filepath.Ext(path) {
+		case ".go", ".c", ".h", ".py", ".pbtxt":
+			for _, w := range word.FindAllString(d.Name(), -1) {
+				there[w] = true
+			}
+			var data []byte
+			data, err = os.ReadFile(path)
+			for _, w := range word.FindAll(data, -1) {
+				there[string(w)] = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prose := regexp.MustCompile("(?s)```.*?```").ReplaceAllString(read(t, root, "ARCHITECTURE.md"), "")
+	names := regexp.MustCompile("`([A-Za-z_][\\w./]*)`").FindAllStringSubmatch(prose, -1)
+	if len(names) < 300 {
+		t.Fatalf("only %d names", len(names))
+	}
+	for _, n := range names {
+		for _, w := range word.FindAllString(n[1], -1) {
+			if !there[w] && !strings.HasSuffix(n[1], "."+w) {
+				t.Errorf("ARCHITECTURE.md names %s, and there is no %s", n[1], w)
+			}
+		}
+	}
+}
+
+// TestDocsUseFlagsThatAreThere: commands that the documents show have the flags
+// that they are shown with.
+func TestDocsUseFlagsThatAreThere(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, flag := 0, regexp.MustCompile(`(?:^| )--?([a-z][a-z-]*)`)
+	for _, file := range append(files, filepath.Join(root, "README.md")) {
+		for _, m := range regexp.MustCompile(`(?m)(?:^    |`+"`"+`)quire ([a-z]+)( [^#`+"`"+`\n]*)`).FindAllStringSubmatch(read(t, file), -1) {
+			cmd := newApp(stops{}).Command(m[1])
+			if cmd == nil {
+				t.Errorf("%s shows quire %s, and there is no such command", file, m[1])
+				continue
+			}
+			for _, f := range flag.FindAllStringSubmatch(m[2], -1) {
+				shown++
+				if f[1] != "help" && !slices.ContainsFunc(cmd.Flags, func(has cli.Flag) bool { return slices.Contains(has.Names(), f[1]) }) {
+					t.Errorf("%s shows quire %s with --%s, which it has not", file, m[1], f[1])
+				}
+			}
+		}
+	}
+	if shown < 40 {
+		t.Errorf("only %d flags", shown)
+	}
+}
+
+// TestDocsListEveryWord: what programs read by name is in the document about it.
+func TestDocsListEveryWord(t *testing.T) {
+	const key = `json:"(\w+)`
+	for _, c := range []struct{ source, words, prefix, doc string }{
+		{"orchestrator/page.go", ` Category = "(\w+)"`, "", "results.md"},
+		{"orchestrator/page.go", `Stage += "(\w+)"`, "", "results.md"},
+		{"orchestrator/sink/document.go", key, "", "results.md"},
+		{"orchestrator/sink/finish.go", key, "", "results.md"},
+		{"orchestrator/seams.go", `Redone = "(\w+)"`, "", "resume.md"},
+		{"orchestrator/sink/identity.go", key, "", "resume.md"},
+		{"orchestrator/metrics/metrics.go", `desc\("(\w+)"`, "quire_", "metrics.md"},
+		{"orchestrator/seams.go", `return "(\w+)"`, "", "metrics.md"},
+		{"cmd/quire/events.go", key, "", "events.md"},
+		{"cmd/quire/planevents.go", key, "", "events.md"},
+		{"cmd/quire/verify.go", key, "", "events.md"},
+		{"orchestrator/doctor/doctor.go", key, "", "events.md"},
+	} {
+		doc := map[string]bool{}
+		for _, code := range regexp.MustCompile("(?m)`[^`\\n]+`|^    .*").FindAllString(read(t, root, "docs", c.doc), -1) {
+			for _, w := range regexp.MustCompile(`\w+`).FindAllString(code, -1) {
+				doc[w] = true
+			}
+		}
+		words := regexp.MustCompile(c.words).FindAllStringSubmatch(read(t, root, c.source), -1)
+		if len(words) < 4 {
+			t.Errorf("only %d words match %s in %s", len(words), c.words, c.source)
+		}
+		for _, w := range words {
+			if !doc[c.prefix+w[1]] {
+				t.Errorf("docs/%s does not list %s%s of %s", c.doc, c.prefix, w[1], c.source)
+			}
 		}
 	}
 }

@@ -40,7 +40,7 @@ func doctorCommand(stop stops) *cli.Command {
 			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "the models in `DIR` are what the server that quire starts would serve", DefaultText: "./model_repository if it is there, else quire's own copy"},
 		}, connectionFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "install", EnvVars: []string{"QUIRE_INSTALL"}, Usage: "install the server and build the model first, if that is still to do"},
-			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print a JSON object a line, for programs"},
+			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print a JSON object a line, for programs (docs/events.md)"},
 		}),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {

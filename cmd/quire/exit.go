@@ -24,7 +24,8 @@ const exitCodesHelp = `EXIT CODES:
    0    all done
    1    failed
    3    finished, and some pages or documents failed, or all;
-        of verify: answers differ by more than the tolerance
+        of verify: answers differ by more than the tolerance;
+        of plan: a run would not get through whole
    4    the server is not ready, or its model does not fit
    5    wrong usage, or no PDF found
    130  interrupted; of run: the results that stand are whole

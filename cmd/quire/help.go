@@ -27,13 +27,33 @@ func helpText(cmd *cli.Command) string {
 	}
 	b.WriteString("\n\n")
 	if cmd.Description != "" {
-		fmt.Fprintf(&b, "DESCRIPTION:\n%s\n", wrap(cmd.Description, 3))
+		fmt.Fprintf(&b, "DESCRIPTION:\n%s\n", description(cmd.Description))
 	}
 	b.WriteString("OPTIONS:\n")
 	for _, f := range slices.Concat(cmd.Flags, []cli.Flag{cli.HelpFlag}) {
 		b.WriteString(helpFlag(f.(cli.DocGenerationFlag)))
 	}
 	fmt.Fprintf(&b, "\n%s", exitCodesHelp)
+	return b.String()
+}
+
+// description wraps what a command is. A line that begins with a blank is there
+// to be copied, and stays whole.
+func description(text string) string {
+	var b strings.Builder
+	prose := ""
+	for line := range strings.SplitSeq(text+"\n ", "\n") {
+		if !strings.HasPrefix(line, " ") {
+			prose += line + " "
+			continue
+		}
+		if prose != "" {
+			b.WriteString(wrap(prose, 3))
+		}
+		if prose = ""; line != " " {
+			b.WriteString("   " + line + "\n")
+		}
+	}
 	return b.String()
 }
 

@@ -117,7 +117,7 @@ func serverFlags() []cli.Flag {
 
 // transportFlag is for commands that send pages.
 func transportFlag() cli.Flag {
-	return &cli.StringFlag{Name: "transport", EnvVars: []string{"QUIRE_TRANSPORT"}, Value: "auto", Usage: "send pages through shared memory (`shm`), inside the requests (grpc), or through shared memory where the server takes it (auto)"}
+	return &cli.StringFlag{Name: "transport", EnvVars: []string{"QUIRE_TRANSPORT"}, Value: "auto", Usage: "send pages by `WAY`: through shared memory (shm), inside the requests (grpc), or through shared memory where the server takes it (auto)"}
 }
 
 // serverChoice is what serverFlags, transportFlag and connectionFlags said.

@@ -33,10 +33,12 @@ func planCommand(stop stops) *cli.Command {
 			"that a run would not get through whole: inputs that do not open, or no space.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, EnvVars: []string{"QUIRE_OUTPUT"}, Usage: "look at the space where `DIR` is or would be, and leave DIR out of the inputs"},
-		}, serverFlags(), inputFlags(), []cli.Flag{
+			&cli.StringFlag{Name: "triton", EnvVars: []string{"QUIRE_TRITON"}, Usage: "tell the time by the last run that was given the same `HOST:PORT`", DefaultText: "by the last one with a server that quire started"},
+			&cli.StringFlag{Name: "model-repository", EnvVars: []string{"QUIRE_MODEL_REPOSITORY"}, Usage: "tell the time by the last run that was given the same `DIR`", DefaultText: "by one that was given none"},
+		}, inputFlags(), []cli.Flag{
 			&cli.IntFlag{Name: "sample", EnvVars: []string{"QUIRE_SAMPLE"}, Usage: "open about `N` documents to count their pages", Value: 500},
 			&cli.DurationFlag{Name: "sample-time", EnvVars: []string{"QUIRE_SAMPLE_TIME"}, Usage: "open documents for at most `TIME`", Value: 20 * time.Second},
-			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print JSON, one object a line: each input that cannot be opened, then the plan"},
+			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print JSON, one object a line: each input that cannot be opened, then the plan (docs/events.md)"},
 			logLevelFlag(),
 		}),
 		Action: func(c *cli.Context) error { return planRun(c, stop) },

@@ -32,7 +32,7 @@ func statsCommand(stop stops) *cli.Command {
 		}, connectionFlags(), []cli.Flag{
 			&cli.DurationFlag{Name: "interval", EnvVars: []string{"QUIRE_INTERVAL"}, Usage: "read every `TIME`", Value: 2 * time.Second},
 			&cli.IntFlag{Name: "count", EnvVars: []string{"QUIRE_COUNT"}, Usage: "end after `N` intervals; 0: when interrupted"},
-			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print JSON, one object a line for each server and interval"},
+			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print JSON, one object a line for each server and interval (docs/events.md)"},
 		}),
 		Action: func(c *cli.Context) error { return statsRun(c, stop) },
 	}

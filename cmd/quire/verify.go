@@ -45,7 +45,7 @@ func verifyCommand(stop stops) *cli.Command {
 			&cli.IntFlag{Name: "batch", EnvVars: []string{"QUIRE_BATCH"}, Usage: "verify batches of `N` pages", DefaultText: "quire.batch, else max_batch_size of the served config"},
 			&cli.Float64Flag{Name: "tolerance", EnvVars: []string{"QUIRE_TOLERANCE"}, Usage: "let an edge of a box move by `PIXELS` of the model's input", Value: verify.DefaultTolerance.Pixels},
 			&cli.Float64Flag{Name: "score-tolerance", EnvVars: []string{"QUIRE_SCORE_TOLERANCE"}, Usage: "let a score, 0 to 1, change by `D`, and regions that score no farther from the threshold come and go", Value: verify.DefaultTolerance.Score},
-			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print a JSON object for each server"},
+			&cli.BoolFlag{Name: "json", EnvVars: []string{"QUIRE_JSON"}, Usage: "print a JSON object for each server (docs/events.md)"},
 			logLevelFlag(),
 		}),
 		Action: func(c *cli.Context) error { return verifyRun(c, stop) },

@@ -71,7 +71,7 @@ type Config struct {
 }
 
 // Model is a layout model on a Triton server: an [orchestrator.Model]. Its
-// methods may be called from any goroutine. It starts no goroutine.
+// methods may be called from any goroutine. It has no goroutine that outlives a call.
 type Model struct {
 	client *tritonclient.Client
 	cfg    Config
@@ -197,7 +197,7 @@ func (m *Model) NoSharedMemory() error { return m.notOffered }
 
 // Refresh reads the served config again and takes a new batch size or instance
 // count. What would change answers in mid-run (raster, labels, thresholds,
-// version) is refused with ActionStop: one run has one model.
+// version, precision) is refused with ActionStop: one run has one model.
 func (m *Model) Refresh(ctx context.Context) error {
 	m.refresh.Lock()
 	defer m.refresh.Unlock()

@@ -23,7 +23,7 @@
 //	env/NAME-KEY/install.log what pip said
 //	env/NAME-KEY.lock        held while one process installs and others wait
 //	backends/KEY/            Triton's backend directory: its Python backend, and ours
-//	repositories/KEY/        the model repository of this binary
+//	repositories/KEY/        a model repository of this binary: its own, or one to measure with
 //	served/KEY               a link to a repository whose path a shell would take apart
 //	locks/                   held while one process builds a model
 //	scripts/KEY/             scripts of this binary, for Python to run
