@@ -443,6 +443,7 @@ int engine_open(engine *e, int fd, int format, const char *const *passwords, int
 		engine_close(e);
 		return -1;
 	}
+	e->opened = e->used;
 	return pages;
 }
 

@@ -180,6 +180,7 @@ fz_stream *fz_keep_stream(fz_context *, fz_stream *);
 size_t fz_read(fz_context *, fz_stream *, unsigned char *data, size_t len);
 fz_stream *fz_open_flated(fz_context *, fz_stream *chain, int window_bits);
 void fz_warn(fz_context *, const char *format, ...);
+void *fz_realloc(fz_context *, void *, size_t);
 void *fz_calloc(fz_context *, size_t count, size_t size);
 void fz_free(fz_context *, void *);
 

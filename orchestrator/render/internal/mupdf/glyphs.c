@@ -29,7 +29,7 @@ static float half(float v) { return whole(v * 2) / 2; }
 
 static engine_glyph *place_of(engine *e, const engine_glyph *key)
 {
-	uint64_t m[3], h = (uintptr_t)key->font + (uint64_t)key->gid * 0x9E3779B97F4A7C15u;
+	uint64_t m[3], h = (uintptr_t)key->font + (uint64_t)key->gid * 0x9E3779B97F4A7C15u + (key->stroke[1] != 0);
 	memcpy(m, key->m, sizeof m);
 	for (int i = 0; i < 3; i++)
 		h = (h ^ m[i] ^ h >> 29) * 0xBF58476D1CE4E5B9u;
@@ -67,12 +67,21 @@ static fz_glyph *draw(fz_context *ctx, fz_font *font, int gid, fz_matrix *trm, f
 	return glyph;
 }
 
-fz_glyph *__wrap_fz_render_glyph(fz_context *ctx, fz_font *font, int gid, fz_matrix *trm, fz_colorspace *model, const fz_irect *scissor, int alpha, int aa)
+/* MuPDF's fz_stroke_state, up to what is used of it. */
+typedef struct {
+	int refs, start_cap, dash_cap, end_cap, join;
+	float width, miter, phase;
+	int dashes;
+} stroke_state;
+
+/* render is for letters that are filled, and for the outlines of those that are not
+ * of a Type 3 font, with stroke and the matrix that it is under. */
+static fz_glyph *render(fz_context *ctx, fz_font *font, int gid, fz_matrix *trm, const fz_matrix *ctm, fz_colorspace *model, const stroke_state *stroke, const fz_irect *scissor, int alpha, int aa)
 {
 	int type3 = !fz_font_ft_face(ctx, font);
 	float size = (fabsf(trm->a) + fabsf(trm->b) + fabsf(trm->c) + fabsf(trm->d)) / 2;
 	if (!(size < (type3 ? LARGEST_TYPE3 : LARGEST)))
-		return draw(ctx, font, gid, trm, model, scissor, alpha, aa);
+		return stroke ? __real_fz_render_stroked_glyph(ctx, font, gid, trm, *ctm, model, stroke, scissor, aa) : draw(ctx, font, gid, trm, model, scissor, alpha, aa);
 	int across = trm->b == 0 && trm->c == 0, down = trm->a == 0 && trm->d == 0, large = size >= LARGEST;
 	trm->e = down || large ? whole(trm->e) : half(trm->e);
 	trm->f = across || large ? whole(trm->f) : half(trm->f);
@@ -82,14 +91,20 @@ fz_glyph *__wrap_fz_render_glyph(fz_context *ctx, fz_font *font, int gid, fz_mat
 		.font = font, .gid = gid, .aa = aa, .model = type3 ? model : NULL,
 		.m = { trm->a, trm->b, trm->c, trm->d, trm->e - floorf(trm->e), trm->f - floorf(trm->f) },
 	};
+	if (stroke) {
+		/* As MuPDF has it, the line is as wide in every direction. */
+		key.stroke[0] = stroke->width * sqrtf(fabsf(ctm->a * ctm->d - ctm->b * ctm->c));
+		key.stroke[1] = 1 + stroke->join; /* not 0, which is no stroke; a letter's outlines have no ends */
+		key.stroke[2] = stroke->miter;
+	}
 	engine_glyph *kept = place_of(e, &key);
-	if (kept->font == font && kept->gid == gid && kept->aa == aa && kept->model == key.model && !memcmp(kept->m, key.m, sizeof key.m)) {
+	if (kept->font == font && kept->gid == gid && kept->aa == aa && kept->model == key.model && !memcmp(kept->m, key.m, sizeof key.m) && !memcmp(kept->stroke, key.stroke, sizeof key.stroke)) {
 		trm->e += kept->dx;
 		trm->f += kept->dy;
 		return fz_keep_glyph(ctx, kept->glyph);
 	}
 	float x = trm->e, y = trm->f;
-	fz_glyph *glyph = draw(ctx, font, gid, trm, model, scissor, alpha, aa);
+	fz_glyph *glyph = stroke ? __real_fz_render_stroked_glyph(ctx, font, gid, trm, *ctm, model, stroke, scissor, aa) : draw(ctx, font, gid, trm, model, scissor, alpha, aa);
 	if (glyph && (int64_t)fz_glyph_width(ctx, glyph) * fz_glyph_height(ctx, glyph) <= LARGEST_KEPT) {
 		drop(ctx, kept);
 		*kept = key;
@@ -102,12 +117,21 @@ fz_glyph *__wrap_fz_render_glyph(fz_context *ctx, fz_font *font, int gid, fz_mat
 	return glyph;
 }
 
-/* To MuPDF the strokes of a Type 3 letter are the letter. */
+fz_glyph *__wrap_fz_render_glyph(fz_context *ctx, fz_font *font, int gid, fz_matrix *trm, fz_colorspace *model, const fz_irect *scissor, int alpha, int aa)
+{
+	return render(ctx, font, gid, trm, NULL, model, NULL, scissor, alpha, aa);
+}
+
+/* MuPDF keeps no outlines of letters, and bold text is often made with them. To MuPDF
+ * the strokes of a Type 3 letter are the letter; dashed ones it draws as a path. */
 fz_glyph *__wrap_fz_render_stroked_glyph(fz_context *ctx, fz_font *font, int gid, fz_matrix *trm, fz_matrix ctm, fz_colorspace *model, const void *stroke, const fz_irect *scissor, int aa)
 {
+	const stroke_state *s = stroke;
 	if (!fz_font_ft_face(ctx, font))
-		return __wrap_fz_render_glyph(ctx, font, gid, trm, model, scissor, 1, aa);
-	return __real_fz_render_stroked_glyph(ctx, font, gid, trm, ctm, model, stroke, scissor, aa);
+		return render(ctx, font, gid, trm, NULL, model, NULL, scissor, 1, aa);
+	if (s->dashes > 0)
+		return __real_fz_render_stroked_glyph(ctx, font, gid, trm, ctm, model, stroke, scissor, aa);
+	return render(ctx, font, gid, trm, &ctm, model, s, scissor, 1, aa);
 }
 
 void engine_drop_glyphs(engine *e)

@@ -15,6 +15,7 @@ typedef struct {
 	fz_colorspace *model; /* what it was drawn for; NULL: it has no colours */
 	float m[6], dx, dy;
 	int gid, aa;
+	float stroke[3]; /* how wide, how joined and how far at most, of an outline */
 } engine_glyph;
 
 /* How many letters are kept: those of a page in several fonts. */
@@ -45,6 +46,7 @@ struct engine {
 	 * its store and asking again for the same size; only when that ends
 	 * without success was the page really short of memory. */
 	size_t used, limit, peak;
+	size_t opened; /* used when the document was open */
 	size_t pending;
 	int denied;
 

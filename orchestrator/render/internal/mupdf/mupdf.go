@@ -16,10 +16,10 @@ package mupdf
 #cgo LDFLAGS: -Wl,--wrap=FT_Get_Name_Index -Wl,--wrap=FT_Done_Face
 #cgo LDFLAGS: -Wl,--wrap=opj_decode -Wl,--wrap=fz_load_jpx
 #cgo LDFLAGS: -Wl,--wrap=fz_open_predict -Wl,--wrap=inflateInit2_
-#cgo LDFLAGS: -Wl,--wrap=fz_subsample_pixblock -Wl,--wrap=fz_get_span_color_painter
+#cgo LDFLAGS: -Wl,--wrap=fz_subsample_pixblock -Wl,--wrap=fz_subsample_pixmap -Wl,--wrap=fz_get_span_color_painter
 #cgo LDFLAGS: -Wl,--wrap=fz_open_faxd -Wl,--wrap=inflate_fast
 #cgo LDFLAGS: -Wl,--wrap=fz_find_item -Wl,--wrap=fz_store_item -Wl,--wrap=fz_begin_tile_id -Wl,--wrap=fz_render_stroked_glyph
-#cgo LDFLAGS: -Wl,--wrap=pdf_load_font -Wl,--wrap=pdf_dict_get
+#cgo LDFLAGS: -Wl,--wrap=pdf_load_font -Wl,--wrap=pdf_dict_get -Wl,--wrap=pdf_lookup_number
 #include <stdlib.h>
 #include "engine.h"
 */

@@ -73,6 +73,20 @@ func orders(t *testing.T) map[string][]byte {
 		}
 	}
 
+	// One letter, filled and in outlines of every kind.
+	ways := []string{"1 Tr 4 w", "1 Tr 4 w 2 M", "1 Tr 4 w 1 j", "1 Tr 4 w 2 j", "1 Tr 4 w 1 J", "1 Tr 4 w [3 1] 0 d", "0 Tr", "1 Tr", "2 Tr", "2 Tr 0.5 w", "1 Tr 4 w"}
+	var outlines []pdftest.Page
+	for i := range 2 * len(ways) {
+		scale := float64(1 + i/len(ways))
+		outlines = append(outlines, pdftest.Page{
+			Attrs:   fmt.Sprintf("%s/Resources<</Font<</F %d 0 R>>>>", a4, 3+2*2*len(ways)),
+			Content: fmt.Sprintf("%g 0 0 %[1]g 0 0 cm BT /F %g Tf %s %g %[4]g Td (W) Tj ET", scale, 80/scale, ways[i%len(ways)], 100/scale),
+		})
+	}
+	f = pdftest.Simple("", outlines...)
+	f.Add("<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>")
+	all["letters in outlines"] = f.Bytes()
+
 	f = each(a4+"/Resources<</Font<</F 9 0 R>>/ExtGState<</G<</ca V>>>>>>", "BT /F 1 Tf 10 0 0 10 100 100 Tm <00> Tj ET", 1, 0.5, 0.2)
 	f.Add("<</Type/Font/Subtype/Type3/FontMatrix[1 0 0 1 0 0]" + strings.Replace(letters, "8 0 R", "10 0 R", 1) + ">>")
 	f.Stream("", []byte("2 0 d0 /G gs 0 0 m 13.3 17.1 l 4 0 l f"))
@@ -241,6 +255,47 @@ func TestFontsWithAPagesResources(t *testing.T) {
 		}
 	}
 	if again == 0 || again > pages/100 {
+		t.Errorf("opened again %d times", again)
+	}
+}
+
+// Nor for fonts of all its pages, which the document holds on to until it is closed.
+func TestFontsOfEachPage(t *testing.T) {
+	const memory, pages, letters = 16 << 20, 300, 60
+	e, err := New(memory, memory/4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	var list []pdftest.Page
+	for i := range pages {
+		list = append(list, pdftest.Page{
+			Attrs:   fmt.Sprintf("/MediaBox[0 0 200 100]/Resources<</Font<</F %d 0 R>>>>", 3+2*pages+i),
+			Content: "BT /F 1 Tf 9 0 0 9 9 9 Tm <00> Tj ET",
+		})
+	}
+	f := pdftest.Simple("", list...)
+	var procs, names strings.Builder
+	for l := range letters {
+		fmt.Fprintf(&procs, "/a%d %d 0 R", l, 3+3*pages)
+		fmt.Fprintf(&names, "/a%d", l)
+	}
+	for range pages {
+		f.Add(fmt.Sprintf("<</Type/Font/Subtype/Type3/Resources<<>>/FontMatrix[1 0 0 1 0 0]/FontBBox[0 0 20 20]/FirstChar 0/LastChar %d/Widths[%s]/Encoding<</Differences[0%s]>>/CharProcs<<%s>>>>",
+			letters-1, strings.Repeat("2 ", letters), &names, &procs))
+	}
+	f.Stream("", []byte("2 0 d0 0 0 5 5 re f"))
+	open(t, e, f.Bytes())
+	again, rgb := 0, make([]byte, 20*10*3)
+	for i := range pages {
+		if _, err := e.Draw(i, 20, 10, false, rgb); err != nil {
+			t.Fatalf("page %d: %v; %d bytes are used", i+1, err, e.Used())
+		}
+		if e.tainted {
+			again++
+		}
+	}
+	if again == 0 || again > pages/10 {
 		t.Errorf("opened again %d times", again)
 	}
 }

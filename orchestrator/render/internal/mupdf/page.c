@@ -106,6 +106,11 @@ static void shape(const engine_page *page, int *width, int *height)
 	*height = (int)fmax(1, fmin(*height, round(page->height * scale)));
 }
 
+/* Of tagged pages MuPDF looks up, at both ends of each piece, which part of the
+ * document's structure (chapter, paragraph, cell) it is, in objects that nothing
+ * else reads. Drawing does not ask for it. */
+pdf_obj *__wrap_pdf_lookup_number(fz_context *ctx, pdf_obj *tree, int number) { return NULL; }
+
 int engine_draw(engine *e, int number, int width, int height, int fit, unsigned char *rgb, engine_page *out, engine_error *err)
 {
 	fz_context *ctx = e->ctx;
@@ -181,11 +186,11 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 	fz_catch(ctx)
 		message = fz_convert_error(ctx, &code);
 
-	if (e->lent) {
+	if (e->lent)
 		fz_empty_store(ctx); /* with the fonts that have this page's resources */
-		/* The document holds on to each of them until it is closed. */
-		out->heavy = e->used > e->limit / 2;
-	}
+	/* Until it is closed the document holds on to each Type 3 font, and to each font
+	 * that letters are kept of; these are not in the store, which has a limit. */
+	out->heavy = e->used > e->limit / 2 && e->used > e->opened + e->limit / 4;
 	out->repaired = pdf && pdf_was_repaired(ctx, pdf) != repaired;
 	if (engine_conclude(e, code, message, err) < 0)
 		return -1;

@@ -103,6 +103,32 @@ void __wrap_fz_subsample_pixblock(unsigned char *s, int w, int h, int n, int fac
 	}
 }
 
+/* Pictures with a palette, which MuPDF reads as a whole, it makes smaller in a
+ * function that stands beside the other one, where the linker does not come between.
+ * A pixmap is MuPDF's, up to what is used of it. */
+typedef struct {
+	struct { int refs; void *drop, *droppable; } storable;
+	int x, y, w, h;
+	unsigned char n, s, alpha, flags;
+	ptrdiff_t stride;
+	void *seps;
+	int xres, yres;
+	fz_colorspace *colorspace;
+	unsigned char *samples;
+} pixmap;
+
+void __wrap_fz_subsample_pixmap(fz_context *ctx, pixmap *p, int factor)
+{
+	if (!p)
+		return;
+	__wrap_fz_subsample_pixblock(p->samples, p->w, p->h, p->n, factor, p->stride);
+	int f = 1 << factor;
+	p->w = (p->w + f - 1) >> factor;
+	p->h = (p->h + f - 1) >> factor;
+	p->stride = p->w * (ptrdiff_t)p->n;
+	p->samples = fz_realloc(ctx, p->samples, (size_t)p->h * p->stride);
+}
+
 /* Letters and shapes are painted a row of a mask at a time, which says of each
  * pixel how much of it is covered, mostly in the page's one colour. A row of a
  * letter is five pixels long, few of them clear or covered; one of a shape may be

@@ -50,6 +50,21 @@ func TestSubsample(t *testing.T) {
 	}
 }
 
+func TestSubsampleWhole(t *testing.T) {
+	random := rand.New(rand.NewPCG(9, 10))
+	for factor := 1; factor <= 6; factor++ {
+		for range 60 {
+			w, h := 1+random.IntN(90), 1+random.IntN(90)
+			samples := noise(random, w*h*3)
+			ours, ow, oh := subsampleWhole(false, bytes.Clone(samples), w, h, factor)
+			theirs, tw, th := subsampleWhole(true, samples, w, h, factor)
+			if ow != tw || oh != th || !bytes.Equal(ours, theirs) {
+				t.Errorf("%d×%d pixels, %d to 1: %d×%d and another picture than %d×%d", w, h, 1<<factor, ow, oh, tw, th)
+			}
+		}
+	}
+}
+
 func TestPaint(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for round := range 100_000 {

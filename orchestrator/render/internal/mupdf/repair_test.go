@@ -127,3 +127,24 @@ func TestOffsetsBeyondAnyFile(t *testing.T) {
 		}
 	}
 }
+
+// The structure of a tagged document is not read for drawing, nor mended.
+func TestStructureIsNotRead(t *testing.T) {
+	const tagged = "/P <</MCID 0>> BDC 1 0 0 rg 0 0 200 100 re f EMC"
+	e := newEngine(t)
+	open(t, e, written([]string{
+		"<</Type/Catalog/Pages 2 0 R/StructTreeRoot 5 0 R/MarkInfo<</Marked true>>>>",
+		"<</Type/Pages/MediaBox[0 0 200 100]/Count 1/Kids[3 0 R]>>",
+		"<</Type/Page/Parent 2 0 R/Contents 4 0 R/StructParents 0>>",
+		fmt.Sprintf("<</Length %d>>\nstream\n%s\nendstream", len(tagged), tagged),
+		"<</Type/StructTreeRoot/ParentTree 6 0 R>>",
+		"<</Nums[0[5 0 R]]>>",
+	}, map[int]int{6: 3}, 6))
+	rgb := make([]byte, 20*10*3)
+	if _, err := e.Draw(0, 20, 10, false, rgb); err != nil || at(rgb, 20, 5, 5) != red {
+		t.Errorf("%v, %v", err, at(rgb, 20, 5, 5))
+	}
+	if e.tainted {
+		t.Error("it led to a repair")
+	}
+}

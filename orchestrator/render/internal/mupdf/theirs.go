@@ -7,6 +7,8 @@ package mupdf
 #include <string.h>
 #include "inside.h"
 void __wrap_fz_subsample_pixblock(unsigned char *samples, int w, int h, int n, int factor, ptrdiff_t stride);
+void __wrap_fz_subsample_pixmap(fz_context *, void *, int factor);
+void __real_fz_subsample_pixmap(fz_context *, void *, int factor);
 fz_span_color_painter_t *__wrap_fz_get_span_color_painter(int n, int alpha, const unsigned char *color, const void *overprint);
 
 static void paint(int theirs, unsigned char *d, const unsigned char *mask, int n, int w, const unsigned char *color)
@@ -97,6 +99,30 @@ static size_t read_deflated(int theirs, const unsigned char *data, size_t n, siz
 	return got;
 }
 
+void *fz_new_pixmap(fz_context *, fz_colorspace *, int w, int h, void *separations, int alpha);
+unsigned char *fz_pixmap_samples(fz_context *, void *);
+int fz_pixmap_width(fz_context *, void *);
+int fz_pixmap_height(fz_context *, void *);
+int fz_pixmap_stride(fz_context *, void *);
+
+// Makes a picture of 3 components smaller, which is read and written at samples.
+static void subsample_whole(int theirs, unsigned char *samples, int *w, int *h, int factor)
+{
+	fz_context *ctx = quiet();
+	fz_try(ctx) {
+		fz_pixmap *pix = fz_new_pixmap(ctx, fz_device_rgb(ctx), *w, *h, NULL, 0);
+		memcpy(fz_pixmap_samples(ctx, pix), samples, (size_t)*w * *h * 3);
+		(theirs ? __real_fz_subsample_pixmap : __wrap_fz_subsample_pixmap)(ctx, pix, factor);
+		*w = fz_pixmap_width(ctx, pix);
+		*h = fz_pixmap_height(ctx, pix);
+		for (int y = 0; y < *h; y++)
+			memcpy(samples + (size_t)y * *w * 3, fz_pixmap_samples(ctx, pix) + (size_t)y * fz_pixmap_stride(ctx, pix), (size_t)*w * 3);
+		fz_drop_pixmap(ctx, pix);
+	}
+	fz_catch(ctx)
+		fz_convert_error(ctx, NULL);
+}
+
 unsigned __wrap_FT_Get_Name_Index(FT_Face, const char *name);
 
 // The letter that a name stands for in a font.
@@ -128,6 +154,14 @@ func subsample(theirs bool, samples []byte, w, h, n, factor, stride int) {
 		return
 	}
 	C.__wrap_fz_subsample_pixblock(s, C.int(w), C.int(h), C.int(n), C.int(factor), C.ptrdiff_t(stride))
+}
+
+// subsampleWhole does it to a whole picture of w×h pixels of 3 components, and gives
+// what it has become.
+func subsampleWhole(theirs bool, samples []byte, w, h, factor int) (smaller []byte, sw, sh int) {
+	cw, ch := C.int(w), C.int(h)
+	C.subsample_whole(truth(theirs), (*C.uchar)(unsafe.SliceData(samples)), &cw, &ch, C.int(factor))
+	return samples[:cw*ch*3], int(cw), int(ch)
 }
 
 // paint paints len(mask) pixels of n components, at the start of d, in a colour
