@@ -7,7 +7,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE = ./orchestrator ./orchestrator/internal/batch ./orchestrator/internal/slab ./orchestrator/internal/measure ./orchestrator/layout \
        ./orchestrator/report ./orchestrator/sink ./orchestrator/walk ./orchestrator/plan ./orchestrator/doctor ./tritonclient ./tritonclient/guard ./tritonclient/tritontest
 
-.PHONY: help build test race torture soak lint gen picture check clean
+.PHONY: help build test race torture chaos soak lint gen picture check clean
 
 help:   ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -23,6 +23,9 @@ race:   ## the packages without cgo under the race detector
 
 torture: ## a hundred runs that are killed at random moments, and resumed
 	go test -timeout 60m -v -run TestKilledRunsResume ./cmd/quire -rounds 100
+
+chaos:  ## 20,000 simulations of the engine among everything that may go wrong
+	go test -run TestChaos ./orchestrator -seeds 20000
 
 soak: build ## 20,000 pages with a fault every few seconds (docs/soak.md)
 	python3 scripts/soak.py --quire ./quire

@@ -435,3 +435,32 @@ func TestSlowIsNotAway(t *testing.T) {
 		})
 	}
 }
+
+// TestFullAroundAnOutage: how long a server is away and how long its queue is full are
+// not added up; each may take ServerWait.
+func TestFullAroundAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		in := func(from, to time.Duration) bool { s := time.Since(start); return s >= from && s < to }
+		away := func() bool { return in(1500*time.Millisecond, 10500*time.Millisecond) }
+		m := newFakeModel()
+		m.ask = func(ctx context.Context, pages []seenPage) error {
+			switch {
+			case away():
+				return &ModelError{Action: ActionWait, Message: "connection refused"}
+			case in(900*time.Millisecond, 11500*time.Millisecond):
+				return &ModelError{Action: ActionShrink, Message: "Exceeds maximum queue size"}
+			}
+			return slow(20*time.Millisecond)(ctx, pages)
+		}
+		m.ready = func(ctx context.Context) error {
+			for away() {
+				if err := slow(100*time.Millisecond)(ctx, nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		runAll(t, Config{Model: m, InFlight: 3, ServerWait: 10 * time.Second}, 20, 100, 0)
+	})
+}

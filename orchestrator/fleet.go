@@ -284,7 +284,13 @@ func (f *fleet) settle(e *endpoint, pages int, w wanted, answered bool) {
 func (f *fleet) full(e *endpoint) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	e.restUntil = time.Now().Add(backoff(20*time.Millisecond, 2*time.Second, e.refusals))
+	rest := backoff(20*time.Millisecond, 2*time.Second, e.refusals)
+	e.restUntil = time.Now().Add(rest)
+	time.AfterFunc(rest, func() { // whoever waits for another may have it now
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.wake()
+	})
 	e.refusals++
 	if e.window.shrink() {
 		f.fit()

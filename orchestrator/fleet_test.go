@@ -315,6 +315,44 @@ func TestAnotherModelInMidRun(t *testing.T) {
 	}
 }
 
+// A fast server whose queue is full now and then is not left idle, with every batch
+// behind the slow one beside it: that one costs no more than its last batch.
+func TestFullBesideSlow(t *testing.T) {
+	for _, took := range []time.Duration{200 * time.Millisecond, time.Second, 20 * time.Second} {
+		for _, nth := range []int{10, 50} {
+			synctest.Test(t, func(t *testing.T) {
+				run := func(beside bool) time.Duration {
+					var s servers
+					n := 0
+					var m *fakeModel
+					fast, m := s.model("fast", func(ctx context.Context, pages []seenPage) error {
+						m.mu.Lock()
+						n++
+						full := n%nth == 0 // another client is there, too
+						m.mu.Unlock()
+						if full {
+							return &ModelError{Action: ActionShrink, Message: "Exceeds maximum queue size"}
+						}
+						return slow(20*time.Millisecond)(ctx, pages)
+					})
+					all := []Endpoint{fast}
+					if beside {
+						slowly, _ := s.model("slow", slow(took))
+						all = append(all, slowly)
+					}
+					start := time.Now()
+					runAll(t, Config{Endpoints: all, InFlight: 4}, 80, 100, 0)
+					return time.Since(start)
+				}
+				// While it rests it is not asked, which it is where there is no other.
+				if alone, both := run(false), run(true); both > alone*3/2+took {
+					t.Errorf("the other takes %v, one in %d finds the queue full: %v with it, %v without", took, nth, both, alone)
+				}
+			})
+		}
+	}
+}
+
 // A queue that is full is that of one server: its window gets smaller, and not
 // that of the other.
 func TestQueueFullOnOne(t *testing.T) {

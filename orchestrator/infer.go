@@ -113,6 +113,7 @@ func (p *part) react(e *endpoint, err *ModelError, suspect bool) (again bool) {
 	p.failed, p.fault = e, ""
 	switch err.Action {
 	case ActionShrink:
+		p.failed = nil // it rests anyhow, and no longer than that
 		p.d.fleet.full(e)
 		return p.pause(fmt.Sprintf("the server's queue was full for %v: %s", p.waited.limit, err.Message), err)
 	case ActionWait:
@@ -301,11 +302,13 @@ func (p *part) ask(w wanted) (*endpoint, error) {
 		d.fleet.settle(e, len(p.pages), w, false)
 		return e, errNobodyWaits
 	}
-	start := time.Now()
 	verdicts, err := p.askAt(e)
-	p.waited.excuse(time.Since(start))
-	if w.sure && p.ctx.Err() == nil && bisects(err) && !d.well(p.ctx, e) {
-		err = &ModelError{Action: ActionWait, Message: "the server fails a blank page too: " + err.Error(), Err: err}
+	if w.sure && p.ctx.Err() == nil && bisects(err) {
+		if d.well(p.ctx, e) {
+			verdicts, err = p.askAt(e) // until now a blank page may have failed as well
+		} else {
+			err = &ModelError{Action: ActionWait, Message: "the server fails a blank page too: " + err.Error(), Err: err}
+		}
 	}
 	d.fleet.settle(e, len(p.pages), w, err == nil)
 	if err != nil {
@@ -347,26 +350,17 @@ func (p *part) askAt(e *endpoint) ([]Verdict, error) {
 }
 
 // patience is the wait between tries of one batch: doubling with jitter from
-// 20 ms to 2 s, until limit has gone by in all; a negative limit never ends. The
-// time that requests take is not counted: a server that is slow is not away.
+// 20 ms to 2 s, until limit has gone by in such waits; a negative limit never ends.
+// What else takes time is not counted: requests, since a server that is slow is not
+// away; a time in which no server works, which has that limit for itself; and waiting
+// for a permit.
 type patience struct {
-	limit time.Duration
-	since time.Time
-	last  time.Duration
-}
-
-// excuse leaves d, which has just gone by, out of what is counted.
-func (p *patience) excuse(d time.Duration) {
-	if !p.since.IsZero() {
-		p.since = p.since.Add(d)
-	}
+	limit, rested, last time.Duration
 }
 
 // pause rests, and tells whether there is patience left.
 func (p *patience) pause(ctx context.Context) bool {
-	if p.since.IsZero() {
-		p.since = time.Now()
-	} else if p.limit > 0 && time.Since(p.since) > p.limit {
+	if p.limit > 0 && p.rested > p.limit {
 		return false
 	}
 	p.rest(ctx)
@@ -376,5 +370,7 @@ func (p *patience) pause(ctx context.Context) bool {
 // rest is the wait alone, where the number of tries is what has a limit.
 func (p *patience) rest(ctx context.Context) {
 	p.last = min(max(2*p.last, 20*time.Millisecond), 2*time.Second)
-	pause(ctx, p.last/2+rand.N(p.last/2))
+	d := p.last/2 + rand.N(p.last/2)
+	p.rested += d
+	pause(ctx, d)
 }

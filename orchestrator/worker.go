@@ -86,10 +86,10 @@ func broken(err error) bool {
 	return err != nil && !ok
 }
 
-// openDoc opens doc with a working worker; a worker that died or turns out
-// broken is replaced once.
+// openDoc opens doc with a working worker; one that died and one that turns out
+// broken are replaced once each.
 func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
-	for attempt := 0; ; attempt++ {
+	for died, broke := false, false; ; {
 		w.open = openDocument{}
 		if err := w.start(ctx); err != nil {
 			return 0, err
@@ -107,7 +107,8 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 		if ctx.Err() != nil {
 			return 0, err
 		}
-		if crashed(err) && attempt == 0 {
+		if crashed(err) && !died {
+			died = true
 			w.d.log.Warn("a render worker died opening a document; once more", "document", doc.Path)
 			continue
 		}
@@ -116,27 +117,33 @@ func (w *worker) openDoc(ctx context.Context, doc Document) (int, error) {
 		}
 		w.d.log.Warn("a render worker broke", "document", doc.Path, "err", err)
 		w.drop()
-		if attempt > 0 {
+		if broke {
 			return 0, err
 		}
+		broke = true
 	}
 }
 
 // draw draws one page of doc, which is open, and puts it into a batch. The page
-// has been announced to the batcher; draw uses the announcement up. A worker that
-// dies or turns out broken has the page drawn once more, by another one.
+// has been announced to the batcher; draw uses the announcement up. After a worker
+// that died another one draws the page once more, and so after one that is broken.
 func (w *worker) draw(ctx context.Context, p *page, doc Document) {
 	doing := w.d.doings.begin(drawing, p.ref, 0)
 	pixels, geometry, err := w.pixels(ctx, p.ref)
-	if crashed(err) && ctx.Err() == nil {
-		w.d.log.Warn("a render worker died drawing a page; once more", "page", p.ref.String())
-		pixels, geometry, err = w.pixels(ctx, p.ref)
-	}
-	if broken(err) && ctx.Err() == nil {
-		w.d.log.Warn("a render worker broke drawing a page; once more", "page", p.ref.String(), "err", err)
-		if err = w.reopen(ctx, doc); err == nil {
-			pixels, geometry, err = w.pixels(ctx, p.ref)
+	for died, broke := false, false; ctx.Err() == nil; {
+		if crashed(err) && !died {
+			died = true
+			w.d.log.Warn("a render worker died drawing a page; once more", "page", p.ref.String())
+		} else if broken(err) && !broke {
+			broke = true
+			w.d.log.Warn("a render worker broke drawing a page; once more", "page", p.ref.String(), "err", err)
+			if err = w.reopen(ctx, doc); err != nil {
+				break
+			}
+		} else {
+			break
 		}
+		pixels, geometry, err = w.pixels(ctx, p.ref)
 	}
 	doing.end()
 	p.geometry = geometry

@@ -171,6 +171,50 @@ func TestWorkersThatCannotStartEndTheRun(t *testing.T) {
 	})
 }
 
+// A worker that breaks and one that dies have one more try each, in whatever order,
+// when a page is drawn and when a document is opened.
+func TestBrokenAndDead(t *testing.T) {
+	path := file(t, "a.pdf")
+	broke, died := errors.New("it makes no sense"), &PageError{Stage: StageRender, Category: CategoryCrash, Message: "the process ended"}
+	for _, c := range []struct {
+		tries []error
+		want  Category
+	}{
+		{[]error{broke, died}, ""},
+		{[]error{died, broke}, ""},
+		{[]error{died, broke, died}, CategoryCrash},
+		{[]error{broke, died, broke}, CategoryInternal},
+	} {
+		for _, opening := range []bool{true, false} {
+			try := 0
+			next := func() error {
+				if try++; try <= len(c.tries) {
+					return c.tries[try-1]
+				}
+				return nil
+			}
+			r := &fakeRenderer{pages: map[string]int{"a.pdf": 1}}
+			if opening {
+				r.open = func(string) error { return next() }
+			} else {
+				r.draw = func(context.Context, string, int) error { return next() }
+			}
+			d := newDetector(t, Config{Model: newFakeModel(), Renderer: r, Workers: 1})
+			got := Category("")
+			if _, err := d.Detect(t.Context(), path, 1); err != nil {
+				got = CategoryInternal
+				if pe, ok := errors.AsType[*PageError](err); ok {
+					got = pe.Category
+				}
+			}
+			if got != c.want || c.want == "" && try != 3 {
+				t.Errorf("%v, opening %v: %q after %d tries, want %q", c.tries, opening, got, try, c.want)
+			}
+			d.Close()
+		}
+	}
+}
+
 // A worker that turns out broken has the page drawn by another one. When that
 // breaks too, it is this machine: the run ends, and the page has not failed.
 func TestBrokenWorkerIsNoPagesFault(t *testing.T) {
