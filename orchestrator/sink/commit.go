@@ -41,9 +41,9 @@ type ending struct {
 }
 
 // committer makes results of documents that have ended, on a goroutine of its
-// own, in groups. Of each it first flushes the result under another name, removes
-// the pictures of an older one, so that none is ever beside a result that it is not
-// of, then renames it, flushes the directory, and notes it in the ledger, flushed
+// own, in groups. Of each it first flushes the result under another name, has the
+// ledger forget an older one, removes the pictures of that, so that none is ever
+// beside a result that it is not of, then renames it, flushes the directory, and notes it in the ledger, flushed
 // too; only then the document's segment goes. Each step is done for the whole group
 // at once, so that a flush costs many documents little more than one.
 type committer struct {
@@ -172,9 +172,13 @@ func (c *committer) write(group []*ending) {
 			return err
 		})
 	})
+	c.forget(group)
 	dirs, pictures := map[string][]*ending{}, t.Pictures()
 	for _, e := range group {
-		if _, err := t.root.Lstat(e.name); err == nil && e.err == nil { // else they are not quire's
+		if e.err != nil {
+			continue
+		}
+		if _, err := t.root.Lstat(e.name); err == nil || e.seg.was != nil { // else they are not quire's
 			e.err = pictures.Trim(e.doc.Path, 0)
 		}
 		if e.err == nil {
@@ -207,6 +211,28 @@ func (c *committer) write(group []*ending) {
 	err := t.try(group[0].ctx, "write in", workDirectory, func() error { return t.ledger.add(records, true) })
 	for _, e := range group {
 		if e.err == nil {
+			e.err = err
+		}
+	}
+}
+
+// forget has the ledger say of older results that they do not stand any more: of a
+// run that ends here it is not known which result is there.
+func (c *committer) forget(group []*ending) {
+	var records []record
+	for _, e := range group {
+		if e.err == nil && e.seg.was != nil {
+			was := *e.seg.was
+			was.Bytes = noBytes
+			records = append(records, was)
+		}
+	}
+	if len(records) == 0 {
+		return
+	}
+	err := c.t.try(group[0].ctx, "write in", workDirectory, func() error { return c.t.ledger.add(records, true) })
+	for _, e := range group {
+		if e.err == nil && e.seg.was != nil {
 			e.err = err
 		}
 	}
@@ -249,7 +275,8 @@ func writeDocument(f *file, d orchestrator.DocumentResult, s *segment, model orc
 		return err
 	}
 	var buf []byte
-	for i, e := range s.index {
+	pages := s.index[:max(0, d.PageCount)]
+	for i, e := range pages {
 		lead := ",\n"
 		if i == 0 {
 			lead = "\n"
@@ -265,7 +292,7 @@ func writeDocument(f *file, d orchestrator.DocumentResult, s *segment, model orc
 			return err
 		}
 	}
-	if len(s.index) > 0 {
+	if len(pages) > 0 {
 		if err := w.WriteByte('\n'); err != nil {
 			return err
 		}

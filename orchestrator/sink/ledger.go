@@ -26,7 +26,7 @@ type record struct {
 	// Pages is nil when the document would not open; Failed of them failed.
 	Pages  *int `json:"page_count"`
 	Failed int  `json:"pages_failed"`
-	// Bytes is the size of the result.
+	// Bytes is the size of the result, or noBytes.
 	Bytes int64 `json:"bytes"`
 	// Error is there when the document as a whole failed.
 	Error *Failure `json:"error,omitempty"`
@@ -40,6 +40,9 @@ type record struct {
 const (
 	// statusGone is of a document whose result was removed.
 	statusGone orchestrator.Status = "gone"
+
+	// noBytes is the size of a result that may have been replaced.
+	noBytes = -1
 
 	doneStart  = `{"status":"done",`
 	ledgerHead = `{"schema":"` + ledgerSchema + `"}`

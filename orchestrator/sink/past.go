@@ -27,7 +27,7 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 	}
 	var redone orchestrator.Redone
 	if found {
-		if redone = cmp.Or(t.redone(was, id, name), t.replaced(doc.Path, id)); redone == "" {
+		if redone = t.redone(was, id, name); redone == "" {
 			past.Result = was.result()
 			return past, nil, t.stands(ctx, id, was)
 		}
@@ -48,6 +48,9 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 			s.leave(doc.Path)
 		}
 		return past, nil, err
+	}
+	if found {
+		s.was = &was
 	}
 	past = s.past()
 	past.Redone = redone
@@ -117,30 +120,6 @@ func (t *Tree) redone(was record, id identity, name string) orchestrator.Redone 
 	}
 	if t.cfg.RetryFailed && was.Status != orchestrator.StatusDone {
 		return orchestrator.RedoneFailed
-	}
-	return ""
-}
-
-// replaced tells whether there may be another result than the ledger says, and of
-// what: a run that ended between the two has left its segment, with all pages. Of
-// one that is torn that is not known. Nothing is done to it.
-func (t *Tree) replaced(path string, id identity) orchestrator.Redone {
-	inWork, left := segmentFile(path)
-	for _, name := range []string{inWork, left} {
-		if !t.left[name] {
-			continue
-		}
-		f, err := t.work.open(name, os.O_RDONLY)
-		if err != nil {
-			continue
-		}
-		s, r, _, err := readSegment(f, path)
-		_ = f.Close()
-		if err == nil && (r.lost > 0 || s.pages <= len(s.index)) {
-			if why := id.changed(s.id); why != "" {
-				return why
-			}
-		}
 	}
 	return ""
 }

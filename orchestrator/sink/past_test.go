@@ -317,8 +317,10 @@ func TestResultThatTheLedgerDoesNotKnow(t *testing.T) {
 	p := past(t, tree, changed)
 	check(t, tree.Opened(t.Context(), changed, 1))
 	page(t, tree, changedPage)
+	replaced := false
 	faults(tree, func(step, name string) error {
-		if name == recentName {
+		replaced = replaced || step == "rename"
+		if replaced && name == recentName {
 			return syscall.EIO
 		}
 		return nil
@@ -341,6 +343,66 @@ func TestResultThatTheLedgerDoesNotKnow(t *testing.T) {
 	check(t, tree.Close())
 	if after := read(t, dir, "a.pdf.json"); after != before {
 		t.Errorf("got %s, want %s", after, before)
+	}
+}
+
+// Nor does it when what tells of the other result has gone: another run has begun the
+// document and was killed, too, or the power was cut before the journal was flushed.
+func TestResultThatNothingTellsOf(t *testing.T) {
+	for _, power := range []bool{false, true} {
+		dir := t.TempDir()
+		tree := openTree(t, dir)
+		write(t, tree, "a.pdf", donePage("a.pdf", 1))
+		finish(t, tree)
+		check(t, tree.Close())
+		before := read(t, dir, "a.pdf.json")
+
+		other := map[string]any{"threshold": 0.3}
+		tree = openWith(t, Config{Dir: dir}, testModel, other)
+		past(t, tree, document("a.pdf"))
+		check(t, tree.Opened(t.Context(), document("a.pdf"), 1))
+		otherPage := donePage("a.pdf", 1)
+		otherPage.Geometry.WidthPt++
+		page(t, tree, otherPage)
+		replaced := false
+		faults(tree, func(step, name string) error {
+			replaced = replaced || step == "rename"
+			if replaced && name == recentName {
+				return syscall.EIO
+			}
+			return nil
+		})
+		if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Size: 1234, Status: orchestrator.StatusDone, PageCount: 1, Done: 1}); err == nil {
+			t.Fatal("a ledger that cannot be written stands")
+		}
+		crash(t, tree)
+		if after := read(t, dir, "a.pdf.json"); after == before || len(after) != len(before) {
+			t.Fatalf("%s: not another result of the same size", after)
+		}
+		if power {
+			for _, name := range files(t, filepath.Join(dir, workDirectory)) {
+				if strings.HasPrefix(name, segmentPrefix) || strings.HasPrefix(name, leftPrefix) {
+					check(t, os.Remove(filepath.Join(dir, workDirectory, name)))
+				}
+			}
+		} else {
+			tree = openWith(t, Config{Dir: dir}, testModel, map[string]any{"threshold": 0.7})
+			past(t, tree, document("a.pdf"))
+			check(t, tree.Opened(t.Context(), document("a.pdf"), 1))
+			crash(t, tree)
+		}
+
+		tree = openTree(t, dir)
+		p := past(t, tree, document("a.pdf"))
+		if p.Result != nil {
+			t.Fatalf("power %v: the past is %+v, want that it is done again", power, p)
+		}
+		rest(t, tree, document("a.pdf"), p, donePage("a.pdf", 1))
+		finish(t, tree)
+		check(t, tree.Close())
+		if after := read(t, dir, "a.pdf.json"); after != before {
+			t.Errorf("got %s, want %s", after, before)
+		}
 	}
 }
 
@@ -390,6 +452,43 @@ func TestWhatIsLeftOfWhatStands(t *testing.T) {
 					t.Errorf("left %q", got)
 				}
 			})
+		}
+	}
+}
+
+// A document of which there are pages, and that does not open any more, fails like
+// any other: no run ends for it.
+func TestNotOpenedAnyMore(t *testing.T) {
+	for _, stood := range []bool{false, true} {
+		dir := t.TempDir()
+		tree := openTree(t, dir)
+		begin(t, tree, "a.pdf", 3)
+		pages := []orchestrator.PageResult{donePage("a.pdf", 1), failedPage("a.pdf", 2)}
+		if stood {
+			check(t, end(t.Context(), tree, ended(t, tree, "a.pdf", append(pages, donePage("a.pdf", 3))...)))
+			finish(t, tree)
+		} else {
+			ended(t, tree, "a.pdf", pages...)
+		}
+		check(t, tree.Close())
+
+		tree = openWith(t, Config{Dir: dir, RetryFailed: stood}, testModel, testOptions)
+		if p := past(t, tree, document("a.pdf")); p.PageCount != 3 {
+			t.Errorf("the past is %+v", p)
+		}
+		check(t, end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Size: 1234, PageCount: -1, Status: orchestrator.StatusFailed,
+			Err: &orchestrator.PageError{Stage: orchestrator.StageOpen, Category: orchestrator.CategoryEncrypted, Message: "no"}}))
+		finish(t, tree)
+		check(t, tree.Close())
+		d, err := ReadDocument(filepath.Join(dir, "a.pdf.json"))
+		if check(t, err); d.PageCount != nil || len(d.Pages) != 0 || d.Error == nil {
+			t.Errorf("its result is %+v", d)
+		}
+		if got := files(t, filepath.Join(dir, workDirectory)); !slices.Equal(got, []string{ledgerName, lockName}) {
+			t.Errorf("left %q", got)
+		}
+		if p := past(t, openTree(t, dir), document("a.pdf")); p.Result == nil {
+			t.Errorf("then the past is %+v", p)
 		}
 	}
 }

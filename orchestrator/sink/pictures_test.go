@@ -254,3 +254,20 @@ func TestPicturesStayInside(t *testing.T) {
 		}
 	}
 }
+
+// Pictures of a result that somebody has removed are not beside the next one.
+func TestPicturesOfARemovedResult(t *testing.T) {
+	dir := t.TempDir()
+	tree := openTree(t, dir)
+	write(t, tree, "a.pdf", donePage("a.pdf", 1))
+	check(t, tree.Pictures().Write(t.Context(), "a.pdf", 1, put("of the first")))
+	finish(t, tree)
+	check(t, tree.Close())
+	check(t, os.Remove(filepath.Join(dir, "a.pdf.json")))
+	tree = openTree(t, dir)
+	rest(t, tree, document("a.pdf"), past(t, tree, document("a.pdf")), donePage("a.pdf", 1))
+	finish(t, tree)
+	if got := files(t, dir); slices.Contains(got, "a.pdf.pages/0001.png") {
+		t.Errorf("left %q", got)
+	}
+}

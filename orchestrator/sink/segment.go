@@ -33,7 +33,8 @@ type segment struct {
 	pages int   // how many the document has; -1 until that is known
 	end   int64 // where the next line goes
 	index []entry
-	count [4]int // done, failed, skipped, cancelled
+	count [4]int  // done, failed, skipped, cancelled
+	was   *record // what the ledger says of an older result; nil for none
 
 	crashes int         // of the whole program while it was in work
 	dirty   atomic.Bool // something was written that is not flushed
@@ -160,7 +161,7 @@ var endings = [4]orchestrator.Status{
 // check holds a document's accounts against the pages that came, and puts the
 // index into page order.
 func (s *segment) check(d orchestrator.DocumentResult) error {
-	if s.pages < 0 {
+	if s.pages < 0 || d.PageCount < 0 && d.Err != nil { // it may have been opened by an earlier run
 		if d.PageCount > 0 || d.Done+d.Failed+d.Skipped+d.Cancelled != 0 {
 			return fmt.Errorf("it counts %d pages and was never opened", d.PageCount)
 		}
