@@ -80,9 +80,10 @@ type Model struct {
 	refresh  sync.Mutex // one reader of the config at a time
 	contract atomic.Pointer[Contract]
 	requests atomic.Uint64 // made so far
-	// stale is set when the server or the model was away: what comes back may
-	// be another model under the same name.
-	stale atomic.Bool
+	// away counts how often the server or the model was found away, and looked how
+	// much of that the last look at the config knew of: what comes back may be
+	// another model under the same name.
+	away, looked atomic.Uint64
 
 	regions regions
 	// offered is what Input tells about shared memory; it stays as Open found
@@ -124,6 +125,8 @@ func Open(ctx context.Context, client *tritonclient.Client, cfg Config) (*Model,
 			m.log.Debug("pixels go through shared memory", "server", client.Target())
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
+		case cfg.Transport == TransportShared && tritonclient.KindOf(err) == tritonclient.Unavailable:
+			return nil, m.failed(ctx, err) // which says nothing about shared memory
 		case cfg.Transport == TransportShared:
 			return nil, stop(err, "shared memory does not work, and transport is shm: %v: use transport auto or grpc", err)
 		default:
@@ -201,7 +204,7 @@ func (m *Model) NoSharedMemory() error { return m.notOffered }
 func (m *Model) Refresh(ctx context.Context) error {
 	m.refresh.Lock()
 	defer m.refresh.Unlock()
-	old := m.contract.Load()
+	old, away := m.contract.Load(), m.away.Load()
 	now, err := m.read(ctx, old.Version)
 	if err != nil {
 		return m.failed(ctx, err)
@@ -210,7 +213,7 @@ func (m *Model) Refresh(ctx context.Context) error {
 		return stop(nil, "model %s at %s was changed while in use: %s: start again to use it as it is now", m.cfg.Model, m.client.Target(), changed)
 	}
 	m.contract.Store(now)
-	m.stale.Store(false)
+	m.looked.Store(away)
 	return nil
 }
 
@@ -262,12 +265,12 @@ func (m *Model) Raw(ctx context.Context, s *orchestrator.Slab, first, n int) (ra
 
 // fits tells whether pages of a slab can be asked about as things stand.
 func (m *Model) fits(ctx context.Context, c *Contract, s *orchestrator.Slab, first, n int) error {
-	if m.stale.Load() {
+	if away := m.away.Load(); away > m.looked.Load() {
 		// What came back may be another model under the same name: look first.
 		if err := m.unchanged(ctx, c); err != nil {
 			return m.failed(ctx, err)
 		}
-		m.stale.Store(false)
+		m.looked.Store(away)
 	}
 	switch {
 	case n > c.MaxBatch:
@@ -329,12 +332,12 @@ func (m *Model) refused(ctx context.Context, c *Contract, n int, err error) ([]o
 	kind := tritonclient.KindOf(err)
 	switch kind {
 	case tritonclient.Unavailable, tritonclient.ModelNotReady:
-		m.stale.Store(true)
+		m.away.Add(1)
 	case tritonclient.InvalidArgument, tritonclient.BadResponse:
 		// The commonest reason is that the model is no longer the one that was
 		// read. Then the request was right when it was made.
 		if changed := m.unchanged(ctx, c); changed != nil {
-			m.stale.Store(true)
+			m.away.Add(1)
 			return nil, m.failed(ctx, changed)
 		}
 		if kind == tritonclient.BadResponse && n == 1 {
@@ -384,9 +387,10 @@ func (m *Model) failed(ctx context.Context, err error) error {
 	}
 	me := &orchestrator.ModelError{Action: action(tritonclient.KindOf(err)), Message: err.Error(), Err: err}
 	if e, ok := errors.AsType[*tritonclient.Error](err); ok {
-		me.Lost = e.Lost
-		if e.Kind == tritonclient.Deadline && e.Op != "ModelInfer" {
-			// No page makes a question like this one take so long.
+		if e.Op == "ModelInfer" {
+			me.Lost = e.Lost
+		} else if e.Kind == tritonclient.Deadline || me.Action == orchestrator.ActionBisect {
+			// No page makes a question like this one take so long, or fail.
 			me.Action = orchestrator.ActionWait
 		}
 	}
@@ -402,7 +406,7 @@ func action(kind tritonclient.Kind) orchestrator.Action {
 		return orchestrator.ActionShrink
 	case tritonclient.Unavailable, tritonclient.ModelNotReady:
 		// Away, unloaded, being reloaded, or without the process that runs it.
-		// What comes back is perhaps something else; see stale.
+		// What comes back is perhaps something else; see Model.away.
 		return orchestrator.ActionWait
 	case tritonclient.Deadline:
 		// It may be this batch that takes so long, so it costs an attempt.

@@ -327,3 +327,16 @@ func TestParseTransport(t *testing.T) {
 		t.Errorf("tcp is read with %v", err)
 	}
 }
+
+// A server that goes away while it is asked for shared memory has not refused it.
+func TestProbeOfAServerThatGoes(t *testing.T) {
+	s := tritontest.Start(t, tritontest.Config{Models: []tritontest.Model{standIn(4)}})
+	s.Script(func(c *tritontest.Call) tritontest.Fault {
+		if c.Method == "SystemSharedMemoryRegister" {
+			return tritontest.Stopping()
+		}
+		return tritontest.Fault{}
+	})
+	_, err := Open(testContext(t), dial(t, s), Config{SharedMemoryPrefix: prefix(t), Transport: TransportShared})
+	wantAction(t, err, orchestrator.ActionWait)
+}
