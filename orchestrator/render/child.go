@@ -53,6 +53,7 @@ type child struct {
 	engine *mupdf.Engine
 	slot   []byte
 	setup  setupCommand
+	format mupdf.Format // of the open document
 	// passwords are tried in order.
 	passwords []string
 
@@ -83,6 +84,9 @@ func work() error {
 	for r := ready; ; {
 		if err := w.send(r); err != nil {
 			return fmt.Errorf("render worker: %w", err)
+		}
+		if r.Last {
+			os.Exit(0)
 		}
 		cmd, err := w.receive()
 		if err != nil {
@@ -169,11 +173,22 @@ func (w *child) answer(cmd commandWithFile) (reply, error) {
 	switch {
 	case cmd.Open != nil && cmd.file != nil:
 		end := w.begin(cmd.ID, cmd.Open.Timeout)
+		w.format = cmd.Open.Format
 		pages, err := w.engine.Open(cmd.file, cmd.Open.Format, w.passwords)
 		end()
 		r.Pages = pages
 		r.fail(err)
 	case cmd.Draw != nil:
+		if w.engine.Stale() {
+			end := w.begin(cmd.ID, cmd.Draw.Reopen)
+			err := w.engine.Reopen()
+			end()
+			if err != nil {
+				r.Again = true
+				r.fail(err)
+				break
+			}
+		}
 		end := w.begin(cmd.ID, cmd.Draw.Timeout)
 		page, err := w.engine.Draw(cmd.Draw.Page, w.setup.Width, w.setup.Height, w.setup.Fit, half(w.slot, cmd.Draw.Second))
 		end()
@@ -183,6 +198,8 @@ func (w *child) answer(cmd commandWithFile) (reply, error) {
 		return r, errors.New("a command that is none")
 	}
 	r.CPU = threadCPU() - start
+	r.Stale = w.engine.Stale()
+	r.Last = r.Reason != 0 && w.format.LaidOut()
 	r.MissedLetters = w.engine.MissedLetters()
 	if log, lost := w.engine.Messages(); w.setup.Log {
 		r.Log, r.Lost = log, lost

@@ -33,6 +33,8 @@ type process struct {
 	lastID  uint64
 	ahead   *pending // what it was told to draw before anybody asked
 	second  bool     // the half of the slot that was drawn to last
+	last    bool     // it ends, having said so
+	stale   bool     // it opens the document again before it draws the next page
 	// sandbox is what the process says holds it in.
 	sandbox Sandbox
 }
@@ -185,12 +187,14 @@ func (p *process) call(ctx context.Context, cmd command, file *os.File, timeout 
 }
 
 // draw has a page drawn, which counts from 0 here, or takes it if it is drawn
-// ahead. The pixels are there until the next call.
-func (p *process) draw(ctx context.Context, page int, timeout time.Duration) (r reply, pixels []byte, err error) {
+// ahead. Where the document is opened again before, reopen is the time for that.
+// The pixels are there until the next call.
+func (p *process) draw(ctx context.Context, page int, timeout, reopen time.Duration) (r reply, pixels []byte, err error) {
 	switch a := p.ahead; {
 	case a == nil:
 		p.second = !p.second
-		r, err = p.call(ctx, command{Draw: &drawCommand{Page: page, Timeout: timeout, Second: p.second}}, nil, timeout)
+		cmd := command{Draw: &drawCommand{Page: page, Timeout: timeout, Reopen: reopen, Second: p.second}}
+		r, err = p.call(ctx, cmd, nil, p.within(timeout, reopen))
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	default:
@@ -205,12 +209,24 @@ func (p *process) draw(ctx context.Context, page int, timeout time.Duration) (r 
 }
 
 // drawAhead begins with a page that will be asked for next.
-func (p *process) drawAhead(page int, timeout time.Duration) {
+func (p *process) drawAhead(page int, timeout, reopen time.Duration) {
 	second := !p.second
-	deadline, err := p.tell(command{Draw: &drawCommand{Page: page, Timeout: timeout, Second: second}}, nil, timeout)
+	cmd := command{Draw: &drawCommand{Page: page, Timeout: timeout, Reopen: reopen, Second: second}}
+	deadline, err := p.tell(cmd, nil, p.within(timeout, reopen))
 	if err == nil { // else the next call fails as well, and tells
 		p.ahead = &pending{p.lastID, page, second, deadline}
 	}
+}
+
+// within is the time for a page and what comes before it, 0 for none.
+func (p *process) within(timeout, reopen time.Duration) time.Duration {
+	if !p.stale || timeout == 0 {
+		return timeout
+	}
+	if reopen == 0 {
+		return 0
+	}
+	return timeout + reopen
 }
 
 // draws tells whether the page is drawn ahead.
@@ -274,6 +290,7 @@ func (p *process) answer(ctx context.Context, id uint64) (reply, error) {
 	if err != nil {
 		return reply{}, p.lost(err)
 	}
+	p.stale, p.last = r.Stale, r.Last
 	return r, nil
 }
 
@@ -288,6 +305,9 @@ func (p *process) lost(err error) error {
 
 // alive tells whether the process has not ended, as far as is known.
 func (p *process) alive() bool {
+	if p.last {
+		return false
+	}
 	select {
 	case <-p.guarded.Done():
 		return false

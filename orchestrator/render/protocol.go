@@ -52,6 +52,8 @@ type drawCommand struct {
 	// Page counts from 0.
 	Page    int
 	Timeout time.Duration
+	// Reopen is the time for opening the document again where that comes first.
+	Reopen time.Duration `json:",omitempty"`
 	// Second is which half of the slot the pixels go to.
 	Second bool `json:",omitempty"`
 }
@@ -68,6 +70,13 @@ type reply struct {
 	Pages int `json:",omitempty"`
 	// Page answers Draw; also with a Reason, when it came that far.
 	Page *drawnPage `json:",omitempty"`
+	// Again says that it was not the page that failed: the document did not open
+	// once more.
+	Again bool `json:",omitempty"`
+	// Stale says that the document is opened again before the next page.
+	Stale bool `json:",omitempty"`
+	// Last says that the process ends with this answer.
+	Last bool `json:",omitempty"`
 	// CPU is what MuPDF took for Open or Draw.
 	CPU time.Duration `json:",omitempty"`
 	// MissedLetters says that there was text that no font is there for.

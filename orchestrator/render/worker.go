@@ -214,18 +214,17 @@ func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 			return drawing{}, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
 		}
 	}
-	const what = "drawing the page"
-	timeout := w.pool.cfg.PageTimeout
+	what, timeout := "drawing the page", w.pool.cfg.PageTimeout
 	w.pool.pages.Add(1)
-	r, pixels, err := w.process.draw(ctx, page-1, timeout)
+	r, pixels, err := w.process.draw(ctx, page-1, timeout, w.pool.cfg.OpenTimeout)
 	if err == nil {
 		err = r.Page.check(r.Reason == 0, w.raster)
 	}
 	if err != nil {
 		return drawing{}, w.lost(ctx, d, page, err, what, timeout)
 	}
-	if next >= 1 && next <= d.pages {
-		w.process.drawAhead(next-1, timeout)
+	if next >= 1 && next <= d.pages && w.process.alive() {
+		w.process.drawAhead(next-1, timeout, w.pool.cfg.OpenTimeout)
 	}
 	w.pool.cpu.Add(int64(max(0, r.CPU)))
 	var geometry orchestrator.Geometry
@@ -235,6 +234,9 @@ func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 	w.log(ctx, d, page, r)
 	if w.changed(d) {
 		return drawing{}, d.failure(page, orchestrator.CategoryChanged, changedMessage, nil)
+	}
+	if r.Again {
+		what, timeout = "opening the document again", w.pool.cfg.OpenTimeout
 	}
 	if r.Reason != 0 {
 		return drawing{geometry: geometry}, w.refused(ctx, d, page, r, what, timeout)

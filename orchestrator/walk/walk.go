@@ -304,7 +304,8 @@ func (t *tree) walk(ctx context.Context, dir string) bool {
 
 // readDir lists a directory by name. With an error it gives what it got.
 func readDir(r *os.Root, dir string) ([]fs.DirEntry, error) {
-	f, err := r.Open(dir)
+	// It may have become a FIFO since, and opening one waits for a writer.
+	f, err := r.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -350,6 +351,8 @@ func (f found) document(ctx context.Context, checksum bool) orchestrator.Documen
 			if checksum {
 				doc.Sum = f.sum(ctx)
 			}
+		default:
+			doc.Open = func() (*os.File, error) { return f.openAs(nil) }
 		}
 	}
 	if orchestrator.TooManyOpenFiles(f.err) {
@@ -419,14 +422,14 @@ func (f found) open() (*os.File, error) {
 	return file, nil
 }
 
-// openAs opens the file if it is still the one that was listed.
+// openAs opens the file if it is still the one that was listed, nil for none.
 func (f found) openAs(listed fs.FileInfo) (*os.File, error) {
 	file, err := f.open()
 	if err != nil {
 		return nil, err
 	}
 	info, err := file.Stat()
-	if err == nil && info.Size() == listed.Size() && info.ModTime().Equal(listed.ModTime()) {
+	if err == nil && listed != nil && info.Size() == listed.Size() && info.ModTime().Equal(listed.ModTime()) {
 		return file, nil
 	}
 	_ = file.Close()

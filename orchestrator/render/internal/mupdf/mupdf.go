@@ -65,6 +65,14 @@ const (
 	HTML  Format = C.ENGINE_HTML
 )
 
+// LaidOut tells whether documents of this format have no pages of their own. When
+// one of them cannot be laid out, for want of memory or because it was stopped,
+// MuPDF 1.24 frees some of it twice (xml_to_boxes, then fz_drop_html), and the
+// process is not to be trusted any more.
+func (f Format) LaidOut() bool {
+	return f == EPUB || f == FB2 || f == MOBI || f == Text || f == HTML
+}
+
 // Error is a failed call; Message is MuPDF's own text and may be empty.
 type Error struct {
 	Reason  Reason
@@ -152,7 +160,7 @@ func (e *Engine) Draw(number, width, height int, fit bool, rgb []byte) (Page, er
 		return Page{}, &Error{Malformed, "the raster has the wrong size"}
 	}
 	if e.tainted {
-		if _, err := e.open(); err != nil {
+		if err := e.Reopen(); err != nil {
 			return Page{}, err
 		}
 	}
@@ -182,6 +190,16 @@ func (e *Engine) Draw(number, width, height int, fit bool, rgb []byte) (Page, er
 		e.tainted = e.tainted || e.repairs <= mostRepairs || C.engine_mend(e.c) < 0
 	}
 	return page, err
+}
+
+// Stale tells whether the next page is drawn after the document was opened again.
+func (e *Engine) Stale() bool { return e.tainted }
+
+// Reopen opens the document again, which can take as long as it took at first.
+// Errors are *Error.
+func (e *Engine) Reopen() error {
+	_, err := e.open()
+	return err
 }
 
 func (e *Engine) fail(cerr *C.engine_error) error {

@@ -1,3 +1,4 @@
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -150,9 +151,10 @@ int engine_draw(engine *e, int number, int width, int height, int fit, unsigned 
 		page = fz_load_page(ctx, e->doc, number);
 		if (!pdf) {
 			fz_rect b = fz_bound_page(ctx, page);
-			/* The rectangle of an image that cannot be read is inside out. */
-			out->width = out->crop[2] = fmax(0, (double)b.x1 - b.x0);
-			out->height = out->crop[3] = fmax(0, (double)b.y1 - b.y0);
+			/* The rectangle of an image that cannot be read is inside out,
+			 * and that of a drawing may have no end. */
+			out->width = out->crop[2] = fmin(FLT_MAX, fmax(0, (double)b.x1 - b.x0));
+			out->height = out->crop[3] = fmin(FLT_MAX, fmax(0, (double)b.y1 - b.y0));
 			view.e = -b.x0;
 			view.f = -b.y0;
 		}

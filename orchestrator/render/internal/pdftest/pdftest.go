@@ -154,7 +154,10 @@ func Many(pages, wide int) []byte {
 
 // Endless returns a file whose first page runs 2^40 operators by forms that call
 // each other twice, which does not end in a lifetime; more pages follow.
-func Endless(more ...Page) []byte {
+func Endless(more ...Page) []byte { return EndlessFile(more...).Bytes() }
+
+// EndlessFile is Endless, in the making.
+func EndlessFile(more ...Page) *File {
 	form := 5 + 2*len(more) // the next object's number
 	first := Page{Attrs: fmt.Sprintf("/MediaBox[0 0 200 100]/Resources<</XObject<</F %d 0 R>>>>", form), Content: "/F Do"}
 	f := Simple("", append([]Page{first}, more...)...)
@@ -163,7 +166,7 @@ func Endless(more ...Page) []byte {
 		f.Stream(fmt.Sprintf("/Type/XObject/Subtype/Form/BBox[0 0 100 100]/Resources<</XObject<</F %d 0 R>>>>", form), []byte("/F Do /F Do"))
 	}
 	f.Stream("/Type/XObject/Subtype/Form/BBox[0 0 100 100]", []byte("0 0 1 1 re f"))
-	return f.Bytes()
+	return f
 }
 
 // Bomb returns a file of less than a kilobyte whose one page holds a bi-level
