@@ -464,3 +464,23 @@ func TestFullAroundAnOutage(t *testing.T) {
 		runAll(t, Config{Model: m, InFlight: 3, ServerWait: 10 * time.Second}, 20, 100, 0)
 	})
 }
+
+// TestBackAndAwayAgain: a server that is back only until the next request is not
+// waited for as if each time were the first.
+func TestBackAndAwayAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		m := newFakeModel()
+		m.ask = func(context.Context, []seenPage) error {
+			return &ModelError{Action: ActionWait, Message: "out of memory"}
+		}
+		m.ready = func(ctx context.Context) error { return slow(50*time.Second)(ctx, nil) }
+		d := newDetector(t, Config{Model: m, Renderer: &fakeRenderer{pages: map[string]int{"a.pdf": 1}}, ServerWait: 2 * time.Minute})
+		defer d.Close()
+		_, err := d.Detect(t.Context(), file(t, "a.pdf"), 1)
+		pe, ok := errors.AsType[*PageError](err)
+		if took := time.Since(start); !ok || pe.Category != CategoryUnavailable || took < 2*time.Minute || took > 5*time.Minute {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}

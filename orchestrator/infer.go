@@ -47,11 +47,12 @@ type part struct {
 	attempts int  // that count, at most
 	agreed   bool // two endpoints have failed a batch with these pages in it
 
-	waited patience
-	tried  int       // attempts that counted
-	died   int       // times that a server did with these pages alone in flight
-	failed *endpoint // did so last: another one is asked next, if there is one
-	fault  string    // what it said, unless it was busy or away
+	waited  patience
+	outages int       // since something else came of these pages
+	tried   int       // attempts that counted
+	died    int       // times that a server did with these pages alone in flight
+	failed  *endpoint // did so last: another one is asked next, if there is one
+	fault   string    // what it said, unless it was busy or away
 }
 
 // infer gives each of the pages its result.
@@ -111,6 +112,9 @@ func (p *part) react(e *endpoint, err *ModelError, suspect bool) (again bool) {
 	p.d.log.Debug("a batch failed", "server", e.Name, "pages", len(p.pages), "action", err.Action.String(), "err", err)
 	other := p.fault != "" && e != p.failed // than the one that failed before
 	p.failed, p.fault = e, ""
+	if err.Action != ActionWait {
+		p.outages = 0
+	}
 	switch err.Action {
 	case ActionShrink:
 		p.failed = nil // it rests anyhow, and no longer than that
@@ -162,9 +166,13 @@ func (p *part) away(e *endpoint, err *ModelError, suspect bool) (again bool) {
 		}
 	}
 	p.d.fleet.away(e, err.Message)
+	began := time.Now()
 	if err := p.d.fleet.await(p.ctx); err != nil {
 		p.giveUp(CategoryUnavailable, err)
 		return false
+	}
+	if p.outages++; p.outages > 1 { // it comes back and fails the next request
+		p.waited.rested += time.Since(began)
 	}
 	if !err.Lost || !suspected(p.pages) {
 		return p.pause(fmt.Sprintf("the server says that it is ready and fails every request for %v: %s", p.waited.limit, err.Message), err)
@@ -352,8 +360,8 @@ func (p *part) askAt(e *endpoint) ([]Verdict, error) {
 // patience is the wait between tries of one batch: doubling with jitter from
 // 20 ms to 2 s, until limit has gone by in such waits; a negative limit never ends.
 // What else takes time is not counted: requests, since a server that is slow is not
-// away; a time in which no server works, which has that limit for itself; and waiting
-// for a permit.
+// away; waiting for a permit; and a time in which no server works, which has that
+// limit for itself, unless one follows the other.
 type patience struct {
 	limit, rested, last time.Duration
 }

@@ -125,7 +125,7 @@ func Open(ctx context.Context, client *tritonclient.Client, cfg Config) (*Model,
 			m.log.Debug("pixels go through shared memory", "server", client.Target())
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case cfg.Transport == TransportShared && tritonclient.KindOf(err) == tritonclient.Unavailable:
+		case cfg.Transport == TransportShared && (tritonclient.KindOf(err) == tritonclient.Unavailable || tritonclient.KindOf(err) == tritonclient.Deadline):
 			return nil, m.failed(ctx, err) // which says nothing about shared memory
 		case cfg.Transport == TransportShared:
 			return nil, stop(err, "shared memory does not work, and transport is shm: %v: use transport auto or grpc", err)
@@ -389,7 +389,7 @@ func (m *Model) failed(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*tritonclient.Error](err); ok {
 		if e.Op == "ModelInfer" {
 			me.Lost = e.Lost
-		} else if e.Kind == tritonclient.Deadline || me.Action == orchestrator.ActionBisect {
+		} else if me.Action == orchestrator.ActionRetry || me.Action == orchestrator.ActionBisect {
 			// No page makes a question like this one take so long, or fail.
 			me.Action = orchestrator.ActionWait
 		}

@@ -216,11 +216,15 @@ func (w *worker) draw(ctx context.Context, page int) (drawing, error) {
 	}
 	what, timeout := "drawing the page", w.pool.cfg.PageTimeout
 	w.pool.pages.Add(1)
+	again := w.process.stale && !w.process.draws(page-1)
 	r, pixels, err := w.process.draw(ctx, page-1, timeout, w.pool.cfg.OpenTimeout)
 	if err == nil {
 		err = r.Page.check(r.Reason == 0, w.raster)
 	}
 	if err != nil {
+		if again {
+			what, timeout = "opening the document again and "+what, timeout+w.pool.cfg.OpenTimeout
+		}
 		return drawing{}, w.lost(ctx, d, page, err, what, timeout)
 	}
 	if next >= 1 && next <= d.pages && w.process.alive() {

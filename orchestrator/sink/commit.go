@@ -138,7 +138,11 @@ func (c *committer) commit(group []*ending) {
 		switch {
 		case e.err == nil:
 			t.wrote(e.bytes)
-			e.seg.remove()
+			if e.doc.PageCount < 0 && len(e.seg.index) > 0 {
+				e.seg.leave(e.doc.Path) // until a run in which it opens again
+			} else {
+				e.seg.remove()
+			}
 			continue
 		case e.temp != "":
 			_ = t.root.remove(e.temp) // not there when it was renamed
@@ -221,6 +225,10 @@ func (c *committer) write(group []*ending) {
 func (c *committer) forget(group []*ending) {
 	var records []record
 	for _, e := range group {
+		if e.err == nil && e.seg.was != nil {
+			// Its journal may have what was good of the older result.
+			e.err = c.t.try(e.ctx, "flush in", workDirectory, e.seg.flush)
+		}
 		if e.err == nil && e.seg.was != nil {
 			was := *e.seg.was
 			was.Bytes = noBytes

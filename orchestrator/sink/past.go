@@ -63,10 +63,16 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 	return past, s, nil
 }
 
-// stands settles a document whose result stands: nothing else of it is wanted, and
-// from now on it is known by its content where that is told.
+// stands settles a document whose result stands: nothing else of it is wanted, unless
+// that is that it would not open; and from now on it is known by its content where
+// that is told.
 func (t *Tree) stands(ctx context.Context, id identity, was record) error {
-	t.discard(was.path)
+	if inWork, left := segmentFile(was.path); was.Pages == nil {
+		delete(t.left, inWork)
+		delete(t.left, left)
+	} else {
+		t.discard(was.path)
+	}
 	if id.Sum == "" || id.Sum == was.Sum && id.ModTime == was.ModTime {
 		return nil
 	}

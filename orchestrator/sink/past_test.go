@@ -484,11 +484,24 @@ func TestNotOpenedAnyMore(t *testing.T) {
 		if check(t, err); d.PageCount != nil || len(d.Pages) != 0 || d.Error == nil {
 			t.Errorf("its result is %+v", d)
 		}
+
+		// Its pages wait for the run in which it opens again.
+		tree = openWith(t, Config{Dir: dir, Prune: true}, testModel, testOptions)
+		if p := past(t, tree, document("a.pdf")); p.Result == nil {
+			t.Errorf("then the past is %+v", p)
+		}
+		finish(t, tree)
+		check(t, tree.Close())
+		tree = openWith(t, Config{Dir: dir, RetryFailed: true}, testModel, testOptions)
+		p := past(t, tree, document("a.pdf"))
+		if p.PageCount != 3 || !p.Pages.Has(1) || p.Pages.Has(2) || p.Pages.Has(3) != stood {
+			t.Errorf("at last the past is %+v", p)
+		}
+		rest(t, tree, document("a.pdf"), p, donePage("a.pdf", 1), donePage("a.pdf", 2), donePage("a.pdf", 3))
+		finish(t, tree)
+		check(t, tree.Close())
 		if got := files(t, filepath.Join(dir, workDirectory)); !slices.Equal(got, []string{ledgerName, lockName}) {
 			t.Errorf("left %q", got)
-		}
-		if p := past(t, openTree(t, dir), document("a.pdf")); p.Result == nil {
-			t.Errorf("then the past is %+v", p)
 		}
 	}
 }

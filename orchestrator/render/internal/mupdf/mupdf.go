@@ -199,6 +199,7 @@ func (e *Engine) Stale() bool { return e.tainted }
 // Errors are *Error.
 func (e *Engine) Reopen() error {
 	_, err := e.open()
+	e.tainted = e.tainted || err != nil // there is no document now
 	return err
 }
 
