@@ -43,9 +43,10 @@ type ending struct {
 // committer makes results of documents that have ended, on a goroutine of its
 // own, in groups. Of each it first flushes the result under another name, has the
 // ledger forget an older one, removes the pictures of that, so that none is ever
-// beside a result that it is not of, then renames it, flushes the directory, and notes it in the ledger, flushed
-// too; only then the document's segment goes. Each step is done for the whole group
-// at once, so that a flush costs many documents little more than one.
+// beside a result that it is not of, then renames it, flushes the directory, and
+// notes it in the ledger, flushed too; only then the document's segment goes. Each
+// step is done for the whole group at once, so that a flush costs many documents
+// little more than one.
 type committer struct {
 	t     *Tree
 	room  chan struct{} // a token for each document in the committer's hands
@@ -223,12 +224,15 @@ func (c *committer) write(group []*ending) {
 // forget has the ledger say of older results that they do not stand any more: of a
 // run that ends here it is not known which result is there.
 func (c *committer) forget(group []*ending) {
+	if c.t.cfg.RetryFailed { // the journal has what was good of the older result
+		parallel(group, func(e *ending) {
+			if e.err == nil && e.seg.was != nil {
+				e.err = c.t.try(e.ctx, "flush in", workDirectory, e.seg.flush)
+			}
+		})
+	}
 	var records []record
 	for _, e := range group {
-		if e.err == nil && e.seg.was != nil {
-			// Its journal may have what was good of the older result.
-			e.err = c.t.try(e.ctx, "flush in", workDirectory, e.seg.flush)
-		}
 		if e.err == nil && e.seg.was != nil {
 			was := *e.seg.was
 			was.Bytes = noBytes

@@ -298,6 +298,33 @@ func TestJournalBesideItsResult(t *testing.T) {
 	}
 }
 
+// cutOff gives a.pdf another result of the same size, and ends the run before the
+// ledger has it.
+func cutOff(t *testing.T, tree *Tree, dir string, doc orchestrator.Document) {
+	t.Helper()
+	before := read(t, dir, "a.pdf.json")
+	past(t, tree, doc)
+	check(t, tree.Opened(t.Context(), doc, 1))
+	other := donePage("a.pdf", 1)
+	other.Geometry.WidthPt++
+	page(t, tree, other)
+	replaced := false
+	faults(tree, func(step, name string) error {
+		replaced = replaced || step == "rename"
+		if replaced && name == recentName {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Size: doc.Size, Status: orchestrator.StatusDone, PageCount: 1, Done: 1}); err == nil {
+		t.Fatal("a ledger that cannot be written stands")
+	}
+	crash(t, tree)
+	if after := read(t, dir, "a.pdf.json"); after == before || len(after) != len(before) {
+		t.Fatalf("%s: not another result of the same size", after)
+	}
+}
+
 // A run that ends between a result and its line in the ledger leaves a result
 // that is not what the line says: it does not stand for the document as it was
 // before, though it has the size of the one that was there then.
@@ -312,29 +339,10 @@ func TestResultThatTheLedgerDoesNotKnow(t *testing.T) {
 	tree = openTree(t, dir)
 	changed := document("a.pdf")
 	changed.ModTime = changed.ModTime.Add(time.Hour)
-	changedPage := donePage("a.pdf", 1)
-	changedPage.Geometry.WidthPt++
-	p := past(t, tree, changed)
-	check(t, tree.Opened(t.Context(), changed, 1))
-	page(t, tree, changedPage)
-	replaced := false
-	faults(tree, func(step, name string) error {
-		replaced = replaced || step == "rename"
-		if replaced && name == recentName {
-			return syscall.EIO
-		}
-		return nil
-	})
-	if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Size: changed.Size, Status: orchestrator.StatusDone, PageCount: 1, Done: 1}); err == nil {
-		t.Fatal("a ledger that cannot be written stands")
-	}
-	crash(t, tree)
-	if after := read(t, dir, "a.pdf.json"); after == before || len(after) != len(before) {
-		t.Fatalf("%s: not another result of the same size", after)
-	}
+	cutOff(t, tree, dir, changed)
 
 	tree = openTree(t, dir)
-	p = past(t, tree, document("a.pdf"))
+	p := past(t, tree, document("a.pdf"))
 	if p.Result != nil || p.Redone != orchestrator.RedoneInput || p.Pages.Len() != 0 {
 		t.Errorf("the past is %+v, want that it is done again", p)
 	}
@@ -359,26 +367,7 @@ func TestResultThatNothingTellsOf(t *testing.T) {
 
 		other := map[string]any{"threshold": 0.3}
 		tree = openWith(t, Config{Dir: dir}, testModel, other)
-		past(t, tree, document("a.pdf"))
-		check(t, tree.Opened(t.Context(), document("a.pdf"), 1))
-		otherPage := donePage("a.pdf", 1)
-		otherPage.Geometry.WidthPt++
-		page(t, tree, otherPage)
-		replaced := false
-		faults(tree, func(step, name string) error {
-			replaced = replaced || step == "rename"
-			if replaced && name == recentName {
-				return syscall.EIO
-			}
-			return nil
-		})
-		if err := end(t.Context(), tree, orchestrator.DocumentResult{Path: "a.pdf", Size: 1234, Status: orchestrator.StatusDone, PageCount: 1, Done: 1}); err == nil {
-			t.Fatal("a ledger that cannot be written stands")
-		}
-		crash(t, tree)
-		if after := read(t, dir, "a.pdf.json"); after == before || len(after) != len(before) {
-			t.Fatalf("%s: not another result of the same size", after)
-		}
+		cutOff(t, tree, dir, document("a.pdf"))
 		if power {
 			for _, name := range files(t, filepath.Join(dir, workDirectory)) {
 				if strings.HasPrefix(name, segmentPrefix) || strings.HasPrefix(name, leftPrefix) {
