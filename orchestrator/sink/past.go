@@ -67,12 +67,11 @@ func (t *Tree) past(ctx context.Context, doc orchestrator.Document, name string)
 // that is that it would not open; and from now on it is known by its content where
 // that is told.
 func (t *Tree) stands(ctx context.Context, id identity, was record) error {
-	if inWork, left := segmentFile(was.path); was.Pages == nil {
-		delete(t.left, inWork)
-		delete(t.left, left)
-	} else {
-		t.discard(was.path)
+	if was.Pages == nil {
+		_, left := segmentFile(was.path)
+		delete(t.left, left) // what there is of its pages waits
 	}
+	t.discard(was.path)
 	if id.Sum == "" || id.Sum == was.Sum && id.ModTime == was.ModTime {
 		return nil
 	}
